@@ -1,0 +1,19 @@
+-- Rollback of migration 003: the bot may write balances by itself again. The order of each user's transactions
+-- (version, balance_before, balance_after), the directions and the callers' references are lost; opening
+-- adjustments and what the migration logged stay, as they are part of the history.
+DROP TRIGGER IF EXISTS deposit_transactions_continue_account_update;
+DROP TRIGGER IF EXISTS deposit_transactions_continue_account_insert;
+DROP TRIGGER IF EXISTS deposit_transactions_move_forwards;
+DROP TRIGGER IF EXISTS deposit_transactions_refuse_replace;
+DROP TRIGGER IF EXISTS deposit_transactions_refuse_delete;
+DROP TRIGGER IF EXISTS user_deposits_refuse_delete;
+DROP TRIGGER IF EXISTS user_deposits_open_empty;
+DROP TRIGGER IF EXISTS user_deposits_need_transaction;
+DROP INDEX IF EXISTS idx_transactions_type;
+DROP INDEX IF EXISTS idx_transactions_user_version;
+ALTER TABLE user_deposits DROP COLUMN version;
+ALTER TABLE deposit_transactions DROP COLUMN reference;
+ALTER TABLE deposit_transactions DROP COLUMN version;
+ALTER TABLE deposit_transactions DROP COLUMN balance_after;
+ALTER TABLE deposit_transactions DROP COLUMN balance_before;
+ALTER TABLE deposit_transactions DROP COLUMN direction;

@@ -1,0 +1,222 @@
+"""The OpenAPI document, made to say exactly what the edge does.
+
+Litestar generates it; here the component schemas come from msgspec (it knows additionalProperties), every error
+response that a route can give is listed from the handler's `opt`, and Litestar's own 400 is replaced.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
+from litestar.openapi.spec import Components, Contact, License, OpenAPI, SecurityScheme, Tag
+from litestar.router import Router
+
+from service import __version__
+from service.api import strict_json
+from service.api.auth import OPEN
+from service.api.problems import CATALOGUE, MEDIA_TYPE, Problem
+from service.ledger.errors import ErrorCode
+
+STATIC = Path(__file__).parent / "static"
+_ASSETS = "/docs/assets"
+_DESCRIPTION = """\
+통장: prepaid balances in Korean won and the audit log of everything that touched them.
+
+Every POST needs an `Idempotency-Key`; the same key with the same body gets the same bytes again. A 2xx answer is sent
+after the change is on disk. Errors are `application/problem+json` with a `code` from a closed set.
+"""
+_EVERYWHERE = [ErrorCode.INVALID_REQUEST, ErrorCode.NOT_ACCEPTABLE, ErrorCode.INTERNAL_ERROR]
+_WITH_KEY = [
+    ErrorCode.API_KEY_REQUIRED,
+    ErrorCode.API_KEY_UNKNOWN,
+    ErrorCode.API_KEY_REVOKED,
+    ErrorCode.SCOPE_MISSING,
+]
+_WITH_BODY = [
+    ErrorCode.MALFORMED_JSON,
+    ErrorCode.IDEMPOTENCY_KEY_REQUIRED,
+    ErrorCode.IDEMPOTENCY_KEY_REUSED,
+    ErrorCode.BODY_TOO_LARGE,
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+    ErrorCode.OVERLOADED,
+    ErrorCode.DATABASE_BUSY,
+    ErrorCode.STORAGE_FULL,
+    ErrorCode.WRITES_STOPPED,
+    ErrorCode.OUTCOME_UNKNOWN,
+]
+
+
+_HEADERS: dict[str, dict[str, Any]] = {
+    name: {"description": description, "schema": {"type": "string"}}
+    for name, description in (
+        ("X-Request-ID", "The caller's, or a new one."),
+        ("Idempotency-Replayed", "true when this is the stored answer to an earlier request; absent otherwise."),
+        ("Location", "Where the new resource can be read."),
+        ("Link", 'The next page, as <…>; rel="next"; absent on the last one.'),
+        ("Retry-After", "Seconds to wait before the same request is sent again."),
+    )
+}
+
+
+class _Document(OpenAPI):
+    """The generated document, corrected when it is written out."""
+
+    config: "PassbookOpenAPI"
+
+    def to_schema(self) -> dict[str, Any]:
+        return self.config.corrected(super().to_schema())
+
+
+@dataclasses.dataclass
+class PassbookOpenAPI(OpenAPIConfig):
+    """Litestar's configuration with the corrections. `bodies`: every Struct that crosses the wire.
+
+    `operations` is filled after the application is made: operation id -> (opt of the handler, type of its body).
+    """
+
+    bodies: Sequence[Any] = ()
+    operations: dict[str, tuple[dict[str, Any], Any]] = dataclasses.field(default_factory=dict)
+
+    def to_openapi_schema(self) -> OpenAPI:
+        """The document that Litestar serves and renders."""
+        base = super().to_openapi_schema()
+        document = _Document(**{field.name: getattr(base, field.name) for field in dataclasses.fields(base)})
+        document.config = self
+        return document
+
+    def corrected(self, document: dict[str, Any]) -> dict[str, Any]:
+        """`document` as the edge behaves."""
+        document = _whole_numbers(document)
+        _, components = msgspec.json.schema_components(
+            [*self.bodies, Problem], ref_template="#/components/schemas/{name}"
+        )
+        for component in components.values():
+            component["description"] = inspect.cleandoc(component.get("description", ""))
+        document["components"]["schemas"] = {**document["components"].get("schemas", {}), **components}
+        for item in document["paths"].values():
+            for operation in item.values():
+                self._correct_operation(operation)
+        return _without_unused(document)
+
+    def _correct_operation(self, operation: dict[str, Any]) -> None:
+        opt, body_type = self.operations[operation["operationId"]]
+        del operation["deprecated"]
+        for parameter in operation.get("parameters", []):
+            _correct_parameter(parameter)
+        codes = [*_EVERYWHERE, *opt["refusals"]]
+        if opt.get("open"):
+            operation["security"] = []
+        else:
+            operation["security"] = [{"api_key": []}]
+            codes += _WITH_KEY
+        if "requestBody" in operation:
+            codes += _WITH_BODY
+            operation["requestBody"]["required"] = not strict_json.may_be_empty(body_type)
+        responses = operation["responses"]
+        responses.pop("400", None)
+        if operation["operationId"] == "createUser":
+            responses["200"] = {**responses["201"], "description": "The user was there"}
+        if operation["operationId"].startswith("readyz"):
+            codes.append(ErrorCode.NOT_READY)
+        for status in sorted({CATALOGUE[code].status for code in codes}):
+            responses[str(status)] = _problem_response(status, [c for c in codes if CATALOGUE[c].status == status])
+        for status, response in responses.items():
+            response["headers"] = {name: _HEADERS[name] for name in _headers_of(status, operation)}
+
+
+def _headers_of(status: str, operation: dict[str, Any]) -> list[str]:
+    names = ["X-Request-ID"]
+    if "requestBody" in operation and int(status) < 500:
+        names.append("Idempotency-Replayed")
+    if status == "201":
+        names.append("Location")
+    if any(parameter["name"] == "cursor" for parameter in operation.get("parameters", [])) and status == "200":
+        names.append("Link")
+    if status == "503":
+        names.append("Retry-After")
+    return names
+
+
+def _problem_response(status: int, codes: list[ErrorCode]) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        "description": " · ".join(f"`{code}`: {CATALOGUE[code].title}" for code in sorted(set(codes))),
+        "content": {MEDIA_TYPE: {"schema": schema}},
+    }
+
+
+def _correct_parameter(parameter: dict[str, Any]) -> None:
+    for name in ("deprecated", "allowEmptyValue", "allowReserved"):
+        if parameter.get(name) is False:
+            del parameter[name]
+    schema = parameter["schema"]
+    arms = [arm for arm in schema.get("oneOf", []) if arm != {"type": "null"}]
+    if len(arms) == 1:  # a query parameter cannot be null: it is there or it is not
+        del schema["oneOf"]
+        parameter["schema"] = {**arms[0], **schema}
+    parameter["schema"].pop("default", None) if parameter["schema"].get("default", 0) is None else None
+
+
+def _whole_numbers(value: Any) -> Any:
+    """`value` with floats such as 1000.0 as integers: Litestar writes bounds as floats, and 2**53 would round."""
+    if isinstance(value, dict):
+        return {name: _whole_numbers(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_whole_numbers(member) for member in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _without_unused(document: dict[str, Any]) -> dict[str, Any]:
+    """`document` without component schemas that nothing refers to."""
+    schemas = document["components"]["schemas"]
+    text = msgspec.json.encode({**document, "components": {}}).decode()
+    used: set[str] = set()
+    while True:
+        found = {name for name in schemas if f'"#/components/schemas/{name}"' in text} - used
+        if not found:
+            break
+        used |= found
+        text += msgspec.json.encode([schemas[name] for name in found]).decode()
+    document["components"]["schemas"] = {name: schemas[name] for name in sorted(used)}
+    return document
+
+
+def make_config(bodies: Sequence[Any]) -> PassbookOpenAPI:
+    """The configuration of /openapi.json and of the page at /docs, whose files this service serves itself."""
+    return PassbookOpenAPI(
+        title="Passbook",
+        version=__version__,
+        description=_DESCRIPTION,
+        license=License(name="MIT", identifier="MIT"),
+        contact=Contact(name="The Passbook authors"),
+        bodies=bodies,
+        use_handler_docstrings=True,
+        path="/",
+        openapi_router=Router("/", route_handlers=[], opt=dict(OPEN), include_in_schema=False),
+        render_plugins=[
+            JsonRenderPlugin(path="/openapi.json", media_type="application/json"),
+            SwaggerRenderPlugin(
+                path="/docs",
+                js_url=f"{_ASSETS}/swagger-ui-bundle.js",
+                css_url=f"{_ASSETS}/swagger-ui.css",
+                standalone_preset_js_url=f"{_ASSETS}/swagger-ui-standalone-preset.js",
+                favicon="<link rel='icon' href='data:,'>",
+            ),
+        ],
+        tags=[
+            Tag("users", "Users, their balance and their passbook."),
+            Tag("deposits", "Money on its way in: announced, then confirmed or cancelled."),
+            Tag("debits", "Money out."),
+            Tag("transactions", "Single transactions."),
+            Tag("audit-logs", "What happened, who did it, and what was refused."),
+            Tag("health", "For whoever runs the service."),
+        ],
+        components=Components(security_schemes={"api_key": SecurityScheme(type="http", scheme="bearer")}),
+    )

@@ -1,0 +1,115 @@
+"""The bounded parameters that resources share, and the cursor of a list."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Protocol
+from urllib.parse import urlencode
+
+from litestar import Response
+from litestar.params import HeaderParameter, PathParameter, QueryParameter
+
+from service.api.problems import invalid
+from service.api.request import ApiRequest
+from service.ledger.fields import (
+    ACTION_PATTERN,
+    DURATION_PATTERN,
+    HEADER_TOKEN_PATTERN,
+    ID_PATTERN,
+    INSTANT_PATTERN,
+    TELEGRAM_ID_PATTERN,
+    WORD_PATTERN,
+)
+from service.ledger.timestamps import bound
+
+IdempotencyKey = Annotated[
+    str,
+    HeaderParameter(
+        name="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=HEADER_TOKEN_PATTERN,
+        description="Names this request for ever; a retry with the same key and body gets the same answer.",
+    ),
+]
+TelegramIdPath = Annotated[
+    str, PathParameter(pattern=TELEGRAM_ID_PATTERN, description="Telegram's user id, 1 to 20 digits.")
+]
+IdPath = Annotated[str, PathParameter(pattern=ID_PATTERN, description="The id that the answer to the write gave.")]
+Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="The most items on a page.")]
+Cursor = Annotated[
+    str | None, QueryParameter(pattern=ID_PATTERN, description="next_cursor of the page before; none for the first.")
+]
+TelegramIdQuery = Annotated[
+    str | None, QueryParameter(pattern=TELEGRAM_ID_PATTERN, description="Only what concerns this user.")
+]
+ActionQuery = Annotated[
+    str | None,
+    QueryParameter(
+        pattern=ACTION_PATTERN, description="Only this action; * at an end stands for anything, as in *_failed."
+    ),
+]
+ResourceTypeQuery = Annotated[
+    str | None, QueryParameter(pattern=WORD_PATTERN, description="Only this kind, such as deposit_transaction.")
+]
+ResourceIdQuery = Annotated[str | None, QueryParameter(pattern=ID_PATTERN, description="Only the resource of this id.")]
+Since = Annotated[
+    str | None,
+    QueryParameter(
+        max_length=40,
+        pattern=INSTANT_PATTERN,
+        description="RFC 3339 instant; rows from then on.",
+        schema_extra={"format": "date-time"},
+    ),
+]
+Until = Annotated[
+    str | None,
+    QueryParameter(
+        max_length=40,
+        pattern=INSTANT_PATTERN,
+        description="RFC 3339 instant; rows before it.",
+        schema_extra={"format": "date-time"},
+    ),
+]
+Window = Annotated[
+    str,
+    QueryParameter(
+        min_length=3, max_length=30, pattern=DURATION_PATTERN, description="How far back to look: ISO 8601, PT1H."
+    ),
+]
+Threshold = Annotated[int, QueryParameter(ge=0, le=1_000_000, description="Listed are those with more attempts.")]
+
+_FIRST_PAGE = 2**53
+LIMIT_DEFAULT = 50
+
+
+class Identified(Protocol):
+    """An item of a list that is ordered by its id."""
+
+    @property
+    def id(self) -> int:
+        """The id."""
+
+
+def before_id(cursor: str | None) -> int:
+    """The id below which the page starts."""
+    return int(cursor) if cursor is not None else _FIRST_PAGE
+
+
+def instant(name: str, text: str | None) -> str | None:
+    """The stored spelling of an instant in the query. Raises EdgeError when the calendar has no such instant."""
+    if text is None:
+        return None
+    try:
+        return bound(text)
+    except ValueError as error:
+        raise invalid(f"query/{name}", f"is no instant of the calendar: {error}") from error
+
+
+def page(request: ApiRequest, page_type: type[Any], found: Sequence[Identified], limit: int) -> Response[Any]:
+    """A page of the first `limit` of `found`, which holds one more when there is a next page; with its Link header."""
+    items = list(found[:limit])
+    next_cursor = str(items[-1].id) if len(found) > limit else None
+    headers = {}
+    if next_cursor is not None:
+        query = {**request.query_params.dict(), "cursor": [next_cursor], "limit": [str(limit)]}
+        headers["Link"] = f'<{request.scope["path"]}?{urlencode(query, doseq=True)}>; rel="next"'
+    return Response(page_type(items=items, next_cursor=next_cursor), headers=headers)

@@ -1,0 +1,247 @@
+"""Errors as application/problem+json (RFC 9457): the one table from code to status, and the handlers that use it."""
+
+import logging
+import re
+from typing import Any
+
+import msgspec
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, ValidationException
+from litestar.types import ExceptionHandlersMap
+from msgspec import UNSET, Struct, UnsetType
+
+from service.api import request_ids
+from service.ledger.errors import ErrorCode, Refusal, Unavailable
+from service.ledger.fields import REMEDIES
+from service.ledger.idempotency import Answer
+
+MEDIA_TYPE = "application/problem+json"
+_log = logging.getLogger(__name__)
+
+
+class Kind(Struct, frozen=True):
+    """What a code is: its one HTTP status, its title, and what the caller does about it."""
+
+    status: int
+    title: str
+    remedy: str
+
+
+CATALOGUE: dict[ErrorCode, Kind] = {
+    ErrorCode.MALFORMED_JSON: Kind(400, "The body is not JSON", "Send one JSON object in UTF-8, each member once."),
+    ErrorCode.INVALID_REQUEST: Kind(400, "A field is not valid", "Correct what `errors` names."),
+    ErrorCode.IDEMPOTENCY_KEY_REQUIRED: Kind(
+        400, "Idempotency-Key is missing", "Send a new key, such as a UUID, with every new request."
+    ),
+    ErrorCode.API_KEY_REQUIRED: Kind(401, "An API key is needed", "Send Authorization: Bearer <key>."),
+    ErrorCode.API_KEY_UNKNOWN: Kind(401, "The API key is not known", "Check the key for typing errors."),
+    ErrorCode.API_KEY_REVOKED: Kind(401, "The API key was revoked", "Ask ops for a new key."),
+    ErrorCode.SCOPE_MISSING: Kind(403, "The API key may not do this", "Use a key with `required_scope`."),
+    ErrorCode.ROUTE_NOT_FOUND: Kind(404, "There is nothing at this path", "See /docs for the paths."),
+    ErrorCode.USER_NOT_FOUND: Kind(404, "There is no such user", "Make the user with POST /v1/users first."),
+    ErrorCode.DEPOSIT_NOT_FOUND: Kind(404, "There is no such deposit", "Check the id; other transactions are none."),
+    ErrorCode.TRANSACTION_NOT_FOUND: Kind(404, "There is no such transaction", "Check the id."),
+    ErrorCode.AUDIT_LOG_NOT_FOUND: Kind(404, "There is no such audit log row", "Check the id."),
+    ErrorCode.METHOD_NOT_ALLOWED: Kind(405, "The path has no such method", "Use a method that Allow lists."),
+    ErrorCode.NOT_ACCEPTABLE: Kind(406, "No acceptable media type", "Accept application/json."),
+    ErrorCode.INSUFFICIENT_FUNDS: Kind(409, "The balance is too small", "Top up `shortfall` won first."),
+    ErrorCode.BALANCE_LIMIT_EXCEEDED: Kind(409, "The balance would grow too large", "Stay within `limit` won."),
+    ErrorCode.DEPOSIT_NOT_PENDING: Kind(409, "The deposit is settled already", "Look at `current_status`."),
+    ErrorCode.DEPOSIT_EXPIRED: Kind(409, "The deposit has expired", 'Confirm late money with "late": true.'),
+    ErrorCode.IDEMPOTENCY_KEY_REUSED: Kind(
+        409, "The Idempotency-Key names another request", "Use a new key; `differing_fields` says what differs."
+    ),
+    ErrorCode.BODY_TOO_LARGE: Kind(413, "The body is too large", "Send less."),
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: Kind(415, "The body's media type is not JSON", "Send application/json."),
+    ErrorCode.INTERNAL_ERROR: Kind(500, "An error of the service", "Report request_id; retry with the same key."),
+    ErrorCode.OVERLOADED: Kind(503, "Too many writes are waiting", "Retry after Retry-After with the same key."),
+    ErrorCode.DATABASE_BUSY: Kind(503, "The database is held elsewhere", "Retry with the same key."),
+    ErrorCode.STORAGE_FULL: Kind(503, "The disk is full", "Free space; retry with the same key."),
+    ErrorCode.WRITES_STOPPED: Kind(503, "No writes are taken", "Restart the service; retry with the same key."),
+    ErrorCode.OUTCOME_UNKNOWN: Kind(503, "The outcome is not known", "Retry with the same key until it answers."),
+    ErrorCode.NOT_READY: Kind(503, "The service is not ready", "Wait, or look at its log."),
+}
+
+
+class Violation(Struct, frozen=True):
+    """One thing that is wrong. `pointer`: "#/amount" in the body, "query/limit", "path/…" or "header/…" elsewhere."""
+
+    pointer: str
+    message: str
+
+
+class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A problem document. The members after `errors` are there where they help."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: ErrorCode
+    request_id: str
+    errors: list[Violation] | UnsetType = UNSET
+    balance: int | UnsetType = UNSET
+    required: int | UnsetType = UNSET
+    shortfall: int | UnsetType = UNSET
+    amount: int | UnsetType = UNSET
+    limit: int | UnsetType = UNSET
+    current_status: str | UnsetType = UNSET
+    differing_fields: list[str] | UnsetType = UNSET
+    required_scope: str | UnsetType = UNSET
+
+
+class EdgeError(Exception):
+    """A request that the edge refuses before any operation sees it."""
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        detail: str,
+        *,
+        errors: list[Violation] | None = None,
+        headers: dict[str, str] | None = None,
+        **members: Any,
+    ) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.headers = headers or {}
+        self.members = {**members, **({"errors": errors} if errors else {})}
+
+
+def invalid(pointer: str, message: str) -> EdgeError:
+    """The error for one invalid field."""
+    return EdgeError(ErrorCode.INVALID_REQUEST, f"{pointer}: {message}", errors=[Violation(pointer, message)])
+
+
+def encode(code: ErrorCode, detail: str, request_id: str, members: dict[str, Any]) -> bytes:
+    """The problem document. Its type is a name, not an address: stored answers must mean the same for ever."""
+    kind = CATALOGUE[code]
+    return msgspec.json.encode(
+        Problem(
+            type=f"urn:passbook:problem:{code}",
+            title=kind.title,
+            status=kind.status,
+            detail=detail,
+            code=code,
+            request_id=request_id,
+            **members,
+        )
+    )
+
+
+def render_refusal(refusal: Refusal, request_id: str) -> Answer:
+    """The answer to a refused operation, as it is stored."""
+    return Answer(
+        status=CATALOGUE[refusal.code].status,
+        body=encode(refusal.code, refusal.detail, request_id, refusal.members),
+    )
+
+
+def _respond(
+    request: Request[Any, Any, Any],
+    code: ErrorCode,
+    detail: str,
+    members: dict[str, Any] | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response[bytes]:
+    return Response(
+        encode(code, detail, request_ids.of(request.scope), members or {}),
+        status_code=CATALOGUE[code].status,
+        media_type=MEDIA_TYPE,
+        headers=headers,
+    )
+
+
+def _on_edge_error(request: Request[Any, Any, Any], error: EdgeError) -> Response[bytes]:
+    headers = dict(error.headers)
+    if CATALOGUE[error.code].status == 401:
+        challenge = 'Bearer realm="passbook"'
+        headers["WWW-Authenticate"] = (
+            challenge if error.code is ErrorCode.API_KEY_REQUIRED else f'{challenge}, error="invalid_token"'
+        )
+    return _respond(request, error.code, error.detail, error.members, headers)
+
+
+def _on_refusal(request: Request[Any, Any, Any], refusal: Refusal) -> Response[bytes]:
+    return _respond(request, refusal.code, refusal.detail, refusal.members)
+
+
+def _on_unavailable(request: Request[Any, Any, Any], error: Unavailable) -> Response[bytes]:
+    return _respond(request, error.code, error.detail, headers={"Retry-After": str(error.retry_after_s)})
+
+
+def _on_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    """What Litestar itself raises: routing, parameters, body size."""
+    if isinstance(error, ValidationException):
+        return _on_edge_error(request, _from_validation(error))
+    by_status = {
+        404: (ErrorCode.ROUTE_NOT_FOUND, f"There is nothing at {request.scope['path']}."),
+        405: (ErrorCode.METHOD_NOT_ALLOWED, "The path does not have this method; Allow lists what it has."),
+        413: (ErrorCode.BODY_TOO_LARGE, "The body is larger than any valid request."),
+    }
+    if error.status_code in by_status:
+        code, detail = by_status[error.status_code]
+        return _respond(request, code, detail, headers=_allow(error))
+    if 400 <= error.status_code < 500:
+        return _respond(request, ErrorCode.INVALID_REQUEST, error.detail)
+    return _on_exception(request, error)
+
+
+def _allow(error: HTTPException) -> dict[str, str]:
+    methods = {name.lower(): value for name, value in (error.headers or {}).items()}.get("allow")
+    return {"Allow": ", ".join(sorted(methods.split(", ")))} if methods else {}
+
+
+def _on_exception(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    _log.error("request %s failed", request_ids.of(request.scope), exc_info=error)
+    detail = "The service failed; nothing of the cause is shown here. Report the request_id to its operators."
+    return _respond(request, ErrorCode.INTERNAL_ERROR, detail)
+
+
+_SOURCES = {"query": "query", "path": "path", "header": "header"}
+
+
+def _from_validation(error: ValidationException) -> EdgeError:
+    extra = error.extra if isinstance(error.extra, list) else []
+    violations = [
+        Violation(f"{_source(item)}/{item.get('key', '')}", readable(str(item.get("message", "")))) for item in extra
+    ]
+    if not violations:
+        # A required parameter that is missing: Litestar says so in the detail only.
+        missing = re.match(r"Missing required (\w+) parameter '([^']+)'", error.detail)
+        if missing is None:
+            return EdgeError(ErrorCode.INVALID_REQUEST, error.detail)
+        violations = [Violation(f"{missing[1]}/{missing[2]}", "is required")]
+    if violations[0].pointer.lower() == "header/idempotency-key" and violations[0].message == "is required":
+        return EdgeError(
+            ErrorCode.IDEMPOTENCY_KEY_REQUIRED,
+            "Every POST needs an Idempotency-Key header: 1 to 255 visible ASCII characters, new for each new request.",
+            errors=violations,
+        )
+    return EdgeError(
+        ErrorCode.INVALID_REQUEST, "; ".join(f"{v.pointer}: {v.message}" for v in violations), errors=violations
+    )
+
+
+def _source(item: dict[str, Any]) -> str:
+    source = item.get("source")
+    return _SOURCES.get(str(getattr(source, "value", source)), "query")
+
+
+def readable(message: str) -> str:
+    """msgspec's message in words: a pattern is replaced by what it asks for."""
+    found = re.match(r"Expected `str` matching regex (['\"])(.*)\1$", message, re.DOTALL)
+    if found:
+        pattern = found[2].replace("\\\\", "\\")
+        return f"must be {REMEDIES.get(pattern, 'text of another form')}"
+    return message
+
+
+HANDLERS: ExceptionHandlersMap = {
+    EdgeError: _on_edge_error,
+    Refusal: _on_refusal,
+    Unavailable: _on_unavailable,
+    HTTPException: _on_http_exception,
+    Exception: _on_exception,
+}

@@ -1,0 +1,107 @@
+"""The request as handlers see it, and the one way from a handler to the write door."""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import msgspec
+from litestar import Request, Response
+from litestar.datastructures import State
+from litestar.types import Empty
+from msgspec import Struct
+
+from service.api import request_ids, strict_json
+from service.api.problems import MEDIA_TYPE, EdgeError
+from service.ledger.access import Caller
+from service.ledger.errors import ErrorCode
+from service.ledger.idempotency import Request as WriteRequest
+from service.ledger.timestamps import Clock
+from service.repository.unit_of_work import Context, Operation
+from service.repository.writer import Writer
+from service.storage.sqlite import Connection, EngineInfo, Readers
+
+_USER_AGENT_CHARACTERS_MAX = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Passbook:
+    """What the running application holds. Lifetime: from the application's start to its end."""
+
+    writer: Writer
+    readers: Readers
+    keys: Connection
+    """Read-only, used from the event loop alone, to find API keys: one indexed look-up of some microseconds."""
+    clock: Clock
+    engine: EngineInfo
+    schema_version: int
+
+
+class ApiRequest(Request[Caller, Any, State]):
+    """A request whose caller is known and whose body is decoded strictly."""
+
+    @property
+    def passbook(self) -> Passbook:
+        """The running application's parts."""
+        return cast(Passbook, self.app.state["passbook"])
+
+    async def json(self) -> Any:
+        """The body as the handler's type of `data`. Raises EdgeError."""
+        if self._json is Empty:
+            body = await self.body()
+            if body:
+                self._check_content_type()
+            field = self.route_handler.parsed_data_field
+            self._json = strict_json.decode(body, field.annotation if field else Any)
+        return self._json
+
+    def _check_content_type(self) -> None:
+        media_type, parameters = self.content_type
+        charset = parameters.get("charset", "utf-8").lower()
+        if media_type != "application/json" or charset not in {"utf-8", "utf8"}:
+            raise EdgeError(
+                ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+                "Content-Type must be application/json in UTF-8.",
+                headers={"Accept-Post": "application/json"},
+            )
+
+
+async def write(
+    request: ApiRequest, operation: Operation, command: Struct, idempotency_key: str, target: int = 0
+) -> Response[Any]:
+    """Hands the command to the writer and gives its answer, new or replayed."""
+    scope = request.scope
+    client = scope.get("client")
+    user_agent = request.headers.get("user-agent")
+    answer = await request.passbook.writer.submit(
+        operation,
+        command,
+        target,
+        request=WriteRequest(
+            idempotency_key=_unquoted(idempotency_key),
+            operation=f"{scope['method']} {scope['path']}",
+            body=msgspec.json.encode(command).decode(),
+        ),
+        context=Context(
+            actor=request.auth.actor,
+            request_id=request_ids.of(scope),
+            ip_address=client[0] if client else None,
+            user_agent=user_agent[:_USER_AGENT_CHARACTERS_MAX] if user_agent else None,
+        ),
+    )
+    headers = {}
+    if answer.location:
+        headers["Location"] = answer.location
+    if answer.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    return Response(
+        answer.body,
+        status_code=answer.status,
+        media_type="application/json" if answer.status < 400 else MEDIA_TYPE,
+        headers=headers,
+    )
+
+
+def _unquoted(idempotency_key: str) -> str:
+    """The key without the quotes that a structured header field (RFC 8941 §3.3.3) has around it."""
+    if len(idempotency_key) > 2 and idempotency_key[0] == idempotency_key[-1] == '"':
+        return idempotency_key[1:-1]
+    return idempotency_key

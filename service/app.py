@@ -1,0 +1,123 @@
+"""The composition root: the one place that knows all layers."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+from litestar import Litestar
+from litestar.routes import HTTPRoute
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from service import resources
+from service.api import audit_logs, auth, debits, deposits, docs, health, problems, request_ids, transactions, users
+from service.api.openapi import PassbookOpenAPI, make_config
+from service.api.request import ApiRequest, Passbook
+from service.config import Config
+from service.ledger.timestamps import Clock, system_clock
+from service.repository.writer import Writer
+from service.storage import lock, migrator, sqlite
+
+_RESOURCES = (users, deposits, debits, transactions, audit_logs, health)
+"""A resource is removed by deleting its files and its name here."""
+
+
+class NotMigrated(Exception):
+    """The database is not at the version of this program. The text says what to do."""
+
+
+def create_app(config: Config, clock: Clock = system_clock, *, extra_routes: list[Any] | None = None) -> Litestar:
+    """The application. Starting it opens the database; what it needs and lacks is raised then.
+
+    `extra_routes` are handlers that a benchmark adds to measure the same edge without the ledger.
+    """
+    openapi = make_config([body for resource in _RESOURCES for body in resource.BODIES])
+    app = Litestar(
+        route_handlers=[*(resource.ROUTER for resource in _RESOURCES), docs.ROUTER, *(extra_routes or [])],
+        request_class=ApiRequest,
+        guards=[auth.guard],
+        exception_handlers=problems.HANDLERS,
+        before_send=[request_ids.add_header],
+        middleware=[_answer_options],
+        lifespan=[partial(_opened, config=config, clock=clock)],
+        request_max_body_size=config.body_bytes_max,
+        openapi_config=openapi,
+        logging_config=None,
+        debug=False,
+    )
+    app.state["query_parameters"] = auth.query_parameters(app)
+    _describe_operations(app, openapi)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _opened(app: Litestar, *, config: Config, clock: Clock) -> AsyncIterator[None]:
+    """Opens what a running application holds, in this order, and closes it in the reverse."""
+    path = config.database_path
+    timeout_ms = config.busy_timeout_ms
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(lock.exclusive(path))
+        thread = sqlite.Thread(partial(sqlite.connect_writer, path, busy_timeout_ms=timeout_ms, checkpoints=True))
+        await thread.open()
+        stack.push_async_callback(thread.close)
+        schema_version = await thread.run(_checked_version)
+        engine = await thread.run(sqlite.engine_info)
+        readers = await stack.enter_async_context(
+            sqlite.Readers(path, count=config.readers, busy_timeout_ms=timeout_ms).opened()
+        )
+        keys = sqlite.connect_reader(path, busy_timeout_ms=timeout_ms)
+        stack.callback(keys.close)
+        writer = Writer(
+            thread,
+            clock=clock,
+            render_refusal=problems.render_refusal,
+            queue_max=config.write_queue_max,
+            batch_max=config.write_batch_max,
+        )
+        await stack.enter_async_context(writer.running())
+        app.state["passbook"] = Passbook(writer, readers, keys, clock, engine, schema_version)
+        yield
+
+
+def _checked_version(connection: sqlite.Connection) -> int:
+    """The schema's version, which must be this program's. Raises NotMigrated, MigrationError."""
+    migrations = migrator.load(resources.folder("migrations"))
+    version = migrator.version_of(connection, migrations)
+    if version != len(migrations) - 1:
+        raise NotMigrated(
+            f"The database is at migration {version:03d}, the program at {len(migrations) - 1:03d}."
+            " Run: passbook migrate up"
+        )
+    return version
+
+
+def _answer_options(app: ASGIApp) -> ASGIApp:
+    """Answers OPTIONS for every method of the path; Litestar's own answer lists one handler and asks for a key."""
+
+    async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "OPTIONS":
+            await app(scope, receive, send)
+            return
+        methods = next(
+            sorted(route.route_handler_map)
+            for route in scope["litestar_app"].routes
+            if isinstance(route, HTTPRoute) and route.path_format == scope["path_template"]
+        )
+        await send({"type": "http.response.start", "status": 204, "headers": [(b"allow", ", ".join(methods).encode())]})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return middleware
+
+
+def _describe_operations(app: Litestar, openapi: PassbookOpenAPI) -> None:
+    """Tells the OpenAPI document what each handler's `opt` and body type are."""
+    for route in app.routes:
+        if not isinstance(route, HTTPRoute):
+            continue
+        for method, (handler, _) in route.route_handler_map.items():
+            operation_id = handler.operation_id
+            if callable(operation_id):
+                operation_id = operation_id(handler, method, [])
+            if operation_id:
+                field = handler.parsed_data_field
+                openapi.operations[str(operation_id)] = (handler.opt, field.annotation if field else None)

@@ -1,0 +1,64 @@
+"""Settings: one frozen Config, from the environment, every name with its unit."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+PREFIX = "PASSBOOK_"
+
+
+class ConfigError(Exception):
+    """One or more variables are wrong. The text names each of them and what it takes."""
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """All settings of a running service. The variable of a field is PASSBOOK_ and its name in capitals."""
+
+    database: Annotated[str, Meta(min_length=1, description="Path of the SQLite database.")] = "data/passbook.db"
+    host: Annotated[str, Meta(min_length=1, description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8000
+    body_bytes_max: Annotated[
+        int, Meta(ge=4096, le=2**30, description="Largest request body, in bytes; larger ones get 413.")
+    ] = 65536
+    write_queue_max: Annotated[
+        int, Meta(ge=1, le=10**6, description="Writes that may wait for a commit; more get 503.")
+    ] = 4096
+    write_batch_max: Annotated[int, Meta(ge=1, le=10**5, description="Most operations in one commit.")] = 256
+    readers: Annotated[int, Meta(ge=1, le=64, description="Connections that read at the same time.")] = 2
+    busy_timeout_ms: Annotated[
+        int, Meta(ge=0, le=600_000, description="How long to wait for another process that holds the database.")
+    ] = 5000
+    shutdown_grace_s: Annotated[
+        int, Meta(ge=1, le=3600, description="How long requests under way may take after SIGTERM.")
+    ] = 10
+
+    @property
+    def database_path(self) -> Path:
+        """The database as a path."""
+        return Path(self.database)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str], **overrides: str | int | None) -> "Config":
+        """The settings in `environ`, then `overrides` that are not None. Raises ConfigError naming every bad variable.
+
+        A PASSBOOK_ variable that is no setting is an error too: it is a typing error that would go unnoticed.
+        """
+        fields = {field.name: field for field in msgspec.structs.fields(cls)}
+        given: dict[str, str | int] = {
+            name.removeprefix(PREFIX).lower(): value for name, value in environ.items() if name.startswith(PREFIX)
+        }
+        given.update({name: value for name, value in overrides.items() if value is not None})
+        errors = [f"{PREFIX}{name.upper()} is no setting" for name in given if name not in fields]
+        values = {}
+        for name, value in given.items():
+            if name in fields:
+                try:
+                    values[name] = msgspec.convert(value, fields[name].type, strict=False)
+                except msgspec.ValidationError as error:
+                    errors.append(f"{PREFIX}{name.upper()}={value!r}: {error}")
+        if errors:
+            raise ConfigError("; ".join(sorted(errors)))
+        return cls(**values)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Pure types and rules: no await, no SQL, no HTTP."""

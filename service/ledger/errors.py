@@ -1,0 +1,141 @@
+"""Everything that can be refused, by name.
+
+A refusal carries facts, never an HTTP status; `api/problems.py` holds the one table from code to status.
+"""
+
+from enum import StrEnum
+
+
+class ErrorCode(StrEnum):
+    """The closed set of `code` in a problem document. A code never changes its meaning or its HTTP status."""
+
+    MALFORMED_JSON = "malformed_json"
+    INVALID_REQUEST = "invalid_request"
+    IDEMPOTENCY_KEY_REQUIRED = "idempotency_key_required"
+    API_KEY_REQUIRED = "api_key_required"
+    API_KEY_UNKNOWN = "api_key_unknown"
+    API_KEY_REVOKED = "api_key_revoked"
+    SCOPE_MISSING = "scope_missing"
+    ROUTE_NOT_FOUND = "route_not_found"
+    USER_NOT_FOUND = "user_not_found"
+    DEPOSIT_NOT_FOUND = "deposit_not_found"
+    TRANSACTION_NOT_FOUND = "transaction_not_found"
+    AUDIT_LOG_NOT_FOUND = "audit_log_not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    NOT_ACCEPTABLE = "not_acceptable"
+    INSUFFICIENT_FUNDS = "insufficient_funds"
+    BALANCE_LIMIT_EXCEEDED = "balance_limit_exceeded"
+    DEPOSIT_NOT_PENDING = "deposit_not_pending"
+    DEPOSIT_EXPIRED = "deposit_expired"
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
+    BODY_TOO_LARGE = "body_too_large"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    INTERNAL_ERROR = "internal_error"
+    OVERLOADED = "overloaded"
+    DATABASE_BUSY = "database_busy"
+    STORAGE_FULL = "storage_full"
+    WRITES_STOPPED = "writes_stopped"
+    OUTCOME_UNKNOWN = "outcome_unknown"
+    NOT_READY = "not_ready"
+
+
+class Refusal(Exception):
+    """A request that was understood and is refused for what the ledger holds.
+
+    `detail` is one sentence for people. `members` are the typed facts beside it in the problem document, such as
+    balance, required and shortfall in won. Raised before the first write of an operation, never after.
+    """
+
+    code: ErrorCode
+
+    def __init__(self, detail: str, **members: str | int | list[str]) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.members = members
+
+
+class UserNotFound(Refusal):
+    code = ErrorCode.USER_NOT_FOUND
+
+
+class DepositNotFound(Refusal):
+    code = ErrorCode.DEPOSIT_NOT_FOUND
+
+
+class TransactionNotFound(Refusal):
+    code = ErrorCode.TRANSACTION_NOT_FOUND
+
+
+class AuditLogNotFound(Refusal):
+    code = ErrorCode.AUDIT_LOG_NOT_FOUND
+
+
+class InsufficientFunds(Refusal):
+    code = ErrorCode.INSUFFICIENT_FUNDS
+
+
+class BalanceLimitExceeded(Refusal):
+    code = ErrorCode.BALANCE_LIMIT_EXCEEDED
+
+
+class DepositNotPending(Refusal):
+    code = ErrorCode.DEPOSIT_NOT_PENDING
+
+
+class DepositExpired(Refusal):
+    code = ErrorCode.DEPOSIT_EXPIRED
+
+
+class IdempotencyKeyReused(Refusal):
+    code = ErrorCode.IDEMPOTENCY_KEY_REUSED
+
+
+class Unavailable(Exception):
+    """The service cannot carry out a request now, whatever the request says. Never stored as an answer."""
+
+    code: ErrorCode
+    retry_after_s = 1
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class Overloaded(Unavailable):
+    """The queue of writes is full. Nothing was done."""
+
+    code = ErrorCode.OVERLOADED
+
+
+class DatabaseBusy(Unavailable):
+    """Another process held the database for longer than the busy timeout. Nothing was done."""
+
+    code = ErrorCode.DATABASE_BUSY
+
+
+class StorageFull(Unavailable):
+    """The disk is full. Nothing was done."""
+
+    code = ErrorCode.STORAGE_FULL
+    retry_after_s = 10
+
+
+class WritesStopped(Unavailable):
+    """The writer met a storage error that it cannot judge and takes no more writes until a restart."""
+
+    code = ErrorCode.WRITES_STOPPED
+    retry_after_s = 30
+
+
+class OutcomeUnknown(Unavailable):
+    """COMMIT failed in a way that does not say whether the change is on disk; the same key gives the truth later."""
+
+    code = ErrorCode.OUTCOME_UNKNOWN
+    retry_after_s = 30
+
+
+class NotReady(Unavailable):
+    """The service is starting or stopping, or takes no writes."""
+
+    code = ErrorCode.NOT_READY
+    retry_after_s = 5

@@ -1,0 +1,49 @@
+"""One request, one effect, one answer.
+
+The pair (caller's name, Idempotency-Key) names a request for ever. Its answer is stored with its effect; asked again
+with the same operation and the same body it is given again, byte for byte; asked with another it is refused.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from service.ledger.errors import IdempotencyKeyReused
+
+
+class Request(Struct, frozen=True, kw_only=True):
+    """A write as it was asked for: `operation` is "METHOD /path", `body` the parsed command as canonical JSON."""
+
+    idempotency_key: str
+    operation: str
+    body: str
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """What the caller gets: HTTP status, exact body, and the path of the resource that was made, if one was."""
+
+    status: int
+    body: bytes
+    location: str | None = None
+    replayed: bool = False
+
+
+def check_same_request(request: Request, *, operation: str, body: str) -> None:
+    """Returns when the stored `operation` and `body` are those of `request`. Raises IdempotencyKeyReused.
+
+    The error names the members of the body that differ, or "path" when another operation was asked for.
+    """
+    if request.operation == operation and request.body == body:
+        return
+    if request.operation != operation:
+        differing = ["path"]
+    else:
+        before: dict[str, Any] = msgspec.json.decode(body)
+        now: dict[str, Any] = msgspec.json.decode(request.body)
+        missing = object()
+        differing = sorted(k for k in before.keys() | now.keys() if before.get(k, missing) != now.get(k, missing))
+    raise IdempotencyKeyReused(
+        f"This Idempotency-Key was used for another request; {', '.join(differing)} differ. Use a new key.",
+        differing_fields=differing,
+    )

@@ -1,0 +1,1 @@
+"""The write door: one public function per use case, each one unit of work."""

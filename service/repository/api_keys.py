@@ -1,0 +1,46 @@
+"""API keys: made and revoked from the command line, while the service runs or not."""
+
+from service.ledger.access import ApiKey, Scope, hash_of, make_key, prefix_of
+from service.ledger.audit_logs import API_KEY
+from service.repository.unit_of_work import Context, UnitOfWork
+from service.storage import api_keys
+from service.storage.sqlite import Connection, transaction
+
+
+class ApiKeyNotFound(Exception):
+    """No key has this prefix."""
+
+
+def create(
+    connection: Connection, *, name: str, scopes: frozenset[Scope], actor: str, now: str, random_bytes: bytes
+) -> str:
+    """Makes a live key, audited as `api_key_created`; returns the key, which is not kept anywhere."""
+    key = make_key(random_bytes)
+    prefix = prefix_of(key)
+    with transaction(connection) as tx:
+        key_id = api_keys.insert(tx, prefix=prefix, name=name, key_hash=hash_of(key), scopes=scopes, now=now)
+        _work(tx, actor, now).audit(
+            "api_key_created", API_KEY, key_id, None, {"name": name, "prefix": prefix, "scopes": sorted(scopes)}
+        )
+    return key
+
+
+def revoke(connection: Connection, *, prefix: str, actor: str, now: str) -> tuple[ApiKey, bool]:
+    """Revokes the key with this public prefix, audited as `api_key_revoked`; the key, and whether it was live.
+
+    The service asks for the key with every request, so that this bites on the next one. Raises ApiKeyNotFound.
+    """
+    with transaction(connection) as tx:
+        key = api_keys.find_by_prefix(tx, prefix)
+        if key is None:
+            raise ApiKeyNotFound(prefix)
+        was_live = api_keys.revoke(tx, key_id=key.id, now=now)
+        if was_live:
+            details = {"name": key.name, "prefix": prefix, "scopes": sorted(key.scopes)}
+            _work(tx, actor, now).audit("api_key_revoked", API_KEY, key.id, None, details)
+    return key, was_live
+
+
+def _work(tx: Connection, actor: str, now: str) -> UnitOfWork:
+    context = Context(actor=actor, request_id=None, ip_address=None, user_agent=None)
+    return UnitOfWork(tx, now=now, context=context)

@@ -1,0 +1,204 @@
+"""Group commit: one thread, one connection, one fsync for every request that queued while the last commit ran.
+
+A batch is one hop to the connection's thread: BEGIN IMMEDIATE; for each operation a SAVEPOINT, the operation, RELEASE
+(or ROLLBACK TO); COMMIT; only then are the waiting requests answered. A lone request waits for no company: there is no
+timer. A request that is cancelled while it waits is carried out all the same and its answer is stored.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from msgspec import Struct
+
+from service.ledger.errors import DatabaseBusy, OutcomeUnknown, Overloaded, StorageFull, Unavailable, WritesStopped
+from service.ledger.idempotency import Answer, Request
+from service.ledger.timestamps import Clock, stored
+from service.repository.unit_of_work import Context, Operation, RenderRefusal, perform
+from service.storage import sqlite
+from service.storage.sqlite import Connection, Thread
+
+_log = logging.getLogger(__name__)
+_FULL_DETAIL = "The disk of the database is full; nothing was changed. Free some space and send the request again."
+_BUSY_DETAIL = "Another process holds the database; nothing was changed. Send the request again."
+_UNKNOWN_DETAIL = (
+    "The commit failed in a way that does not say whether the change is on disk. Send the same request with the same"
+    " Idempotency-Key again: it is carried out at most once."
+)
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    operation: Operation
+    command: Struct
+    target: int
+    request: Request
+    context: Context
+    answered: asyncio.Future[Answer]
+
+
+class _BatchFailed(Exception):
+    """No operation of the batch is on disk, or it is not known; `reason` is what to tell each of them."""
+
+    def __init__(self, reason: Unavailable, *, stop: bool) -> None:
+        super().__init__(reason.detail)
+        self.reason = reason
+        self.stop = stop
+
+
+class Writer:
+    """Owns the writing connection's work. Lifetime: within the application's, inside `running`.
+
+    `queue_max` bounds the requests that wait; `batch_max` the operations in one commit.
+    """
+
+    def __init__(
+        self, thread: Thread, *, clock: Clock, render_refusal: RenderRefusal, queue_max: int, batch_max: int
+    ) -> None:
+        self._thread = thread
+        self._clock = clock
+        self._render_refusal = render_refusal
+        self._queue_max = queue_max
+        self._batch_max = batch_max
+        self._queue: deque[_Job] = deque()
+        self._wake = asyncio.Event()
+        self._accepting = False
+        self._stopped_because: str | None = None
+
+    @property
+    def stopped_because(self) -> str | None:
+        """Why no writes are taken until a restart; None while all is well."""
+        return self._stopped_because
+
+    @property
+    def queue_depth(self) -> int:
+        """How many requests wait for the next commit."""
+        return len(self._queue)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Writer"]:
+        """Takes writes for the block; at its end takes no more and finishes what was taken."""
+        task = asyncio.create_task(self._run(), name="passbook-writer")
+        self._accepting = True
+        try:
+            yield self
+        finally:
+            self._accepting = False
+            self._wake.set()
+            await task
+
+    async def submit(
+        self, operation: Operation, command: Struct, target: int, *, request: Request, context: Context
+    ) -> Answer:
+        """The answer of `operation`, after COMMIT returned.
+
+        Raises Overloaded, WritesStopped, DatabaseBusy, StorageFull (nothing was done), OutcomeUnknown,
+        IdempotencyKeyReused, or what the operation raised.
+        """
+        if self._stopped_because is not None:
+            raise WritesStopped(f"Writes have stopped: {self._stopped_because}. Restart the service.")
+        if not self._accepting:
+            raise WritesStopped("The service is stopping; nothing was changed. Send the request again.")
+        if len(self._queue) >= self._queue_max:
+            raise Overloaded(f"{self._queue_max} writes are waiting already; nothing was changed. Send it again.")
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Job(operation, command, target, request, context, answered))
+        self._wake.set()
+        return await answered
+
+    async def _run(self) -> None:
+        while self._accepting or self._queue or not self._wake.is_set():
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._batch_max))]
+                await self._commit(batch)
+            if not self._accepting:
+                return
+
+    async def _commit(self, batch: list[_Job]) -> None:
+        outcomes: list[Answer | BaseException]
+        if self._stopped_because is not None:
+            outcomes = [WritesStopped(f"Writes have stopped: {self._stopped_because}.")] * len(batch)
+        else:
+            try:
+                outcomes = await self._thread.run(_run_batch, batch, stored(self._clock()), self._render_refusal)
+            except _BatchFailed as failed:
+                if failed.stop:
+                    self._stopped_because = str(failed.__cause__ or failed)
+                    _log.critical("writes stop: %s", self._stopped_because)
+                outcomes = [failed.reason] * len(batch)
+            except Exception as error:
+                self._stopped_because = f"unexpected {type(error).__name__}"
+                _log.critical("writes stop", exc_info=error)
+                outcomes = [OutcomeUnknown(_UNKNOWN_DETAIL)] * len(batch)
+        for job, outcome in zip(batch, outcomes, strict=True):
+            if job.answered.done():  # its request was cancelled; the answer is stored
+                continue
+            if isinstance(outcome, Answer):
+                job.answered.set_result(outcome)
+            else:
+                job.answered.set_exception(outcome)
+
+
+def _run_batch(
+    tx: Connection, batch: list[_Job], now: str, render_refusal: RenderRefusal
+) -> list[Answer | BaseException]:
+    try:
+        tx.execute("BEGIN IMMEDIATE")
+    except sqlite.DatabaseError as error:
+        raise _failed_before_commit(error) from error
+    try:
+        outcomes = [_run_one(tx, job, now, render_refusal) for job in batch]
+    except BaseException:
+        _roll_back(tx)
+        raise
+    try:
+        tx.execute("COMMIT")
+    except sqlite.DatabaseError as error:
+        if sqlite.is_busy(error) or sqlite.is_full(error):
+            _roll_back(tx)
+            raise _failed_before_commit(error) from error
+        raise _BatchFailed(OutcomeUnknown(_UNKNOWN_DETAIL), stop=True) from error
+    return outcomes
+
+
+def _run_one(tx: Connection, job: _Job, now: str, render_refusal: RenderRefusal) -> Answer | BaseException:
+    """One operation in its savepoint. Returns what it raised, unless the whole transaction is spoilt: _BatchFailed."""
+    try:
+        tx.execute("SAVEPOINT operation")
+        answer = perform(
+            tx,
+            job.operation,
+            job.command,
+            job.target,
+            request=job.request,
+            context=job.context,
+            now=now,
+            render_refusal=render_refusal,
+        )
+        tx.execute("RELEASE operation")
+    except Exception as error:
+        if isinstance(error, sqlite.DatabaseError) and not isinstance(error, sqlite.IntegrityError):
+            raise _failed_before_commit(error) from error
+        tx.execute("ROLLBACK TO operation")
+        tx.execute("RELEASE operation")
+        return error
+    return answer
+
+
+def _failed_before_commit(error: BaseException) -> _BatchFailed:
+    """What a storage error before a completed COMMIT means: nothing of the batch is on disk."""
+    if sqlite.is_busy(error):
+        return _BatchFailed(DatabaseBusy(_BUSY_DETAIL), stop=False)
+    if sqlite.is_full(error):
+        return _BatchFailed(StorageFull(_FULL_DETAIL), stop=False)
+    return _BatchFailed(WritesStopped(f"The database failed: {error}. Nothing was changed."), stop=True)
+
+
+def _roll_back(tx: Connection) -> None:
+    if tx.in_transaction:
+        tx.execute("ROLLBACK")

@@ -1,0 +1,89 @@
+"""The HTTP server around the application: uvicorn in this one process, which owns the writer."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+from litestar import Litestar
+
+from service.config import Config
+
+_BACKLOG = 2048
+_KEEP_ALIVE_S = 75
+
+
+class ListenError(Exception):
+    """The address cannot be listened on. The text says why and what to do."""
+
+
+def listen(config: Config) -> socket.socket:
+    """A bound socket. Raises ListenError."""
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((config.host, config.port))
+    except OSError as error:
+        listener.close()
+        raise ListenError(
+            f"Cannot listen on {config.host}:{config.port}: {error.strerror or error}."
+            " Choose another with --port or PASSBOOK_PORT."
+        ) from error
+    return listener
+
+
+def run(app: Litestar, config: Config, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+    """Serves until SIGTERM or SIGINT; returns when the requests under way are answered and the database is closed.
+
+    `on_ready` is called when requests are taken. What the application's start raises is raised here.
+    """
+    server = _Server(
+        uvicorn.Config(
+            app,
+            http="httptools",
+            loop="uvloop",
+            lifespan="off",
+            ws="none",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            proxy_headers=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=config.shutdown_grace_s,
+        ),
+        on_ready,
+    )
+
+    async def serve() -> None:
+        # The lifespan is entered here, so that its errors are ours to explain and it ends after the last request.
+        async with app.lifespan():
+            await server.serve(sockets=[listener])
+
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        runner.run(serve())
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, but a signal that asked for the end is not raised again after it: the exit code is 0."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        signals = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in signals}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()

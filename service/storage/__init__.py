@@ -1,0 +1,1 @@
+"""All SQL: synchronous functions that take an open transaction and return ledger types."""

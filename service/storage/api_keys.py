@@ -1,0 +1,53 @@
+"""Table api_keys."""
+
+from service.ledger.access import ApiKey, Scope
+from service.storage.sqlite import Connection
+
+_SELECT = "SELECT id, prefix, name, scopes, created_at, revoked_at FROM api_keys"
+
+
+def insert(tx: Connection, *, prefix: str, name: str, key_hash: bytes, scopes: frozenset[Scope], now: str) -> int:
+    """Writes a live key; returns its id."""
+    key_id = tx.execute(
+        "INSERT INTO api_keys (prefix, name, key_hash, scopes, created_at) VALUES (?, ?, ?, ?, ?)",
+        (prefix, name, key_hash, " ".join(sorted(scopes)), now),
+    ).lastrowid
+    assert key_id is not None
+    return key_id
+
+
+def find_by_hash(tx: Connection, key_hash: bytes) -> ApiKey | None:
+    """The key with this hash, live or revoked, or None."""
+    row = tx.execute(f"{_SELECT} WHERE key_hash = ?", (key_hash,)).fetchone()
+    return _api_key(row) if row else None
+
+
+def find_by_prefix(tx: Connection, prefix: str) -> ApiKey | None:
+    """The key with this public prefix, live or revoked, or None."""
+    row = tx.execute(f"{_SELECT} WHERE prefix = ?", (prefix,)).fetchone()
+    return _api_key(row) if row else None
+
+
+def list_all(tx: Connection) -> list[ApiKey]:
+    """Every key ever made, in the order they were made."""
+    return [_api_key(row) for row in tx.execute(f"{_SELECT} ORDER BY id").fetchall()]
+
+
+def revoke(tx: Connection, *, key_id: int, now: str) -> bool:
+    """Marks the key as revoked; False when it was already."""
+    return (
+        tx.execute("UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL", (now, key_id)).rowcount
+        == 1
+    )
+
+
+def _api_key(row: tuple[int, str, str, str, str, str | None]) -> ApiKey:
+    key_id, prefix, name, scopes, created_at, revoked_at = row
+    return ApiKey(
+        id=key_id,
+        prefix=prefix,
+        name=name,
+        scopes=frozenset(Scope(scope) for scope in scopes.split()),
+        created_at=created_at,
+        revoked_at=revoked_at,
+    )

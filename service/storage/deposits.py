@@ -1,0 +1,80 @@
+"""Table deposit_transactions, its rows of type deposit."""
+
+from service.ledger.deposits import Deposit
+from service.ledger.timestamps import spoken
+from service.ledger.users import Account
+from service.storage.sqlite import Connection
+
+_SELECT = (
+    "SELECT t.id, u.telegram_id, t.amount, t.depositor_name, t.status, t.created_at, t.confirmed_at"
+    " FROM deposit_transactions AS t JOIN users AS u ON u.id = t.user_id"
+)
+
+
+def insert_pending(tx: Connection, *, user_id: int, amount: int, depositor_name: str, now: str) -> int:
+    """Writes an announced deposit; returns its id."""
+    deposit_id = tx.execute(
+        "INSERT INTO deposit_transactions (user_id, type, amount, status, depositor_name, created_at)"
+        " VALUES (?, 'deposit', ?, 'pending', ?, ?)",
+        (user_id, amount, depositor_name, now),
+    ).lastrowid
+    assert deposit_id is not None
+    return deposit_id
+
+
+def confirm(tx: Connection, deposit: Deposit, account: Account, *, balance_after: int, now: str) -> None:
+    """Moves the deposit from the status it was read in to confirmed. The balance must be moved after it."""
+    moved = tx.execute(
+        "UPDATE deposit_transactions SET status = 'confirmed', confirmed_at = ?, balance_before = ?,"
+        " balance_after = ?, version = ? WHERE id = ? AND status = ?",
+        (now, account.balance, balance_after, account.version + 1, deposit.id, deposit.status),
+    ).rowcount
+    _expect_one(moved, deposit)
+
+
+def cancel(tx: Connection, deposit: Deposit) -> None:
+    """Moves the deposit from the status it was read in to cancelled."""
+    moved = tx.execute(
+        "UPDATE deposit_transactions SET status = 'cancelled' WHERE id = ? AND status = ?", (deposit.id, deposit.status)
+    ).rowcount
+    _expect_one(moved, deposit)
+
+
+def _expect_one(moved: int, deposit: Deposit) -> None:
+    if moved != 1:
+        raise RuntimeError(f"deposit {deposit.id} is no longer {deposit.status}")
+
+
+def find(tx: Connection, deposit_id: int) -> Deposit | None:
+    """One deposit, or None; a transaction of another type is no deposit."""
+    row = tx.execute(f"{_SELECT} WHERE t.id = ? AND t.type = 'deposit'", (deposit_id,)).fetchone()
+    return _deposit(row) if row else None
+
+
+def list_newest(
+    tx: Connection, *, status: str | None, telegram_id: str | None, before_id: int, limit: int
+) -> list[Deposit]:
+    """Up to `limit` deposits with an id below `before_id`, newest first, of that status and user where given."""
+    conditions = ["t.type = 'deposit'", "t.id < ?"]
+    values: list[str | int] = [before_id]
+    if status is not None:
+        conditions.append("t.status = ?")
+        values.append(status)
+    if telegram_id is not None:
+        conditions.append("t.user_id = (SELECT id FROM users WHERE telegram_id = ?)")
+        values.append(telegram_id)
+    rows = tx.execute(f"{_SELECT} WHERE {' AND '.join(conditions)} ORDER BY t.id DESC LIMIT ?", (*values, limit))
+    return [_deposit(row) for row in rows.fetchall()]
+
+
+def _deposit(row: tuple[int, str, int, str | None, str, str | None, str | None]) -> Deposit:
+    deposit_id, telegram_id, amount, depositor_name, status, created_at, confirmed_at = row
+    return Deposit(
+        id=deposit_id,
+        telegram_id=telegram_id,
+        amount=amount,
+        depositor_name=depositor_name,
+        status=status,
+        created_at=created_at and spoken(created_at),
+        confirmed_at=confirmed_at and spoken(confirmed_at),
+    )

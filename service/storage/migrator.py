@@ -1,0 +1,221 @@
+"""Runs the files of migrations/: the same ones that `wrangler d1 execute --file` takes.
+
+Each file is one immediate transaction together with its row in `schema_migrations`, so that it applies whole or not at
+all. A database that was migrated by wrangler has no such rows; its version is then told by comparing its schema with
+what each migration leaves.
+"""
+
+import hashlib
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from msgspec import Struct
+
+from service.storage import sqlite
+from service.storage.sqlite import Connection, transaction
+
+_FILE = re.compile(r"^(\d{3})_(\w+)\.sql$")
+_RECORD_TABLE = """
+CREATE TABLE IF NOT EXISTS schema_migrations (
+  version INTEGER PRIMARY KEY,
+  name TEXT NOT NULL,
+  checksum TEXT NOT NULL,
+  applied_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
+) STRICT
+"""
+_BASELINE_TABLES = ("users", "bank_notifications", "user_domains")
+"""The tables of 000 that 001 does not rebuild."""
+_LEFT_BY_001 = ("audit_logs", "user_deposits_backup", "deposit_transactions_backup")
+
+Report = Callable[[str], None]
+
+
+class MigrationError(Exception):
+    """The database cannot be migrated. The text says why and what to do; the database is as it was."""
+
+
+class Migration(Struct, frozen=True, kw_only=True):
+    """A step of the schema. `down` is None for the first, which has nothing before it. checksum: SHA-256 of `up`."""
+
+    version: int
+    name: str
+    up: str
+    down: str | None
+    checksum: str
+
+
+class Applied(Struct, frozen=True, kw_only=True):
+    """A migration and when it was applied: UTC text, or null while it is pending."""
+
+    migration: Migration
+    applied_at: str | None
+    checksum_differs: bool
+
+
+def load(folder: Path) -> list[Migration]:
+    """The migrations in `folder`, in order. Raises MigrationError when their numbers have a gap."""
+    ups: dict[int, Path] = {}
+    downs: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()):
+        found = _FILE.match(path.name)
+        if found:
+            (downs if found[2] == "rollback" else ups)[int(found[1])] = path
+    if sorted(ups) != list(range(len(ups))) or set(downs) != set(range(1, len(ups))):
+        raise MigrationError(f"The files in {folder} are not numbered 000, 001, … each with its rollback.")
+    return [
+        Migration(
+            version=version,
+            name=ups[version].stem,
+            up=ups[version].read_text("utf-8"),
+            down=downs[version].read_text("utf-8") if version in downs else None,
+            checksum=hashlib.sha256(ups[version].read_bytes()).hexdigest(),
+        )
+        for version in range(len(ups))
+    ]
+
+
+def statements(sql: str) -> Iterator[str]:
+    """The statements of a file, one by one; a trigger is one statement. Raises MigrationError on an unfinished one."""
+    pending = ""
+    for line in sql.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            yield pending.strip()
+            pending = ""
+    if re.sub(r"(--[^\n]*|/\*.*?\*/|\s)", "", pending, flags=re.DOTALL):
+        raise MigrationError(f"The SQL ends within a statement: {pending.strip()[:80]}")
+
+
+def version_of(connection: Connection, migrations: list[Migration]) -> int:
+    """The number of the last migration applied; -1 for an empty database.
+
+    Raises MigrationError when the database is no database of the bot or of Passbook, or newer than the program.
+    """
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if "schema_migrations" in tables:
+        version = connection.execute("SELECT MAX(version) FROM schema_migrations").fetchone()[0]
+        if version is not None:
+            if version >= len(migrations):
+                raise MigrationError(
+                    f"The database is at migration {version:03d}; this program knows fewer. Update it."
+                )
+            return int(version)
+    if not {name for name in tables if not name.startswith(("sqlite_", "_cf_", "schema_migrations"))}:
+        return -1
+    return _recognise(connection, migrations)
+
+
+def _recognise(connection: Connection, migrations: list[Migration]) -> int:
+    found = schema_of(connection)
+    stages: list[dict[str, str]] = []
+    scratch = sqlite.driver.connect(":memory:", isolation_level=None)
+    try:
+        for migration in migrations:
+            for statement in statements(migration.up):
+                scratch.execute(statement)
+            stages.append(schema_of(scratch))
+    finally:
+        scratch.close()
+    for version in reversed(range(len(stages))):
+        if stages[version].items() <= found.items() and not found.keys() & set(_LEFT_BY_001[1:]):
+            return version
+    baseline_kept = all(found.get(name) == stages[0][name] for name in _BASELINE_TABLES)
+    if baseline_kept and (found.keys() & set(_LEFT_BY_001)):
+        return 0  # 001 stopped half-way; it may be run again from any point
+    raise MigrationError(
+        "This is not the bot's database as the baseline describes it. Export it and use: passbook import FILE"
+    )
+
+
+def schema_of(connection: Connection) -> dict[str, str]:
+    """Name -> normalised SQL of every table, index and trigger, without SQLite's, Cloudflare's and the migrator's own."""
+    rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    return {
+        name: normalised(sql)
+        for name, sql in rows
+        if not name.startswith(("sqlite_", "_cf_")) and name != "schema_migrations"
+    }
+
+
+def normalised(sql: str) -> str:
+    """`sql` without comments and with single spaces only between words, for comparison."""
+    bare = re.sub(r"--[^\n]*|/\*.*?\*/", " ", sql, flags=re.DOTALL)
+    bare = re.sub(r"\s+", " ", bare).strip().replace('"', "")
+    return re.sub(r"\s*([(),;])\s*", r"\1", bare)
+
+
+def status(connection: Connection, migrations: list[Migration]) -> list[Applied]:
+    """Every migration, and when it was applied ("unknown" when wrangler did it)."""
+    version = version_of(connection, migrations)
+    records: dict[int, tuple[str, str]] = {}
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_migrations'").fetchone():
+        rows = connection.execute("SELECT version, applied_at, checksum FROM schema_migrations").fetchall()
+        records = {number: (applied_at, checksum) for number, applied_at, checksum in rows}
+    result = []
+    for migration in migrations:
+        applied_at, checksum = records.get(migration.version, ("unknown", migration.checksum))
+        result.append(
+            Applied(
+                migration=migration,
+                applied_at=applied_at if migration.version <= version else None,
+                checksum_differs=migration.version <= version and checksum != migration.checksum,
+            )
+        )
+    return result
+
+
+def up(connection: Connection, migrations: list[Migration], report: Report, *, to: int | None = None) -> int:
+    """Applies what is pending up to and with number `to`; returns how many. Each file whole or not at all.
+
+    Raises MigrationError with the name of the file that failed.
+    """
+    version = version_of(connection, migrations)
+    with transaction(connection):
+        connection.execute(_RECORD_TABLE)
+        for migration in migrations[: version + 1]:
+            _record(connection, migration)
+    pending = [m for m in migrations if version < m.version <= (len(migrations) if to is None else to)]
+    for migration in pending:
+        _run(connection, migration.name, migration.up, report, lambda m=migration: _record(connection, m))  # type: ignore[misc]
+    return len(pending)
+
+
+def down(connection: Connection, migrations: list[Migration], report: Report, *, to: int) -> int:
+    """Rolls back every migration above number `to`, the latest first; returns how many. Raises MigrationError."""
+    version = version_of(connection, migrations)
+    rolled_back = 0
+    for migration in reversed(migrations[to + 1 : version + 1]):
+        if migration.down is None:
+            raise MigrationError("The baseline has nothing before it; delete the file instead.")
+
+        def forget(number: int = migration.version) -> None:
+            connection.execute("DELETE FROM schema_migrations WHERE version = ?", (number,))
+
+        _run(connection, f"{migration.version:03d}_rollback", migration.down, report, forget)
+        rolled_back += 1
+    return rolled_back
+
+
+def _record(connection: Connection, migration: Migration) -> None:
+    connection.execute(
+        "INSERT INTO schema_migrations (version, name, checksum) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        (migration.version, migration.name, migration.checksum),
+    )
+
+
+def _run(connection: Connection, name: str, sql: str, report: Report, record: Callable[[], None]) -> None:
+    """One file and its record in one transaction; rows that a statement gives are reported."""
+    report(f"{name} …")
+    lines = []
+    try:
+        with transaction(connection):
+            for statement in statements(sql):
+                rows = connection.execute(statement).fetchall()
+                lines += ["  ".join(str(value) for value in row) for row in rows]
+            record()
+    except sqlite.DatabaseError as error:
+        raise MigrationError(f"{name} failed and changed nothing: {error}") from error
+    for line in lines:
+        report(line)

@@ -1,0 +1,220 @@
+"""The SQLite engine: which library, how a connection is opened and checked, and how it is reached from asyncio.
+
+One connection writes and checkpoints (SQLite before 3.51.3 can lose commits when two do both at once); the readers
+open the file read-only. The command line writes beside a running service with automatic checkpoints off.
+Everything that differs between SQLite and another SQL engine belongs in this file.
+"""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import aiosqlite
+from msgspec import Struct
+
+try:
+    from pysqlite3 import dbapi2 as driver
+
+    DRIVER_NAME = "pysqlite3"
+except ImportError:  # no wheel for this platform: the standard library's SQLite serves
+    driver = sqlite3
+    DRIVER_NAME = "sqlite3"
+
+SQLITE_VERSION: str = driver.sqlite_version
+SQLITE_VERSION_MIN = (3, 40, 0)
+"""STRICT tables, RETURNING and DROP COLUMN are there, and this is the oldest version that the tests run on."""
+
+Connection = sqlite3.Connection
+"""An open transaction as storage functions receive it. The bundled driver's connections have the same methods."""
+DatabaseError: type[Exception] = driver.DatabaseError
+IntegrityError: type[Exception] = driver.IntegrityError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_STATEMENTS_CACHED = 256
+# Primary result codes, https://www.sqlite.org/rescode.html
+_BUSY, _LOCKED, _FULL = 5, 6, 13
+
+
+class EngineError(Exception):
+    """The database cannot be opened as Passbook needs it. The text says why and what to do."""
+
+
+class EngineInfo(Struct, frozen=True, kw_only=True):
+    """What /readyz says of the engine. `wal_reset_bug`: this version has it; one writing connection guards against."""
+
+    driver: str
+    version: str
+    journal_mode: str
+    synchronous: str
+    wal_reset_bug: bool
+
+
+def version_tuple() -> tuple[int, ...]:
+    """SQLite's version as numbers."""
+    return tuple(int(part) for part in SQLITE_VERSION.split("."))
+
+
+def error_code(error: BaseException) -> int:
+    """The primary result code of a driver error; 0 where it carries none."""
+    return int(getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether `error` says that another connection holds the lock."""
+    return error_code(error) in {_BUSY, _LOCKED}
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether `error` says that the disk is full."""
+    return error_code(error) == _FULL
+
+
+def connect_writer(path: Path, *, busy_timeout_ms: int, checkpoints: bool) -> Connection:
+    """Opens `path` for writing, creates it when it is not there, and reads back what was set.
+
+    `checkpoints` is True for the one connection of the service and for exclusive work such as migrations.
+    Raises EngineError.
+    """
+    if version_tuple() < SQLITE_VERSION_MIN:
+        raise EngineError(f"SQLite {SQLITE_VERSION} is too old; 3.40 or newer is needed.")
+    try:
+        connection: Connection = driver.connect(
+            path, isolation_level=None, cached_statements=_STATEMENTS_CACHED, check_same_thread=False
+        )
+    except DatabaseError as error:
+        raise EngineError(f"Cannot open the database {path}: {error}.") from error
+    try:
+        connection.execute(f"PRAGMA busy_timeout = {busy_timeout_ms:d}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA recursive_triggers = ON")
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {1000 if checkpoints else 0}")
+        _check_settings(connection, path)
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, DatabaseError):
+            raise EngineError(f"Cannot use {path} as a database: {error}.") from error
+        raise
+    return connection
+
+
+def connect_reader(path: Path, *, busy_timeout_ms: int) -> Connection:
+    """Opens `path` read-only. Raises EngineError when it is not there or no database."""
+    try:
+        connection: Connection = driver.connect(
+            f"{path.absolute().as_uri()}?mode=ro",
+            uri=True,
+            isolation_level=None,
+            cached_statements=_STATEMENTS_CACHED,
+            check_same_thread=False,
+        )
+        connection.execute(f"PRAGMA busy_timeout = {busy_timeout_ms:d}")
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+    except DatabaseError as error:
+        raise EngineError(f"Cannot read the database {path}: {error}.") from error
+    return connection
+
+
+def _check_settings(connection: Connection, path: Path) -> None:
+    """Reads back what the invariants rest on: an unknown or refused pragma is silent. Raises EngineError."""
+    for pragma, wanted in (("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1), ("recursive_triggers", 1)):
+        found = connection.execute(f"PRAGMA {pragma}").fetchone()[0]
+        if found != wanted:
+            raise EngineError(f"{path}: {pragma} is {found!r} where {wanted!r} was set; is the file system local?")
+
+
+def engine_info(connection: Connection) -> EngineInfo:
+    """The engine as this connection finds it."""
+    synchronous = {0: "OFF", 1: "NORMAL", 2: "FULL", 3: "EXTRA"}
+    return EngineInfo(
+        driver=DRIVER_NAME,
+        version=SQLITE_VERSION,
+        journal_mode=connection.execute("PRAGMA journal_mode").fetchone()[0],
+        synchronous=synchronous[connection.execute("PRAGMA synchronous").fetchone()[0]],
+        wal_reset_bug=(3, 7, 0) <= version_tuple() < (3, 51, 3),
+    )
+
+
+@contextmanager
+def transaction(connection: Connection) -> Iterator[Connection]:
+    """One immediate transaction for exclusive, synchronous work; rolled back when the block raises."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+class Thread:
+    """One connection and the thread that owns it. Lifetime: from `open` to `close`, within the application's.
+
+    Whatever is handed to `run` is carried out, even when the caller is cancelled while it waits.
+    """
+
+    def __init__(self, connector: Callable[[], Connection]) -> None:
+        self._connection = aiosqlite.Connection(connector, iter_chunk_size=64)
+
+    async def open(self) -> None:
+        """Starts the thread and opens the connection. Raises EngineError."""
+        await self._connection
+
+    async def run(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs `function(connection, …)` as one hop to the thread: aiosqlite's own methods cost a hop each."""
+        result: T = await self._connection._execute(partial(_call, self._connection, function), *args, **kwargs)
+        return result
+
+    async def close(self) -> None:
+        """Closes the connection after what is queued, and ends the thread; it would keep the process alive."""
+        await self._connection.close()
+
+
+def _call(connection: aiosqlite.Connection, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    return function(connection._conn, *args, **kwargs)
+
+
+class Readers:
+    """A few read-only connections; each read sees one snapshot. Lifetime: within the application's."""
+
+    def __init__(self, path: Path, *, count: int, busy_timeout_ms: int) -> None:
+        self._threads = [Thread(partial(connect_reader, path, busy_timeout_ms=busy_timeout_ms)) for _ in range(count)]
+        self._free: asyncio.LifoQueue[Thread] = asyncio.LifoQueue()
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator["Readers"]:
+        """Opens all connections and closes them at the end of the block."""
+        async with contextlib.AsyncExitStack() as stack:
+            for thread in self._threads:
+                await thread.open()
+                stack.push_async_callback(thread.close)
+                self._free.put_nowait(thread)
+            yield self
+
+    async def read(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`function(connection, …)` in one read transaction, on the first connection that is free."""
+        thread = await self._free.get()
+        work = asyncio.ensure_future(thread.run(partial(_in_snapshot, function), *args, **kwargs))
+        # A cancelled caller must not give the connection back while its thread still reads.
+        work.add_done_callback(lambda _: self._free.put_nowait(thread))
+        return await asyncio.shield(work)
+
+
+def _in_snapshot(function: Callable[..., T], connection: Connection, *args: Any, **kwargs: Any) -> T:
+    connection.execute("BEGIN")
+    try:
+        return function(connection, *args, **kwargs)
+    finally:
+        connection.execute("COMMIT")
