@@ -95,7 +95,7 @@ def _answer_options(app: ASGIApp) -> ASGIApp:
     """Answers OPTIONS for every method of the path; Litestar's own answer lists one handler and asks for a key."""
 
     async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "OPTIONS":
+        if scope.get("method") != "OPTIONS":
             await app(scope, receive, send)
             return
         methods = next(

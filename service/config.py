@@ -61,4 +61,4 @@ class Config(Struct, frozen=True, kw_only=True):
                     errors.append(f"{PREFIX}{name.upper()}={value!r}: {error}")
         if errors:
             raise ConfigError("; ".join(sorted(errors)))
-        return cls(**values)  # type: ignore[arg-type]
+        return cls(**values)

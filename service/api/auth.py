@@ -57,7 +57,7 @@ async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     query = scope["query_string"]
     if query:
         known = scope["litestar_app"].state["query_parameters"]
-        _check_query(query, known[scope["path_template"], connection.scope["method"]])
+        _check_query(query, known[scope["path_template"], str(connection.scope.get("method"))])
     if accept is not None and accept not in {b"*/*", b"application/json"}:
         _check_accept(accept, handler.opt.get("produces", "application/json"))
 

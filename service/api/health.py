@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from litestar import HttpMethod, Router, route
+import msgspec
+from litestar import HttpMethod, Response, Router, route
 from msgspec import Struct
 
+from service import __version__
 from service.api.auth import OPEN
 from service.api.request import ApiRequest
 from service.ledger.errors import NotReady
@@ -34,27 +36,34 @@ def _operation_id(name: str) -> Any:
 
 
 @route("/livez", http_method=_GET_AND_HEAD, operation_id=_operation_id("livez"), summary="Is it alive?", opt=OPEN)
-async def livez(request: ApiRequest) -> Liveness | None:
+async def livez(request: ApiRequest) -> Response[Liveness]:
     """200 as long as the process answers at all."""
-    return Liveness(status="ok") if request.method == HttpMethod.GET else None
+    return _answer(request, Liveness(status="ok"))
 
 
 @route("/readyz", http_method=_GET_AND_HEAD, operation_id=_operation_id("readyz"), summary="Is it ready?", opt=OPEN)
-async def readyz(request: ApiRequest) -> Readiness | None:
+async def readyz(request: ApiRequest) -> Response[Readiness]:
     """200 when it reads and writes; 503 with the reason when it does not."""
     passbook = request.passbook
     if passbook.writer.stopped_because is not None:
         raise NotReady(f"No writes are taken: {passbook.writer.stopped_because}. Restart the service.")
     await passbook.readers.read(_ping)
-    if request.method == HttpMethod.HEAD:
-        return None
-    return Readiness(
+    readiness = Readiness(
         status="ok",
-        version=request.app.openapi_schema.info.version,
+        version=__version__,
         schema_version=passbook.schema_version,
         queue_depth=passbook.writer.queue_depth,
         sqlite=passbook.engine,
     )
+    return _answer(request, readiness)
+
+
+def _answer(request: ApiRequest, view: Struct) -> Response[Any]:
+    """`view`, or for HEAD the headers that it would have (RFC 9110 §9.3.2)."""
+    body = msgspec.json.encode(view)
+    if request.method == HttpMethod.HEAD:
+        return Response(b"", media_type="application/json", headers={"Content-Length": str(len(body))})
+    return Response(body, media_type="application/json")
 
 
 def _ping(tx: Connection) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from litestar.enums import MediaType
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
 from litestar.openapi.spec import Components, Contact, License, OpenAPI, SecurityScheme, Tag
@@ -124,7 +125,7 @@ class PassbookOpenAPI(OpenAPIConfig):
         if operation["operationId"].startswith("readyz"):
             codes.append(ErrorCode.NOT_READY)
         for status in sorted({CATALOGUE[code].status for code in codes}):
-            responses[str(status)] = _problem_response(status, [c for c in codes if CATALOGUE[c].status == status])
+            responses[str(status)] = _problem_response([c for c in codes if CATALOGUE[c].status == status])
         for status, response in responses.items():
             response["headers"] = {name: _HEADERS[name] for name in _headers_of(status, operation)}
 
@@ -142,7 +143,7 @@ def _headers_of(status: str, operation: dict[str, Any]) -> list[str]:
     return names
 
 
-def _problem_response(status: int, codes: list[ErrorCode]) -> dict[str, Any]:
+def _problem_response(codes: list[ErrorCode]) -> dict[str, Any]:
     schema = {"$ref": "#/components/schemas/Problem"}
     return {
         "description": " · ".join(f"`{code}`: {CATALOGUE[code].title}" for code in sorted(set(codes))),
@@ -201,7 +202,7 @@ def make_config(bodies: Sequence[Any]) -> PassbookOpenAPI:
         path="/",
         openapi_router=Router("/", route_handlers=[], opt=dict(OPEN), include_in_schema=False),
         render_plugins=[
-            JsonRenderPlugin(path="/openapi.json", media_type="application/json"),
+            JsonRenderPlugin(path="/openapi.json", media_type=MediaType.JSON),
             SwaggerRenderPlugin(
                 path="/docs",
                 js_url=f"{_ASSETS}/swagger-ui-bundle.js",

@@ -41,17 +41,26 @@ class ApiRequest(Request[Caller, Any, State]):
     @property
     def passbook(self) -> Passbook:
         """The running application's parts."""
-        return cast(Passbook, self.app.state["passbook"])
+        return cast("Passbook", self.app.state["passbook"])
+
+    async def body(self) -> bytes:
+        """The body as it came; no body at all stands for {} where every member is optional. Raises EdgeError."""
+        body = await super().body()
+        if not body and self._json is Empty:
+            self._json = strict_json.decode(body, self._body_type())
+        return body or b"{}"
 
     async def json(self) -> Any:
         """The body as the handler's type of `data`. Raises EdgeError."""
+        body = await self.body()
         if self._json is Empty:
-            body = await self.body()
-            if body:
-                self._check_content_type()
-            field = self.route_handler.parsed_data_field
-            self._json = strict_json.decode(body, field.annotation if field else Any)
+            self._check_content_type()
+            self._json = strict_json.decode(body, self._body_type())
         return self._json
+
+    def _body_type(self) -> Any:
+        field = self.route_handler.parsed_data_field
+        return field.annotation if field else Any
 
     def _check_content_type(self) -> None:
         media_type, parameters = self.content_type

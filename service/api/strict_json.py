@@ -1,4 +1,4 @@
-"""Request bodies, strictly: the types as written, each member once, no floats but those that JSON Schema calls integers.
+"""Request bodies, strictly: the types as written, each member once, floats only where JSON Schema sees an integer.
 
 Why not Litestar's own conversion: it takes "5" for 5, ignores repeated members, and lets broken UTF-8 and deep nesting
 through as errors of the server.

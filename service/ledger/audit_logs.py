@@ -1,7 +1,6 @@
 """The audit log: one row for every change and for every refused attempt."""
 
 from collections.abc import Mapping
-
 from typing import Annotated
 
 import msgspec

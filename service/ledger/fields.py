@@ -64,11 +64,11 @@ Note = Annotated[
 
 Instant = Annotated[str, Meta(description="UTC, RFC 3339 with Z.", extra_json_schema={"format": "date-time"})]
 
-OptionalUsername = Username | None | UnsetType
-OptionalReference = Reference | None | UnsetType
-OptionalNote = Note | None | UnsetType
+OptionalUsername = Username | UnsetType | None
+OptionalReference = Reference | UnsetType | None
+OptionalNote = Note | UnsetType | None
 
 
-def given(value: str | None | UnsetType) -> str | None:
+def given(value: str | UnsetType | None) -> str | None:
     """`value`, or None when the field was left out or null."""
     return None if isinstance(value, UnsetType) else value

@@ -1,7 +1,7 @@
 """API keys: made and revoked from the command line, while the service runs or not."""
 
 from service.ledger.access import ApiKey, Scope, hash_of, make_key, prefix_of
-from service.ledger.audit_logs import API_KEY
+from service.ledger.audit_logs import API_KEY, Details
 from service.repository.unit_of_work import Context, UnitOfWork
 from service.storage import api_keys
 from service.storage.sqlite import Connection, transaction
@@ -19,9 +19,7 @@ def create(
     prefix = prefix_of(key)
     with transaction(connection) as tx:
         key_id = api_keys.insert(tx, prefix=prefix, name=name, key_hash=hash_of(key), scopes=scopes, now=now)
-        _work(tx, actor, now).audit(
-            "api_key_created", API_KEY, key_id, None, {"name": name, "prefix": prefix, "scopes": sorted(scopes)}
-        )
+        _work(tx, actor, now).audit("api_key_created", API_KEY, key_id, None, _details(name, prefix, scopes))
     return key
 
 
@@ -36,9 +34,14 @@ def revoke(connection: Connection, *, prefix: str, actor: str, now: str) -> tupl
             raise ApiKeyNotFound(prefix)
         was_live = api_keys.revoke(tx, key_id=key.id, now=now)
         if was_live:
-            details = {"name": key.name, "prefix": prefix, "scopes": sorted(key.scopes)}
-            _work(tx, actor, now).audit("api_key_revoked", API_KEY, key.id, None, details)
+            _work(tx, actor, now).audit(
+                "api_key_revoked", API_KEY, key.id, None, _details(key.name, prefix, key.scopes)
+            )
     return key, was_live
+
+
+def _details(name: str, prefix: str, scopes: frozenset[Scope]) -> Details:
+    return {"name": name, "prefix": prefix, "scopes": [scope.value for scope in sorted(scopes)]}
 
 
 def _work(tx: Connection, actor: str, now: str) -> UnitOfWork:

@@ -94,7 +94,7 @@ def _open_source(source: Path, scratch: Path, report: Report) -> Connection:
     if is_database:
         return sqlite.connect_reader(source, busy_timeout_ms=0)
     report(f"reading {source} …")
-    connection: Connection = sqlite.driver.connect(scratch, isolation_level=None)
+    connection = sqlite.open_scratch(scratch)
     try:
         connection.set_authorizer(_authorize)
         connection.execute("BEGIN")

@@ -110,7 +110,7 @@ def version_of(connection: Connection, migrations: list[Migration]) -> int:
 def _recognise(connection: Connection, migrations: list[Migration]) -> int:
     found = schema_of(connection)
     stages: list[dict[str, str]] = []
-    scratch = sqlite.driver.connect(":memory:", isolation_level=None)
+    scratch = sqlite.open_scratch()
     try:
         for migration in migrations:
             for statement in statements(migration.up):
@@ -130,7 +130,7 @@ def _recognise(connection: Connection, migrations: list[Migration]) -> int:
 
 
 def schema_of(connection: Connection) -> dict[str, str]:
-    """Name -> normalised SQL of every table, index and trigger, without SQLite's, Cloudflare's and the migrator's own."""
+    """Name -> normalised SQL of every table, index and trigger but SQLite's, Cloudflare's and the migrator's."""
     rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
     return {
         name: normalised(sql)

@@ -146,6 +146,12 @@ def engine_info(connection: Connection) -> EngineInfo:
     )
 
 
+def open_scratch(path: Path | str = ":memory:") -> Connection:
+    """A throwaway database in memory or at `path`, without any of the settings above."""
+    connection: Connection = driver.connect(path, isolation_level=None)
+    return connection
+
+
 @contextmanager
 def transaction(connection: Connection) -> Iterator[Connection]:
     """One immediate transaction for exclusive, synchronous work; rolled back when the block raises."""
@@ -174,7 +180,9 @@ class Thread:
 
     async def run(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `function(connection, …)` as one hop to the thread: aiosqlite's own methods cost a hop each."""
-        result: T = await self._connection._execute(partial(_call, self._connection, function), *args, **kwargs)
+        result: T = await self._connection._execute(  # type: ignore[no-untyped-call]
+            partial(_call, self._connection, function), *args, **kwargs
+        )
         return result
 
     async def close(self) -> None:

@@ -1,0 +1,62 @@
+# Two commands do all the set-up: `make serve` runs the service, `make test` passes the tests.
+# `make help` lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DATABASE ?= data/passbook.db
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test lint fuzz bench openapi lock clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+# A Debian without python3-venv gets it here, where this can be done without asking.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Passbook needs Python 3.11 or newer; say make PYTHON=...") if sys.version_info < (3, 11) else None'
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -q && apt-get install -y -q python3-venv && $(PYTHON) -m venv $(VENV); \
+	  else echo "Install Python's venv module first (on Debian: apt-get install python3-venv)."; exit 1; fi; }
+
+$(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@echo "$(CURDIR)" > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/passbook.pth"
+	@printf '#!/bin/sh\nexec "%s" -m service.cli "$$@"\n' "$(CURDIR)/$(BIN)/python" > $(BIN)/passbook && chmod +x $(BIN)/passbook
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+serve: $(VENV)/.installed ## Run the service on 127.0.0.1:8000 with data/passbook.db
+	$(BIN)/passbook serve --database $(DATABASE)
+
+test: $(VENV)/.installed-dev lint ## Everything: lint, types, contract, fuzzing, real wrangler, tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev ## ruff and mypy --strict
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+fuzz: $(VENV)/.installed-dev ## A long schemathesis run (the tests have a short one)
+	PASSBOOK_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest tests/contract/test_schemathesis.py -s
+
+bench: $(VENV)/.installed-dev ## Deposits against an empty handler of the same application (needs wrk)
+	@command -v wrk >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q wrk; } \
+	  || { echo "Install wrk first (on Debian: apt-get install wrk)."; exit 1; }
+	$(BIN)/python -m tests.benchmarks.bench
+
+openapi: $(VENV)/.installed ## Write openapi/openapi.json anew, for review
+	$(BIN)/passbook openapi > openapi/openapi.json
+
+lock: $(VENV)/.installed-dev ## Resolve and hash-lock the requirements anew
+	$(BIN)/pip-compile -q --upgrade --generate-hashes --allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+	  --no-header --strip-extras -o requirements.lock pyproject.toml
+	$(BIN)/pip-compile -q --upgrade --generate-hashes --allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+	  --no-header --strip-extras --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+
+clean: ## Remove what make made, except data/
+	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

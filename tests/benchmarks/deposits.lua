@@ -1,0 +1,26 @@
+-- wrk: announces deposits, each with an Idempotency-Key of its own. Environment: API_KEY, RUN (a name for this run).
+local counter, thread_number = 0, 0
+local threads = 0
+
+function setup(thread)
+  threads = threads + 1
+  thread:set("thread_number", threads)
+end
+
+function request()
+  counter = counter + 1
+  local body = string.format(
+    '{"telegram_id": "%d", "amount": %d, "depositor_name": "홍길동"}', math.random(1, 1000), math.random(1, 50000))
+  return wrk.format("POST", nil, {
+    ["Authorization"] = "Bearer " .. os.getenv("API_KEY"),
+    ["Content-Type"] = "application/json",
+    ["Idempotency-Key"] = string.format("%s-%d-%d", os.getenv("RUN"), thread_number, counter),
+  }, body)
+end
+
+function done(summary, latency, requests)
+  io.write(string.format(
+    '{"requests": %d, "duration_us": %d, "not_2xx": %d, "p50_us": %d, "p99_us": %d}\n',
+    summary.requests, summary.duration, summary.errors.status + summary.errors.connect + summary.errors.read
+      + summary.errors.write + summary.errors.timeout, latency:percentile(50), latency:percentile(99)))
+end

@@ -1,0 +1,62 @@
+"""Serves Passbook and, beside it, POST /empty: the same edge, key check and body, and a handler that stores nothing.
+
+Usage: python -m tests.benchmarks.serve DATABASE   (prints "ready URL")
+"""
+
+import sys
+from typing import Any
+
+from litestar import Response, post
+from litestar.params import JSONBody
+
+from service import server
+from service.api.auth import needs
+from service.api.params import IdempotencyKey
+from service.api.request import ApiRequest
+from service.app import create_app
+from service.config import Config
+from service.ledger.access import Scope
+from service.ledger.deposits import DepositAnnounce, DepositWritten
+from service.repository.unit_of_work import created
+
+
+@post("/empty", operation_id="empty", opt=needs(Scope.DEPOSITS_ANNOUNCE))
+async def empty(
+    data: JSONBody[DepositAnnounce], request: ApiRequest, idempotency_key: IdempotencyKey
+) -> Response[DepositWritten]:
+    """Everything that an announcement does but the ledger: check the key, decode, encode an answer."""
+    answer: Any = created(
+        DepositWritten(
+            id=len(idempotency_key),
+            telegram_id=data.telegram_id,
+            amount=data.amount,
+            depositor_name=data.depositor_name,
+            status="pending",
+            created_at="2026-01-19T12:00:00.000Z",
+            confirmed_at=None,
+            balance_before=0,
+            balance_after=0,
+            version=0,
+            audit_log_id=1,
+        ),
+        "/v1/deposits/1",
+    )
+    return Response(
+        answer.body, status_code=answer.status, media_type="application/json", headers={"Location": answer.location}
+    )
+
+
+def main() -> None:
+    config = Config(database=sys.argv[1], port=0)
+    listener = server.listen(config)
+    host, port = listener.getsockname()
+    server.run(
+        create_app(config, extra_routes=[empty]),
+        config,
+        listener,
+        lambda: print(f"ready http://{host}:{port}", flush=True),
+    )
+
+
+if __name__ == "__main__":
+    main()
