@@ -26,9 +26,9 @@ def test_bot_database_and_its_export_hold_what_the_summary_says(tmp_path: Path, 
         assert copy.execute(
             "SELECT id, depositor_name FROM deposit_transactions WHERE length(depositor_name) > 50"
         ).fetchall() == [bot.long_name]
-        assert copy.execute(
-            "SELECT id FROM users WHERE id NOT IN (SELECT user_id FROM user_deposits)"
-        ).fetchall() == [(bot.user_id_without_account,)]
+        assert copy.execute("SELECT id FROM users WHERE id NOT IN (SELECT user_id FROM user_deposits)").fetchall() == [
+            (bot.user_id_without_account,)
+        ]
         texts = copy.execute("SELECT id, raw_message FROM bank_notifications WHERE instr(raw_message, char(10)) > 0")
         assert dict(texts) == bot.texts_with_newline
         sums = copy.execute(
