@@ -1,9 +1,12 @@
 """Fixtures that more than one folder of tests uses."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.ledger_check import broken_invariants
+from tests.live import LiveService
 from tests.migrations.d1 import LocalD1, installed_node_modules
 
 
@@ -17,3 +20,22 @@ def node_modules() -> Path:
 def local_d1(tmp_path_factory: pytest.TempPathFactory, node_modules: Path) -> LocalD1:
     """An empty local D1; a test that writes takes a `copy_to` of it or makes its own with `LocalD1.create`."""
     return LocalD1.create(tmp_path_factory.mktemp("d1"), node_modules)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
+    """A running service with a database of its own, shared by the tests of a module; use telegram ids of your own."""
+    live = LiveService(tmp_path_factory.mktemp("service") / "passbook.db").start()
+    yield live
+    if live.process is not None:
+        assert live.stop() == 0, live.said
+    assert broken_invariants(live.database) == []
+
+
+@pytest.fixture
+def own_service(tmp_path: Path) -> Iterator[LiveService]:
+    """A service of this test alone, not started yet; it is ended after the test if it runs."""
+    live = LiveService(tmp_path / "passbook.db")
+    yield live
+    if live.process is not None:
+        live.kill()

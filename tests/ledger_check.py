@@ -1,0 +1,58 @@
+"""What must be true of a database after anything: the invariants, asked with SQL that shares nothing with the service."""
+
+import sqlite3
+from pathlib import Path
+
+_BALANCE_IS_SUM = """
+SELECT u.telegram_id, d.balance, COALESCE(SUM(CASE t.direction WHEN 'credit' THEN t.amount ELSE -t.amount END), 0) AS s
+FROM users AS u JOIN user_deposits AS d ON d.user_id = u.id
+LEFT JOIN deposit_transactions AS t ON t.user_id = u.id AND t.status = 'confirmed'
+GROUP BY u.id HAVING d.balance <> s OR d.balance < 0
+"""
+_CHAIN_BROKEN = """
+SELECT user_id, version FROM (
+  SELECT user_id, version, balance_before, balance_after, amount, direction,
+         LAG(balance_after) OVER w AS previous, ROW_NUMBER() OVER w AS place
+  FROM deposit_transactions WHERE version IS NOT NULL WINDOW w AS (PARTITION BY user_id ORDER BY version))
+WHERE version <> place OR (place > 1 AND previous <> balance_before)
+   OR balance_after <> balance_before + CASE direction WHEN 'credit' THEN amount ELSE -amount END
+"""
+_LAST_VERSION = """
+SELECT d.user_id FROM user_deposits AS d
+WHERE d.version <> (SELECT COALESCE(MAX(version), 0) FROM deposit_transactions WHERE user_id = d.user_id)
+   OR d.version > 0 AND d.balance <> (SELECT balance_after FROM deposit_transactions
+                                      WHERE user_id = d.user_id AND version = d.version)
+"""
+_NOT_AUDITED_ONCE = """
+SELECT t.id FROM deposit_transactions AS t WHERE t.version IS NOT NULL AND (
+  SELECT COUNT(*) FROM audit_logs AS a WHERE a.resource_type = 'deposit_transaction' AND a.resource_id = t.id
+    AND a.action IN ('deposit_confirmed', 'balance_debited')) <> 1
+"""
+_AUDITED_WITHOUT_CHANGE = """
+SELECT a.id FROM audit_logs AS a WHERE a.action IN ('deposit_confirmed', 'balance_debited')
+  AND a.actor IS NOT NULL AND NOT EXISTS (SELECT 1 FROM deposit_transactions AS t
+  WHERE t.id = a.resource_id AND t.status = 'confirmed' AND t.version IS NOT NULL)
+"""
+
+
+def broken_invariants(database: Path) -> list[str]:
+    """The name and the first rows of every invariant that does not hold; empty for a sound database."""
+    connection = sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        found = []
+        for name, sql in (
+            ("balance is not the sum of its transactions", _BALANCE_IS_SUM),
+            ("versions or balances do not continue each other", _CHAIN_BROKEN),
+            ("the account is not where its last transaction left it", _LAST_VERSION),
+            ("a movement is not audited exactly once", _NOT_AUDITED_ONCE),
+            ("an audit row names a movement that is not there", _AUDITED_WITHOUT_CHANGE),
+            ("a foreign key dangles", "PRAGMA foreign_key_check"),
+        ):
+            rows = connection.execute(sql).fetchmany(3)
+            if rows:
+                found.append(f"{name}: {rows}")
+        if connection.execute("PRAGMA integrity_check").fetchall() != [("ok",)]:
+            found.append("integrity_check")
+        return found
+    finally:
+        connection.close()

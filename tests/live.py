@@ -1,0 +1,142 @@
+"""A real Passbook: the command line's `serve` as a process of its own, on a free port of the loopback interface."""
+
+import itertools
+import os
+import re
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+PASSBOOK = (sys.executable, "-m", "service.cli")
+CHECKOUT = Path(__file__).parents[1]
+START_TIMEOUT_S = 30
+
+
+def passbook(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """`passbook …` as a person would type it; a failure is an answer, not an exception."""
+    return subprocess.run(
+        [*PASSBOOK, *arguments],
+        env={**_environment(), **(env or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PASSBOOK_")}
+    return {**kept, "PYTHONPATH": str(CHECKOUT), "PYTHONUTF8": "1"}
+
+
+@dataclass
+class LiveService:
+    """A running service, its first admin key, and keys made for it. `stop` or `kill` ends it; it can start again."""
+
+    database: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    url: str = ""
+    admin_key: str = ""
+    said: str = ""
+    process: "subprocess.Popen[str] | None" = None
+    _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
+    _clients: "list[Client]" = field(default_factory=list)
+
+    def start(self) -> "LiveService":
+        """Starts the process and waits for the line that says it serves."""
+        self.process = subprocess.Popen(
+            [*PASSBOOK, "serve", "--database", str(self.database), "--port", "0"],
+            env={**_environment(), **self.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+        )
+        assert self.process.stdout is not None
+        lines = []
+        for line in self.process.stdout:
+            lines.append(line)
+            served = re.search(r"serves .* at (http://\S+) \(docs", line)
+            if served:
+                self.url = served[1]
+                break
+        else:
+            raise AssertionError("passbook serve ended: " + "".join(lines))
+        if not self.admin_key:
+            while not line.startswith("Make narrower keys"):
+                line = next(self.process.stdout)
+                lines.append(line)
+            self.admin_key = re.search(r"First admin key, shown only now: (\S+)", "".join(lines))[1]  # type: ignore[index]
+        self.said = "".join(lines)
+        return self
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        return self._end(signal.SIGTERM)
+
+    def kill(self) -> int:
+        """SIGKILL, as a power cut would; the exit code."""
+        return self._end(signal.SIGKILL)
+
+    def _end(self, number: signal.Signals) -> int:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        self.process.send_signal(number)
+        rest = self.process.stdout.read()
+        self.said += rest
+        code = self.process.wait(START_TIMEOUT_S)
+        self.process.stdout.close()
+        self.process = None
+        while self._clients:
+            self._clients.pop().close()
+        return code
+
+    def make_key(self, *arguments: str) -> str:
+        """A new key by the command line, beside the running service: make_key("--role", "bot")."""
+        name = f"test-{next(self._numbers)}"
+        if "--name" not in arguments:
+            arguments = ("--name", name, *arguments)
+        made = passbook("keys", "create", "--database", str(self.database), *arguments)
+        assert made.returncode == 0, made.stderr
+        return made.stdout.strip()
+
+    def client(self, key: str | None = None) -> "Client":
+        """An HTTP client with the admin key, or another (\"\" for none); closed when the service ends."""
+        self._clients.append(Client(self.url, self.admin_key if key is None else key))
+        return self._clients[-1]
+
+
+class Client(httpx.Client):
+    """httpx with a key; `write` is a POST with a new Idempotency-Key unless one is given."""
+
+    def __init__(self, url: str, key: str) -> None:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        super().__init__(base_url=url, headers=headers, timeout=30)
+
+    def write(self, path: str, body: Any = None, *, key: str | None = None, **headers: str) -> httpx.Response:
+        """POST `body` as JSON; bytes are sent as they are, None as no body at all."""
+        sent = {"Idempotency-Key": key or str(uuid.uuid4()), "Content-Type": "application/json", **headers}
+        if body is None or isinstance(body, bytes):
+            return self.post(path, content=body, headers=sent)
+        return self.post(path, json=body, headers=sent)
+
+    def credit(self, telegram_id: str, amount: int) -> dict[str, Any]:
+        """Announces and confirms a deposit; the answer of the confirmation."""
+        announced = self.write(
+            "/v1/deposits", {"telegram_id": telegram_id, "amount": amount, "depositor_name": "홍길동"}
+        )
+        assert announced.status_code == 201, announced.text
+        confirmed = self.write(f"/v1/deposits/{announced.json()['id']}/confirm", {})
+        assert confirmed.status_code == 200, confirmed.text
+        answer: dict[str, Any] = confirmed.json()
+        return answer
