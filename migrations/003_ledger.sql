@@ -37,7 +37,10 @@ SELECT t.user_id, u.telegram_id, 'migration_amount_made_positive', 'deposit_tran
                    'depositor_name', t.depositor_name, 'description', t.description,
                    'confirmed_at', t.confirmed_at, 'created_at', t.created_at)
 FROM deposit_transactions AS t LEFT JOIN users AS u ON u.id = t.user_id
-WHERE t.amount < 0 ORDER BY t.id;
+WHERE t.amount < 0 AND NOT EXISTS (
+  SELECT 1 FROM audit_logs
+  WHERE action = 'migration_amount_made_positive' AND resource_type = 'deposit_transaction' AND resource_id = t.id)
+ORDER BY t.id;
 UPDATE deposit_transactions SET direction = 'debit', amount = abs(amount) WHERE amount < 0;
 
 -- An account whose user does not exist belongs to nobody and cannot be asked for; it is kept whole in the log.

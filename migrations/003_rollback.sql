@@ -11,6 +11,11 @@ DROP TRIGGER IF EXISTS user_deposits_open_empty;
 DROP TRIGGER IF EXISTS user_deposits_need_transaction;
 DROP INDEX IF EXISTS idx_transactions_type;
 DROP INDEX IF EXISTS idx_transactions_user_version;
+-- A debit that the bot had written as a negative amount is one again, or its direction would be forgotten.
+UPDATE deposit_transactions SET amount = -amount
+WHERE amount > 0 AND id IN (
+  SELECT resource_id FROM audit_logs
+  WHERE action = 'migration_amount_made_positive' AND resource_type = 'deposit_transaction');
 ALTER TABLE user_deposits DROP COLUMN version;
 ALTER TABLE deposit_transactions DROP COLUMN reference;
 ALTER TABLE deposit_transactions DROP COLUMN version;

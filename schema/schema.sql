@@ -1,0 +1,260 @@
+-- The database as it stands after all migrations. A test holds this file equal to what migrations/ make.
+--
+-- Money is a whole number of won (KRW). Times are UTC text that SQLite's date functions read: "2026-01-19 12:00:00" where
+-- the bot or a migration wrote them, with milliseconds where Passbook did. DATETIME is only a name: the column holds text.
+-- The migrator adds one table of its own, schema_migrations (version, name, checksum, applied_at).
+
+-- The bot's users. Passbook names them by telegram_id everywhere outside this file.
+CREATE TABLE users (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  telegram_id TEXT NOT NULL UNIQUE,
+  -- Null when Telegram gave none.
+  username TEXT,
+  -- Null only in rows that the bot wrote so.
+  created_at DATETIME DEFAULT CURRENT_TIMESTAMP
+);
+CREATE INDEX idx_users_telegram_id ON users(telegram_id);
+
+-- One account per user. The balance moves only together with a row of deposit_transactions; see the triggers.
+CREATE TABLE user_deposits (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  user_id INTEGER NOT NULL UNIQUE,
+  -- Won.
+  balance INTEGER NOT NULL DEFAULT 0 CHECK (balance >= 0),
+  created_at DATETIME DEFAULT CURRENT_TIMESTAMP,
+  -- The version of the latest transaction that moved the balance; 0 before the first.
+  version INTEGER NOT NULL DEFAULT 0 CHECK (version >= 0)
+);
+CREATE INDEX idx_deposits_user ON user_deposits(user_id);
+
+-- Everything that moved or is to move a balance: deposits, debits, opening entries.
+CREATE TABLE deposit_transactions (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  user_id INTEGER NOT NULL REFERENCES users(id),
+  -- deposit, debit, opening_credit, opening_debit; other words in rows that the bot wrote.
+  type TEXT NOT NULL,
+  -- Won, never negative; the direction says which way.
+  amount INTEGER NOT NULL,
+  -- pending, confirmed, cancelled, expired; other words in rows that the bot wrote.
+  status TEXT NOT NULL DEFAULT 'pending',
+  -- Null for what is no deposit.
+  depositor_name TEXT CHECK (length(depositor_name) <= 50),
+  -- The reason of a debit; null for deposits.
+  description TEXT,
+  -- Null until confirmed.
+  confirmed_at DATETIME,
+  created_at DATETIME DEFAULT CURRENT_TIMESTAMP,
+  -- credit raises the balance, debit lowers it.
+  direction TEXT NOT NULL DEFAULT 'credit'
+    CHECK (direction IN ('credit', 'debit')),
+  -- Won; null until confirmed, and in rows confirmed before Passbook kept the account.
+  balance_before INTEGER
+    CHECK (balance_before BETWEEN 0 AND 9007199254740991),
+  balance_after INTEGER
+    CHECK (balance_after BETWEEN 0 AND 9007199254740991),
+  -- 1, 2, 3, … along each user's account, without a gap; null like balance_before.
+  version INTEGER CHECK (version >= 1),
+  -- The caller's own name for the transaction; null when it gave none.
+  reference TEXT
+);
+CREATE INDEX idx_transactions_user ON deposit_transactions(user_id, created_at);
+CREATE INDEX idx_transactions_status ON deposit_transactions(status, created_at);
+CREATE INDEX idx_transactions_type ON deposit_transactions(type, status);
+CREATE UNIQUE INDEX idx_transactions_user_version ON deposit_transactions(user_id, version)
+  WHERE version IS NOT NULL;
+
+-- What the bank said arrived, as the bot recorded it.
+CREATE TABLE bank_notifications (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  bank_name TEXT,
+  depositor_name TEXT,
+  -- Won.
+  amount INTEGER NOT NULL,
+  -- The bank account's balance in won; null when the message did not say.
+  balance_after INTEGER,
+  -- When the bank says that the money came; null when the message did not say.
+  transaction_time DATETIME,
+  raw_message TEXT,
+  -- Null until it is matched with a deposit.
+  matched_transaction_id INTEGER REFERENCES deposit_transactions(id),
+  created_at DATETIME DEFAULT CURRENT_TIMESTAMP
+);
+CREATE INDEX idx_bank_notifications_match ON bank_notifications(depositor_name, amount);
+
+-- The domain names that users bought.
+CREATE TABLE user_domains (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  user_id INTEGER NOT NULL REFERENCES users(id),
+  domain TEXT NOT NULL,
+  status TEXT NOT NULL DEFAULT 'active',
+  -- Won; null when the bot recorded none.
+  price INTEGER,
+  -- Null until it is registered.
+  registered_at DATETIME,
+  -- Null when it is not known.
+  expires_at DATETIME,
+  created_at DATETIME DEFAULT CURRENT_TIMESTAMP
+);
+CREATE INDEX idx_domains_user ON user_domains(user_id);
+CREATE INDEX idx_domains_domain ON user_domains(domain);
+
+-- One row for every change and every refused attempt. The first ten columns are the guide's, in its order.
+CREATE TABLE audit_logs (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  -- users.id and its telegram_id; null when no user is concerned, user_id also when there is no such user.
+  user_id INTEGER,
+  telegram_id TEXT,
+  -- What happened: deposit_confirmed; <verb>_failed for a refusal.
+  action TEXT NOT NULL,
+  -- deposit_transaction, user, user_deposits, user_domains, api_key; null in some of the bot's rows.
+  resource_type TEXT,
+  -- Null when the resource does not exist.
+  resource_id INTEGER,
+  -- A JSON object; null in some of the bot's rows.
+  details TEXT,
+  -- Where the request came from; null for the command line and migrations.
+  ip_address TEXT,
+  user_agent TEXT,
+  created_at DATETIME DEFAULT CURRENT_TIMESTAMP,
+  -- The name of the API key that acted, or "cli:<user>"; null in rows of the bot and of migrations.
+  actor TEXT,
+  -- X-Request-ID; null for the command line.
+  request_id TEXT
+);
+CREATE INDEX idx_audit_logs_telegram_id ON audit_logs(telegram_id, created_at);
+CREATE INDEX idx_audit_logs_action ON audit_logs(action, created_at);
+CREATE INDEX idx_audit_logs_resource ON audit_logs(resource_type, resource_id);
+
+-- API keys. The key itself is shown once, when it is made; only its hash is kept.
+CREATE TABLE api_keys (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  -- The public start of the key, for lists and for revoking: "pbk_3fJ9a2Qx".
+  prefix TEXT NOT NULL UNIQUE,
+  -- Who acts with it; becomes audit_logs.actor. A new key of the same name takes over its idempotency keys.
+  name TEXT NOT NULL,
+  -- SHA-256 of the whole key. The secret has 190 bits, so no slow hash is needed.
+  key_hash BLOB NOT NULL UNIQUE,
+  -- Scope names, separated by one space, in alphabetical order.
+  scopes TEXT NOT NULL,
+  created_at TEXT NOT NULL,
+  -- UTC; null while the key is live.
+  revoked_at TEXT
+) STRICT;
+
+-- The answer to each Idempotency-Key, written with the change that it answers.
+CREATE TABLE idempotency_answers (
+  id INTEGER PRIMARY KEY,
+  -- The name of the API key that asked; two callers never share an Idempotency-Key.
+  actor TEXT NOT NULL,
+  idempotency_key TEXT NOT NULL,
+  -- "METHOD /path" and the parsed body as canonical JSON: the same key asks for the same thing, or is refused.
+  operation TEXT NOT NULL,
+  request TEXT NOT NULL,
+  -- The answer, byte for byte.
+  status INTEGER NOT NULL,
+  body BLOB NOT NULL,
+  -- The Location header; null when the answer has none.
+  location TEXT,
+  created_at TEXT NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX idx_idempotency_answers_key ON idempotency_answers(actor, idempotency_key);
+
+CREATE TRIGGER idempotency_answers_refuse_update BEFORE UPDATE ON idempotency_answers
+BEGIN
+  SELECT RAISE(ABORT, 'stored answers are never updated');
+END;
+
+CREATE TRIGGER idempotency_answers_refuse_delete BEFORE DELETE ON idempotency_answers
+BEGIN
+  SELECT RAISE(ABORT, 'stored answers are never deleted');
+END;
+
+-- The audit log only grows.
+CREATE TRIGGER audit_logs_refuse_update BEFORE UPDATE ON audit_logs
+BEGIN
+  SELECT RAISE(ABORT, 'audit_logs rows are never updated');
+END;
+
+CREATE TRIGGER audit_logs_refuse_delete BEFORE DELETE ON audit_logs
+BEGIN
+  SELECT RAISE(ABORT, 'audit_logs rows are never deleted');
+END;
+
+-- INSERT OR REPLACE deletes without asking the trigger above; this one stops it.
+CREATE TRIGGER audit_logs_refuse_replace BEFORE INSERT ON audit_logs
+WHEN EXISTS (SELECT 1 FROM audit_logs WHERE id = NEW.id)
+BEGIN
+  SELECT RAISE(ABORT, 'audit_logs rows are never replaced');
+END;
+
+-- From here on a balance moves only together with the transaction that says why.
+CREATE TRIGGER user_deposits_need_transaction
+BEFORE UPDATE ON user_deposits
+WHEN NEW.id IS NOT OLD.id OR NEW.user_id IS NOT OLD.user_id OR NEW.version <> OLD.version + 1 OR NOT EXISTS (
+  SELECT 1 FROM deposit_transactions
+  WHERE user_id = NEW.user_id AND version = NEW.version AND status = 'confirmed'
+    AND balance_before = OLD.balance AND balance_after = NEW.balance)
+BEGIN
+  SELECT RAISE(ABORT, 'a balance changes only together with its transaction');
+END;
+
+CREATE TRIGGER user_deposits_open_empty
+BEFORE INSERT ON user_deposits
+WHEN NEW.balance <> 0 OR NEW.version <> 0
+  OR NOT EXISTS (SELECT 1 FROM users WHERE id = NEW.user_id)
+  OR EXISTS (SELECT 1 FROM user_deposits WHERE user_id = NEW.user_id OR id = NEW.id)
+BEGIN
+  SELECT RAISE(ABORT, 'an account opens once, for a user, with a balance of 0');
+END;
+
+CREATE TRIGGER user_deposits_refuse_delete BEFORE DELETE ON user_deposits
+BEGIN
+  SELECT RAISE(ABORT, 'accounts are never deleted');
+END;
+
+CREATE TRIGGER deposit_transactions_refuse_delete BEFORE DELETE ON deposit_transactions
+BEGIN
+  SELECT RAISE(ABORT, 'transactions are never deleted');
+END;
+
+CREATE TRIGGER deposit_transactions_refuse_replace BEFORE INSERT ON deposit_transactions
+WHEN EXISTS (SELECT 1 FROM deposit_transactions WHERE id = NEW.id)
+BEGIN
+  SELECT RAISE(ABORT, 'transactions are never replaced');
+END;
+
+-- What a transaction says never changes; only its status moves on, and only forwards.
+CREATE TRIGGER deposit_transactions_move_forwards
+BEFORE UPDATE ON deposit_transactions
+WHEN NEW.id IS NOT OLD.id OR NEW.user_id IS NOT OLD.user_id OR NEW.type IS NOT OLD.type
+  OR NEW.direction IS NOT OLD.direction OR NEW.amount IS NOT OLD.amount
+  OR NEW.depositor_name IS NOT OLD.depositor_name OR NEW.description IS NOT OLD.description
+  OR NEW.reference IS NOT OLD.reference OR NEW.created_at IS NOT OLD.created_at
+  OR NOT ((OLD.status = 'pending' AND NEW.status IN ('confirmed', 'cancelled', 'expired'))
+          OR (OLD.status = 'expired' AND NEW.status = 'confirmed'))
+BEGIN
+  SELECT RAISE(ABORT, 'a transaction keeps what it says and its status only moves forwards');
+END;
+
+-- A confirmed transaction continues the account exactly where it stands.
+CREATE TRIGGER deposit_transactions_continue_account_insert
+BEFORE INSERT ON deposit_transactions
+WHEN (NEW.status = 'confirmed' OR NEW.version IS NOT NULL) AND NOT EXISTS (
+  SELECT 1 FROM user_deposits
+  WHERE user_id = NEW.user_id AND balance = NEW.balance_before AND version + 1 = NEW.version
+    AND NEW.status = 'confirmed' AND NEW.amount > 0
+    AND NEW.balance_after = balance + NEW.amount * ((NEW.direction = 'credit') - (NEW.direction = 'debit')))
+BEGIN
+  SELECT RAISE(ABORT, 'a confirmed transaction continues the account where it stands');
+END;
+
+CREATE TRIGGER deposit_transactions_continue_account_update
+BEFORE UPDATE ON deposit_transactions
+WHEN (NEW.status = 'confirmed' OR NEW.version IS NOT NULL) AND NOT EXISTS (
+  SELECT 1 FROM user_deposits
+  WHERE user_id = NEW.user_id AND balance = NEW.balance_before AND version + 1 = NEW.version
+    AND NEW.status = 'confirmed' AND NEW.amount > 0
+    AND NEW.balance_after = balance + NEW.amount * ((NEW.direction = 'credit') - (NEW.direction = 'debit')))
+BEGIN
+  SELECT RAISE(ABORT, 'a confirmed transaction continues the account where it stands');
+END;

@@ -1,0 +1,112 @@
+"""schema/schema.sql is what the migrations make, and the triggers refuse what the invariants forbid."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service import resources
+from service.storage import migrator, sqlite
+from tests.rows import all_rows
+
+MIGRATIONS = migrator.load(resources.folder("migrations"))
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[sqlite.Connection]:
+    """A fully migrated database with two users, the first of which has 1,000 won from a confirmed deposit."""
+    connection = sqlite.connect_writer(tmp_path / "p.db", busy_timeout_ms=0, checkpoints=True)
+    migrator.up(connection, MIGRATIONS, lambda _: None)
+    connection.execute("INSERT INTO users (telegram_id) VALUES ('1'), ('2')")
+    connection.execute("INSERT INTO user_deposits (user_id) VALUES (1), (2)")
+    connection.execute(
+        "INSERT INTO deposit_transactions (user_id, type, amount, status, balance_before, balance_after, version)"
+        " VALUES (1, 'deposit', 1000, 'confirmed', 0, 1000, 1)"
+    )
+    connection.execute("UPDATE user_deposits SET balance = 1000, version = 1 WHERE user_id = 1")
+    connection.execute("INSERT INTO deposit_transactions (user_id, type, amount) VALUES (1, 'deposit', 500)")
+    connection.execute("INSERT INTO audit_logs (action) VALUES ('deposit_confirmed')")
+    yield connection
+    connection.close()
+
+
+def test_schema_file_equals_migrations(database: sqlite.Connection) -> None:
+    """Every table, index and trigger of schema.sql, and no other, is in a migrated database, token by token."""
+    from_file = sqlite3.connect(":memory:")
+    from_file.executescript((resources.folder("schema") / "schema.sql").read_text("utf-8"))
+    assert migrator.schema_of(from_file) == migrator.schema_of(database)
+    from_file.close()
+
+
+def test_schema_file_says_when_nullable_columns_are_null() -> None:
+    """No nullable column of ours is left unexplained: each has a comment above it or shares its neighbour's."""
+    text = (resources.folder("schema") / "schema.sql").read_text("utf-8")
+    for column in (
+        "balance_before",
+        "version INTEGER CHECK",
+        "reference",
+        "actor",
+        "request_id",
+        "revoked_at",
+        "location",
+    ):
+        before = text[: text.index(f"\n  {column}")].rsplit("\n", 1)[1]
+        assert before.lstrip().startswith("--"), column
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("UPDATE user_deposits SET balance = 5000 WHERE user_id = 1", "a balance changes only together"),
+        ("UPDATE user_deposits SET balance = 0, version = 2 WHERE user_id = 1", "a balance changes only together"),
+        ("UPDATE user_deposits SET balance = 1000, version = 1 WHERE user_id = 2", "a balance changes only together"),
+        ("UPDATE user_deposits SET user_id = 3 WHERE user_id = 2", "a balance changes only together"),
+        ("INSERT INTO user_deposits (user_id, balance) VALUES (999999, -1000)", "an account opens once"),
+        ("INSERT INTO user_deposits (user_id, balance) VALUES (2, 0)", "an account opens once"),
+        ("INSERT OR REPLACE INTO user_deposits (user_id, balance) VALUES (1, 0)", "an account opens once"),
+        ("DELETE FROM user_deposits", "accounts are never deleted"),
+        ("DELETE FROM deposit_transactions", "transactions are never deleted"),
+        (
+            "INSERT OR REPLACE INTO deposit_transactions (id, user_id, type, amount) VALUES (1, 1, 'deposit', 1)",
+            "never",
+        ),
+        ("UPDATE deposit_transactions SET amount = 1 WHERE id = 2", "keeps what it says"),
+        ("UPDATE deposit_transactions SET status = 'pending' WHERE id = 1", "continues the account|keeps what"),
+        ("UPDATE deposit_transactions SET status = 'confirmed' WHERE id = 2", "continues the account"),
+        (
+            "UPDATE deposit_transactions SET status = 'confirmed', balance_before = 0, balance_after = 500,"
+            " version = 2 WHERE id = 2",
+            "continues the account",
+        ),
+        (
+            "INSERT INTO deposit_transactions (user_id, type, direction, amount, status, balance_before, balance_after,"
+            " version) VALUES (1, 'debit', 'debit', 10, 'confirmed', 1000, 1010, 2)",
+            "continues the account",
+        ),
+        (
+            "INSERT INTO deposit_transactions (user_id, type, amount, status) VALUES (1, 'x', 1, 'confirmed')",
+            "continues",
+        ),
+        ("INSERT INTO deposit_transactions (user_id, type, amount, version) VALUES (1, 'x', 1, 2)", "continues"),
+        ("INSERT INTO deposit_transactions (user_id, type, amount) VALUES (77, 'deposit', 1)", "FOREIGN KEY"),
+        ("UPDATE audit_logs SET details = '{}'", "never updated"),
+        ("DELETE FROM audit_logs", "never deleted"),
+        ("INSERT OR REPLACE INTO audit_logs (id, action) VALUES (1, 'x')", "never replaced"),
+    ],
+)
+def test_database_itself_refuses(database: sqlite.Connection, statement: str, message: str) -> None:
+    """Also a hand with sqlite3 cannot move a balance without its transaction or rewrite what was recorded."""
+    before = all_rows(database)
+    with pytest.raises(sqlite.IntegrityError, match=message):
+        database.execute(statement)
+    assert all_rows(database) == before
+
+
+def test_balance_beyond_the_limit_is_refused_by_the_database(database: sqlite.Connection) -> None:
+    """2^53 - 1 won is the most that a transaction may leave."""
+    with pytest.raises(sqlite.IntegrityError):
+        database.execute(
+            "INSERT INTO deposit_transactions (user_id, type, amount, status, balance_before, balance_after, version)"
+            " VALUES (1, 'deposit', 9007199254740991, 'confirmed', 1000, 9007199254741991, 2)"
+        )
