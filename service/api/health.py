@@ -10,7 +10,8 @@ from service import __version__
 from service.api.auth import OPEN
 from service.api.request import ApiRequest
 from service.ledger.errors import NotReady
-from service.storage.sqlite import Connection, EngineInfo
+from service.storage import sqlite
+from service.storage.sqlite import EngineInfo
 
 _GET_AND_HEAD = [HttpMethod.GET, HttpMethod.HEAD]
 
@@ -47,7 +48,7 @@ async def readyz(request: ApiRequest) -> Response[Readiness]:
     passbook = request.passbook
     if passbook.writer.stopped_because is not None:
         raise NotReady(f"No writes are taken: {passbook.writer.stopped_because}. Restart the service.")
-    await passbook.readers.read(_ping)
+    await passbook.readers.read(sqlite.ping)
     readiness = Readiness(
         status="ok",
         version=__version__,
@@ -64,10 +65,6 @@ def _answer(request: ApiRequest, view: Struct) -> Response[Any]:
     if request.method == HttpMethod.HEAD:
         return Response(b"", media_type="application/json", headers={"Content-Length": str(len(body))})
     return Response(body, media_type="application/json")
-
-
-def _ping(tx: Connection) -> None:
-    tx.execute("SELECT 1 FROM users LIMIT 1").fetchone()
 
 
 ROUTER = Router("/", route_handlers=[livez, readyz], tags=["health"])

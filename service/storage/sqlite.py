@@ -146,6 +146,11 @@ def engine_info(connection: Connection) -> EngineInfo:
     )
 
 
+def ping(connection: Connection) -> None:
+    """Reads one page of the database; raises DatabaseError when that cannot be done."""
+    connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+
+
 def open_scratch(path: Path | str = ":memory:") -> Connection:
     """A throwaway database in memory or at `path`, without any of the settings above."""
     connection: Connection = driver.connect(path, isolation_level=None)

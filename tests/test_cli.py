@@ -1,0 +1,169 @@
+"""The command line, as a person types it."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from service.ledger.access import ROLES, Scope
+from tests.live import CHECKOUT, LiveService, passbook
+from tests.storage.test_importer import read
+
+
+def test_first_start_makes_everything_and_prints_a_key_once(own_service: LiveService) -> None:
+    """An empty folder becomes a served database; the key works; a second start prints no key and keeps the data."""
+    own_service.start()
+    assert own_service.client().credit("1", 100)["balance_after"] == 100
+    assert f"Bearer {own_service.admin_key}" in own_service.said
+    assert own_service.stop() == 0
+    own_service.start()
+    assert "First admin key" not in own_service.said
+    assert own_service.client().get("/v1/users/1/balance").json()["balance"] == 100
+
+
+def test_curl_that_serve_prints_works_as_it_is(own_service: LiveService) -> None:
+    """The command is pasted into a shell and announces a deposit."""
+    own_service.start()
+    curl = own_service.said[own_service.said.index("  curl") : own_service.said.index("Make narrower")]
+    answer = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, check=True, timeout=30).stdout
+    assert json.loads(answer)["status"] == "pending"
+
+
+def test_keys_are_made_listed_revoked_and_audited(tmp_path: Path) -> None:
+    """The key stands alone on standard output; lists never show it; making and revoking are in the audit log."""
+    database = tmp_path / "p.db"
+    where = ("--database", str(database))
+    assert passbook("migrate", "up", *where).returncode == 0
+    made = passbook("keys", "create", "--name", "telegram-bot", "--role", "bot", *where)
+    key = made.stdout.strip()
+    assert key.startswith("pbk_")
+    assert "not shown again" in made.stderr
+    listed = passbook("keys", "list", *where)
+    assert "telegram-bot" in listed.stdout
+    assert key not in listed.stdout
+    row = json.loads(passbook("keys", "list", "--json", *where).stdout)
+    assert row["scopes"] == sorted(ROLES["bot"])
+    prefix = row["prefix"]
+    assert "Revoked" in passbook("keys", "revoke", prefix, *where).stdout
+    assert "was revoked before" in passbook("keys", "revoke", prefix, *where).stdout
+    unknown = passbook("keys", "revoke", "pbk_00000000", *where)
+    assert (unknown.returncode, "There is no key pbk_00000000" in unknown.stderr) == (1, True)
+    log = read(database, "SELECT action, resource_type, resource_id, actor LIKE 'cli:%' FROM audit_logs ORDER BY id")
+    assert log == [("api_key_created", "api_key", 1, 1), ("api_key_revoked", "api_key", 1, 1)]
+    stored = database.read_bytes() + b"".join(path.read_bytes() for path in tmp_path.glob("p.db-*"))
+    assert key.encode() not in stored
+
+
+def test_single_scopes_make_a_key_of_just_these(tmp_path: Path) -> None:
+    """--scope may be given more than once, and not together with --role."""
+    where = ("--database", str(tmp_path / "p.db"))
+    passbook("migrate", "up", *where)
+    passbook("keys", "create", "--name", "x", "--scope", "audit:read", "--scope", "balance:read", *where)
+    row = json.loads(passbook("keys", "list", "--json", *where).stdout)
+    assert row["scopes"] == [Scope.AUDIT_READ, Scope.BALANCE_READ]
+    for arguments in (["--role", "bot", "--scope", "audit:read"], []):
+        assert passbook("keys", "create", "--name", "x", *arguments, *where).returncode == 2
+
+
+def test_bot_role_cannot_confirm_deposits() -> None:
+    """A leaked bot key must not make money."""
+    assert not ROLES["bot"] & {Scope.DEPOSITS_CONFIRM, Scope.BALANCE_CHANGE, Scope.BANK_NOTIFY}
+
+
+def test_migrate_status_down_and_up(tmp_path: Path) -> None:
+    """Status lists each migration; down makes a copy first and says where; up brings it back."""
+    database = tmp_path / "p.db"
+    where = ("--database", str(database))
+    assert "✅ Migration 001 completed successfully" in passbook("migrate", "up", *where).stdout
+    assert "pending" not in passbook("migrate", "status", *where).stdout
+    down = passbook("migrate", "down", "--to", "0", "--yes", *where)
+    assert down.returncode == 0, down.stderr
+    copies = list(tmp_path.glob("p.db.before-rollback-*"))
+    assert len(copies) == 1
+    assert str(copies[0]) in down.stdout
+    assert read(copies[0], "SELECT MAX(version) FROM schema_migrations") == [(5,)]
+    status = passbook("migrate", "status", *where).stdout
+    assert status.count("pending") == 5
+    assert "Next: passbook migrate up" in status
+    assert passbook("migrate", "up", "--to", "1", *where).returncode == 0
+    assert passbook("migrate", "status", *where).stdout.count("pending") == 4
+
+
+def test_serve_refuses_a_database_that_is_not_migrated(tmp_path: Path) -> None:
+    """It says what to do and changes nothing."""
+    where = ("--database", str(tmp_path / "p.db"))
+    passbook("migrate", "up", "--to", "1", *where)
+    for command in (("serve", "--port", "0"), ("keys", "list")):
+        refused = passbook(*command, *where)
+        assert (refused.returncode, "Run: passbook migrate up" in refused.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({"PASSBOOK_PORT": "eighty"}, ["PASSBOOK_PORT='eighty'"]),
+        ({"PASSBOOK_PORT": "70000", "PASSBOOK_READERS": "0"}, ["PASSBOOK_PORT", "PASSBOOK_READERS"]),
+        ({"PASSBOOK_DATABSE": "x"}, ["PASSBOOK_DATABSE is no setting"]),
+    ],
+)
+def test_bad_setting_stops_the_start_by_name(tmp_path: Path, environment: dict[str, str], named: list[str]) -> None:
+    """Every bad variable is named, in one sentence, and nothing is made."""
+    refused = passbook("serve", "--database", str(tmp_path / "p.db"), env=environment)
+    assert refused.returncode == 1
+    assert all(name in refused.stderr for name in named)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_port_in_use_is_said(tmp_path: Path) -> None:
+    """The address and the remedy are in the message."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        refused = passbook("serve", "--port", port, "--database", str(tmp_path / "p.db"))
+    assert refused.returncode == 1
+    assert f"Cannot listen on 127.0.0.1:{port}" in refused.stderr
+
+
+@pytest.mark.parametrize("content", [b"SQLite format 3\x00 rubbish", b"not a database at all, but long enough" * 50])
+def test_rubbish_as_database_is_one_clear_sentence(tmp_path: Path, content: bytes) -> None:
+    """No traceback, and the file is as it was."""
+    (tmp_path / "p.db").write_bytes(content)
+    refused = passbook("serve", "--port", "0", "--database", str(tmp_path / "p.db"))
+    assert refused.returncode == 1
+    assert "Traceback" not in refused.stderr
+    assert "p.db" in refused.stderr
+    assert (tmp_path / "p.db").read_bytes() == content
+
+
+def test_installed_wheel_needs_no_checkout(tmp_path: Path) -> None:
+    """The wheel carries migrations, schema and the OpenAPI file, and works from an empty folder."""
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(CHECKOUT)],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    (wheel,) = tmp_path.glob("passbook-*.whl")
+    installed = tmp_path / "installed"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(installed)
+    for path in ("schema/schema.sql", "openapi/openapi.json", "migrations/001_schema_enhancements.sql"):
+        assert (installed / "service" / "data" / path).read_bytes() == (CHECKOUT / path).read_bytes()
+    assert (installed / "service/api/static/swagger-ui.css").is_file()
+    said = subprocess.run(
+        [sys.executable, "-m", "service.cli", "migrate", "up"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed), "PASSBOOK_DATABASE": "p.db"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+    assert "✅ Migration 001 completed successfully" in said
+    assert "passbook = service.cli:main" in next(installed.glob("*.dist-info/entry_points.txt")).read_text()

@@ -1,0 +1,108 @@
+"""The README is true: its commands run as they stand, and it names every command, setting, error code and role."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+import pytest
+
+from service.api.problems import CATALOGUE
+from service.cli import main
+from service.config import PREFIX, Config
+from service.ledger.access import ROLES, Scope
+from tests.ledger_check import broken_invariants
+from tests.live import CHECKOUT
+from tests.storage.test_importer import dump_of, make_bots_file
+
+README = (CHECKOUT / "README.md").read_text("utf-8")
+
+
+def commands(group: click.Group, before: str) -> list[str]:
+    """The full name of every command below `group`."""
+    names = []
+    for name, command in group.commands.items():
+        inner = isinstance(command, click.Group)
+        names += commands(command, f"{before} {name}") if inner else [f"{before} {name}"]  # type: ignore[arg-type]
+    return names
+
+
+def test_walk_through_runs_as_it_stands(tmp_path: Path) -> None:
+    """Every bash block, in order, in one shell in an empty folder with d1.sql: none fails, answers are as told."""
+    dump_of(make_bots_file(tmp_path / "bots.sqlite"), tmp_path / "d1.sql")
+    binaries = tmp_path / "bin"
+    binaries.mkdir()
+    command = binaries / "passbook"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m service.cli "$@"\n')
+    command.chmod(0o755)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    blocks = re.findall(r"^```bash\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    script = "set -euo pipefail\ntrap 'kill $(jobs -p); wait' EXIT\n" + "\necho\n".join(blocks)
+    assert "127.0.0.1:8000" in script
+    run = subprocess.run(
+        ["bash", "-c", script.replace("127.0.0.1:8000", f"127.0.0.1:{port}")],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PATH": f"{binaries}:{os.environ['PATH']}",
+            "PYTHONPATH": str(CHECKOUT),
+            "PASSBOOK_PORT": str(port),
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    for told in (
+        "✅ Migration 001 completed successfully",
+        '"status":"pending"',
+        '"balance_before":10000,"balance_after":15000',
+        '"balance_before":15000,"balance_after":4000',
+        '"code":"insufficient_funds"',
+        '"telegram_id":"123456","balance":4000',
+        '"action":"debit_failed"',
+        "Revoked pbk_",
+    ):
+        assert told in run.stdout, told
+    assert broken_invariants(tmp_path / "data" / "passbook.db") == []
+
+
+@pytest.mark.parametrize("command", commands(main, "passbook"))  # type: ignore[arg-type]
+def test_every_command_is_documented(command: str) -> None:
+    """Each command of the command line stands in the table."""
+    assert f"`{command}" in README
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    """Each variable stands in the table with the default that the code has."""
+    for field in msgspec.structs.fields(Config):
+        assert f"| `{PREFIX}{field.name.upper()}` | `{field.default}` |" in README, field.name
+
+
+def test_every_error_code_is_documented_as_it_is() -> None:
+    """Each code stands in the table with its status, title and remedy."""
+    for code, kind in CATALOGUE.items():
+        assert f"| {kind.status} | `{code}` | {kind.title}. {kind.remedy} |" in README, code
+
+
+def test_every_role_is_documented_with_its_scopes() -> None:
+    """Each role stands in the table with exactly its scopes."""
+    for role, scopes in ROLES.items():
+        row = re.search(rf"^\| `{role}` \| (.*) \|$", README, re.MULTILINE)
+        assert row, role
+        assert set(row[1].split()) == {*scopes} or (row[1] == "everything" and scopes == {*Scope})
+
+
+def test_every_link_to_a_file_leads_somewhere() -> None:
+    """Relative links in the documents point at files that are there."""
+    for document in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md"):
+        text = (CHECKOUT / document).read_text("utf-8")
+        for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", text):
+            assert (CHECKOUT / target).exists(), f"{document}: {target}"
