@@ -1,7 +1,7 @@
 """`make bench`: durable deposits against an empty handler of the same application, in one run, as ratios.
 
 F: POST /empty – key check, strict body, an answer; nothing is stored. P: POST /v1/deposits – the same, and a pending
-deposit, its audit row and its stored answer, committed with synchronous=FULL before it is answered. The rounds alternate,
+deposit, its audit row and its stored answer, committed with synchronous=FULL before it is answered. Rounds alternate,
 so that a machine whose speed drifts treats both alike. At the end the service is killed with SIGKILL in the midst of
 load, and the database must hold every deposit that was answered and keep every invariant.
 """

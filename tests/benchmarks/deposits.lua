@@ -1,10 +1,13 @@
 -- wrk: announces deposits, each with an Idempotency-Key of its own. Environment: API_KEY, RUN (a name for this run).
-local counter, thread_number = 0, 0
-local threads = 0
+local counter, threads = 0, 0
 
 function setup(thread)
   threads = threads + 1
-  thread:set("thread_number", threads)
+  thread:set("thread_number", threads) -- a global of that thread's own script
+end
+
+function init()
+  math.randomseed(thread_number)
 end
 
 function request()
