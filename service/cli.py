@@ -85,7 +85,7 @@ def serve(database: str | None, host: str | None, port: int | None) -> None:
         bound_host, bound_port = listener.getsockname()[:2]
         url = f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
         server.run(app, config, listener, lambda: _say_ready(url, config, first_key))
-    click.echo("Stopped: every request under way was answered.")
+    click.echo("Stopped.")
 
 
 def _prepare(config: Config) -> str | None:

@@ -38,7 +38,8 @@ def listen(config: Config) -> socket.socket:
 def run(app: Litestar, config: Config, listener: socket.socket, on_ready: Callable[[], None]) -> None:
     """Serves until SIGTERM or SIGINT; returns when the requests under way are answered and the database is closed.
 
-    `on_ready` is called when requests are taken. What the application's start raises is raised here.
+    `on_ready` is called when requests are taken. What the application's start raises is raised here. The process is
+    expected to end afterwards: from the end of serving on, both signals are ignored.
     """
     server = _Server(
         uvicorn.Config(
@@ -63,12 +64,28 @@ def run(app: Litestar, config: Config, listener: socket.socket, on_ready: Callab
         async with app.lifespan():
             await server.serve(sockets=[listener])
 
-    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+    with _signals_taken_by(server), asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         runner.run(serve())
 
 
+@contextlib.contextmanager
+def _signals_taken_by(server: uvicorn.Server) -> Iterator[None]:
+    """From the opening of the database to its closing and on, a signal asks `server` to end and does no more.
+
+    uvicorn takes them only while it serves: a second SIGTERM while the last commit or the closing runs would kill.
+    """
+    signals = (signal.SIGINT, signal.SIGTERM)
+    for number in signals:
+        signal.signal(number, server.handle_exit)
+    try:
+        yield
+    finally:
+        for number in signals:
+            signal.signal(number, signal.SIG_IGN)
+
+
 class _Server(uvicorn.Server):
-    """uvicorn's server, but a signal that asked for the end is not raised again after it: the exit code is 0."""
+    """uvicorn's server, but signals are not its own: none is raised again at the end, so that the exit code is 0."""
 
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -76,13 +93,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        signals = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self.handle_exit) for number in signals}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        yield  # see _signals_taken_by
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

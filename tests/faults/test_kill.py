@@ -1,0 +1,149 @@
+"""kill -9 and SIGTERM at random moments under load, and the oracle afterwards."""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.faults.journal import Findings, Journal, Load, check
+from tests.faults.wire import Connection, Request
+from tests.live import START_TIMEOUT_S, LiveService
+
+SEED = int(os.environ.get("FAULTS_SEED") or random.SystemRandom().randrange(2**32))
+CLIENTS = 32
+KILLS = int(os.environ.get("FAULTS_KILLS") or 4)
+
+
+def _under_load(live: LiveService, journal: Journal, *, name: str, answers: int, end: Callable[[], int]) -> int:
+    """Calls `end` in the moment when `answers` have come; its result, when every client has noticed."""
+
+    async def run() -> int:
+        load = Load(journal, url=live.url, api_key=live.admin_key, seed=SEED, clients=CLIENTS, name=name)
+        reached = journal.after(answers)
+        clients = asyncio.create_task(load.run())
+        await reached.wait()
+        code = await asyncio.to_thread(end)
+        await clients
+        return code
+
+    return asyncio.run(run())
+
+
+def _check(live: LiveService, journal: Journal) -> Findings:
+    return check(live.database, journal, live, actor="first-admin", api_key=live.admin_key)
+
+
+def test_kill_9_under_load_loses_and_doubles_nothing(own_service: LiveService, tmp_path: Path) -> None:
+    """After every SIGKILL: what was answered is there once, what was not answered is there once or not at all."""
+    print(f"FAULTS_SEED={SEED}")
+    chance = random.Random(SEED)
+    unknown = 0
+    with Journal.opened(tmp_path / "journal") as journal:
+        own_service.start()
+        for number in range(KILLS):
+            answers = chance.randrange(1, 400)
+            code = _under_load(own_service, journal, name=f"kill{number}", answers=answers, end=own_service.kill)
+            assert code == -signal.SIGKILL
+            own_service.start()
+            found = _check(own_service, journal)
+            unknown += found.unknown
+            assert found.broken == []
+        print(f"{KILLS} kills, {found.done} done, {found.refused} refused, {unknown} unknown")
+        assert own_service.stop() == 0
+    # A kill that never caught a request under way would have proved nothing.
+    assert unknown > 0
+
+
+@pytest.mark.parametrize(
+    ("number", "repeated"), [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGINT, True)]
+)
+def test_a_stop_under_load_keeps_every_answer_and_exits_0(
+    own_service: LiveService, tmp_path: Path, number: signal.Signals, repeated: bool
+) -> None:
+    """SIGTERM once, or either signal over and over until the end: exit code 0, and every answer that came is true."""
+    print(f"FAULTS_SEED={SEED}")
+    chance = random.Random(f"{SEED} {number} {repeated}")
+
+    def end() -> int:
+        return _signal_over_and_over(own_service, number) if repeated else own_service.stop()
+
+    with Journal.opened(tmp_path / "journal") as journal:
+        own_service.start()
+        code = _under_load(own_service, journal, name="stop", answers=chance.randrange(1, 400), end=end)
+        assert code == 0, own_service.said
+        own_service.start()
+        assert _check(own_service, journal).broken == []
+        assert own_service.stop() == 0
+
+
+def _signal_over_and_over(live: LiveService, number: signal.Signals) -> int:
+    """The signal every 5 ms while the process is there; the exit code."""
+    process = live.process
+    assert process is not None
+    while True:
+        process.send_signal(number)
+        try:
+            process.wait(0.005)
+        except subprocess.TimeoutExpired:
+            continue
+        return live.stop()
+
+
+@asynccontextmanager
+async def _connection(live: LiveService) -> AsyncIterator[Connection]:
+    connection = await Connection.open(live.url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+def test_sigterm_does_not_wait_for_idle_connections(own_service: LiveService) -> None:
+    """With an hour's grace and a keep-alive connection that says nothing more, the service ends all the same."""
+    own_service.environment = {"PASSBOOK_SHUTDOWN_GRACE_S": "3600"}
+    own_service.start()
+
+    async def run() -> int:
+        async with _connection(own_service) as used, _connection(own_service):
+            assert (await used.ask(Request("/livez", "", "", method="GET"), own_service.admin_key)).status == 200
+            return await asyncio.to_thread(own_service.stop)
+
+    assert asyncio.run(run()) == 0
+
+
+def test_sigterm_waits_no_longer_than_the_grace_for_half_a_request(own_service: LiveService) -> None:
+    """A client that never sends the rest of its body is left behind after the grace; the exit code is 0."""
+    own_service.environment = {"PASSBOOK_SHUTDOWN_GRACE_S": "1"}
+    own_service.start()
+
+    async def run() -> int:
+        async with _connection(own_service) as half:
+            request = Request("/v1/deposits", '{"telegram_id": "1", "amount": 1, "depositor_name": "a"}', "half")
+            await half.send(request.encoded(own_service.admin_key)[:-10])
+            async with _connection(own_service) as other:  # answered after the half was read
+                assert (await other.ask(Request("/livez", "", "", method="GET"), "")).status == 200
+            return await asyncio.to_thread(own_service.stop)
+
+    assert asyncio.run(run()) == 0
+    assert "was answered" not in own_service.said
+    own_service.start()
+    client = own_service.client()
+    assert client.get("/v1/deposits").json()["items"] == []
+
+
+def test_a_lock_outlives_no_kill(own_service: LiveService) -> None:
+    """The lock file of a killed process does not keep the next one from starting."""
+    own_service.start()
+    held = own_service.database.with_name("passbook.db.lock")
+    assert held.read_text().strip() == str(own_service.process.pid)  # type: ignore[union-attr]
+    own_service.kill()
+    assert held.exists()
+    own_service.start()
+    assert own_service.process is not None
+    assert own_service.client().get("/readyz", timeout=START_TIMEOUT_S).status_code == 200
