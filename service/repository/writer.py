@@ -64,6 +64,7 @@ class Writer:
         self._queue_max = queue_max
         self._batch_max = batch_max
         self._queue: deque[_Job] = deque()
+        self._batch: list[_Job] = []
         self._wake = asyncio.Event()
         self._accepting = False
         self._stopped_because: str | None = None
@@ -110,31 +111,42 @@ class Writer:
         return await answered
 
     async def _run(self) -> None:
-        while self._accepting or self._queue or not self._wake.is_set():
-            await self._wake.wait()
-            self._wake.clear()
-            while self._queue:
-                batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._batch_max))]
-                await self._commit(batch)
-            if not self._accepting:
-                return
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._queue:
+                    self._batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._batch_max))]
+                    await self._commit(self._batch)
+                if not self._accepting:
+                    return
+        except BaseException as error:
+            # Nobody else would ever answer those who wait.
+            self._stop(f"the writer ended by {type(error).__name__}", error)
+            for job in (*self._batch, *self._queue):
+                if not job.answered.done():
+                    job.answered.set_exception(OutcomeUnknown(_UNKNOWN_DETAIL))
+            raise
+
+    def _stop(self, because: str, error: BaseException) -> None:
+        self._stopped_because = because
+        _log.critical("writes stop: %s", because, exc_info=error)
 
     async def _commit(self, batch: list[_Job]) -> None:
         outcomes: list[Answer | BaseException]
         if self._stopped_because is not None:
-            outcomes = [WritesStopped(f"Writes have stopped: {self._stopped_because}.")] * len(batch)
+            outcomes = [WritesStopped(f"Writes have stopped: {self._stopped_because}.") for _ in batch]
         else:
             try:
                 outcomes = await self._thread.run(_run_batch, batch, stored(self._clock()), self._render_refusal)
             except _BatchFailed as failed:
                 if failed.stop:
-                    self._stopped_because = str(failed.__cause__ or failed)
-                    _log.critical("writes stop: %s", self._stopped_because)
-                outcomes = [failed.reason] * len(batch)
+                    self._stop(str(failed.__cause__ or failed), failed)
+                # One exception for each: a shared one would gather the tracebacks of all who raise it.
+                outcomes = [type(failed.reason)(failed.reason.detail) for _ in batch]
             except Exception as error:
-                self._stopped_because = f"unexpected {type(error).__name__}"
-                _log.critical("writes stop", exc_info=error)
-                outcomes = [OutcomeUnknown(_UNKNOWN_DETAIL)] * len(batch)
+                self._stop(f"unexpected {type(error).__name__}", error)
+                outcomes = [OutcomeUnknown(_UNKNOWN_DETAIL) for _ in batch]
         for job, outcome in zip(batch, outcomes, strict=True):
             if job.answered.done():  # its request was cancelled; the answer is stored
                 continue
@@ -148,26 +160,33 @@ def _run_batch(
     tx: Connection, batch: list[_Job], now: str, render_refusal: RenderRefusal
 ) -> list[Answer | BaseException]:
     try:
-        tx.execute("BEGIN IMMEDIATE")
-    except sqlite.DatabaseError as error:
-        raise _failed_before_commit(error) from error
-    try:
+        _begin(tx)
         outcomes = [_run_one(tx, job, now, render_refusal) for job in batch]
     except BaseException:
         _roll_back(tx)
         raise
     try:
         tx.execute("COMMIT")
-    except sqlite.DatabaseError as error:
+    except Exception as error:
+        _roll_back(tx)  # also when writes stop: an open transaction would keep the lock, and `keys revoke` out
         if sqlite.is_busy(error) or sqlite.is_full(error):
-            _roll_back(tx)
             raise _failed_before_commit(error) from error
         raise _BatchFailed(OutcomeUnknown(_UNKNOWN_DETAIL), stop=True) from error
     return outcomes
 
 
+def _begin(tx: Connection) -> None:
+    try:
+        tx.execute("BEGIN IMMEDIATE")
+    except sqlite.DatabaseError as error:
+        raise _failed_before_commit(error) from error
+
+
 def _run_one(tx: Connection, job: _Job, now: str, render_refusal: RenderRefusal) -> Answer | BaseException:
-    """One operation in its savepoint. Returns what it raised, unless the whole transaction is spoilt: _BatchFailed."""
+    """One operation in its savepoint. Returns what it raised, unless the whole transaction is spoilt: _BatchFailed.
+
+    An error of one statement, such as a broken constraint or a text that is too long, is that operation's alone.
+    """
     try:
         tx.execute("SAVEPOINT operation")
         answer = perform(
@@ -182,11 +201,12 @@ def _run_one(tx: Connection, job: _Job, now: str, render_refusal: RenderRefusal)
         )
         tx.execute("RELEASE operation")
     except Exception as error:
-        if isinstance(error, sqlite.DatabaseError) and not isinstance(error, sqlite.IntegrityError):
+        if isinstance(error, sqlite.DatabaseError) and not sqlite.is_of_statement(error):
             raise _failed_before_commit(error) from error
         tx.execute("ROLLBACK TO operation")
         tx.execute("RELEASE operation")
-        return error
+        # A future takes no StopIteration.
+        return RuntimeError("StopIteration") if isinstance(error, StopIteration) else error
     return answer
 
 

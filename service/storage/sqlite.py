@@ -39,7 +39,8 @@ T = TypeVar("T")
 
 _STATEMENTS_CACHED = 256
 # Primary result codes, https://www.sqlite.org/rescode.html
-_BUSY, _LOCKED, _FULL = 5, 6, 13
+_ERROR, _BUSY, _LOCKED, _FULL, _TOOBIG, _CONSTRAINT, _MISMATCH, _RANGE = 1, 5, 6, 13, 18, 19, 20, 25
+_NONE = 0
 
 
 class EngineError(Exception):
@@ -74,6 +75,14 @@ def is_busy(error: BaseException) -> bool:
 def is_full(error: BaseException) -> bool:
     """Whether `error` says that the disk is full."""
     return error_code(error) == _FULL
+
+
+def is_of_statement(error: BaseException) -> bool:
+    """Whether `error` undid one statement and left the transaction whole (https://www.sqlite.org/lang_transaction.html).
+
+    An error without a code is the driver's, from before the statement reached SQLite.
+    """
+    return error_code(error) in {_NONE, _ERROR, _TOOBIG, _CONSTRAINT, _MISMATCH, _RANGE}
 
 
 def connect_writer(path: Path, *, busy_timeout_ms: int, checkpoints: bool) -> Connection:
@@ -118,10 +127,14 @@ def connect_reader(path: Path, *, busy_timeout_ms: int) -> Connection:
             cached_statements=_STATEMENTS_CACHED,
             check_same_thread=False,
         )
+    except DatabaseError as error:
+        raise EngineError(f"Cannot read the database {path}: {error}.") from error
+    try:
         connection.execute(f"PRAGMA busy_timeout = {busy_timeout_ms:d}")
         connection.execute("PRAGMA query_only = ON")
         connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
     except DatabaseError as error:
+        connection.close()
         raise EngineError(f"Cannot read the database {path}: {error}.") from error
     return connection
 
@@ -230,4 +243,5 @@ def _in_snapshot(function: Callable[..., T], connection: Connection, *args: Any,
     try:
         return function(connection, *args, **kwargs)
     finally:
-        connection.execute("COMMIT")
+        if connection.in_transaction:  # after some errors SQLite itself has ended it
+            connection.execute("COMMIT")

@@ -1,0 +1,124 @@
+"""The pool of reading connections: what is cancelled or breaks within it costs nobody else anything."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.storage import sqlite
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A database with one table of one row."""
+    made = tmp_path / "some.db"
+    with closing(sqlite.connect_writer(made, busy_timeout_ms=0, checkpoints=True)) as connection:
+        connection.execute("CREATE TABLE t (x INTEGER) STRICT")
+        connection.execute("INSERT INTO t VALUES (1)")
+    return made
+
+
+def _count(tx: Any) -> int:
+    return int(tx.execute("SELECT COUNT(*) FROM t").fetchone()[0])
+
+
+def _readers(path: Path, count: int) -> sqlite.Readers:
+    return sqlite.Readers(path, count=count, busy_timeout_ms=0)
+
+
+def test_a_cancelled_read_keeps_its_connection_until_its_thread_is_done(path: Path) -> None:
+    """Cancelled within the read: others use the connection that is free; afterwards both are free again."""
+
+    async def run() -> None:
+        inside, go_on = threading.Event(), threading.Event()
+
+        def slow(tx: Any) -> int:
+            inside.set()
+            assert go_on.wait(60)
+            return _count(tx)
+
+        async with _readers(path, 2).opened() as readers:
+            try:
+                reading = asyncio.create_task(readers.read(slow))
+                await asyncio.to_thread(inside.wait, 30)
+                reading.cancel()
+                await asyncio.wait([reading])
+                assert reading.cancelled()
+                async with asyncio.timeout(30):  # would wait for ever behind the slow one
+                    assert [await readers.read(_count) for _ in range(3)] == [1, 1, 1]
+            finally:
+                go_on.set()
+            await _both_at_once(readers)
+
+    asyncio.run(run())
+
+
+async def _both_at_once(readers: sqlite.Readers) -> None:
+    together = threading.Barrier(2, timeout=30)
+    await asyncio.gather(*(readers.read(lambda _: together.wait()) for _ in range(2)))
+
+
+def test_reads_cancelled_at_any_moment_lose_no_connection(path: Path) -> None:
+    """Cancelled after every number of turns, also while waiting for a connection: afterwards all of them are free."""
+
+    async def run() -> None:
+        async with _readers(path, 2).opened() as readers:
+            for turns in range(15):
+                tasks = [asyncio.create_task(readers.read(_count)) for _ in range(6)]
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                for task in tasks[::2]:
+                    task.cancel()
+                done = await asyncio.gather(*tasks, return_exceptions=True)
+                assert {r for r in done if not isinstance(r, asyncio.CancelledError)} == {1}
+            await _both_at_once(readers)
+
+    asyncio.run(run())
+
+
+def _raises(_tx: Any) -> None:
+    raise RuntimeError("a bug")
+
+
+def _ends_the_transaction_and_raises(tx: Any) -> None:
+    tx.execute("ROLLBACK")  # as SQLite itself does on an I/O error
+    raise RuntimeError("a bug")
+
+
+@pytest.mark.parametrize("broken", [_raises, _ends_the_transaction_and_raises])
+def test_a_read_that_breaks_says_why_and_spoils_no_later_read(path: Path, broken: Callable[[Any], None]) -> None:
+    """The error that is raised is the read's own, and the same connection then sees what was committed since."""
+
+    async def run() -> None:
+        async with _readers(path, 1).opened() as readers:
+            with pytest.raises(RuntimeError, match="a bug"):
+                await readers.read(broken)
+            with closing(sqlite.connect_writer(path, busy_timeout_ms=0, checkpoints=False)) as other:
+                other.execute("INSERT INTO t VALUES (2)")
+            assert await readers.read(_count) == 2
+
+    asyncio.run(run())
+
+
+def test_a_reader_cannot_write(path: Path) -> None:
+    """The connections are read-only: a write in a read is an error and changes nothing."""
+
+    async def run() -> None:
+        async with _readers(path, 1).opened() as readers:
+            with pytest.raises(sqlite.DatabaseError):
+                await readers.read(lambda tx: tx.execute("INSERT INTO t VALUES (3)"))
+            assert await readers.read(_count) == 1
+
+    asyncio.run(run())
+
+
+def test_what_is_no_database_is_named_and_closed(tmp_path: Path) -> None:
+    """Another file in its place: EngineError with the path, and no connection is left open."""
+    other = tmp_path / "notes.txt"
+    other.write_text("no database at all, but longer than the header of one would be, to be sure of it" * 20)
+    with pytest.raises(sqlite.EngineError, match=r"notes\.txt"):
+        sqlite.connect_reader(other, busy_timeout_ms=0)
