@@ -6,6 +6,7 @@ from typing import Any, cast
 import msgspec
 from litestar import Request, Response
 from litestar.datastructures import State
+from litestar.exceptions import InternalServerException
 from litestar.types import Empty
 from msgspec import Struct
 
@@ -45,7 +46,10 @@ class ApiRequest(Request[Caller, Any, State]):
 
     async def body(self) -> bytes:
         """The body as it came; no body at all stands for {} where every member is optional. Raises EdgeError."""
-        body = await super().body()
+        try:
+            body = await super().body()
+        except InternalServerException as error:  # Litestar's word for a client that went away; no fault of ours
+            raise EdgeError(ErrorCode.MALFORMED_JSON, "The connection ended before the body was complete.") from error
         if not body and self._json is Empty:
             self._json = strict_json.decode(body, self._body_type())
         return body or b"{}"
