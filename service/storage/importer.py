@@ -56,9 +56,9 @@ def import_database(source: Path, target: Path, migrations: list[Migration], rep
     if not source.is_file():
         raise ImportFailed(f"There is no file {source}.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists() and target.stat().st_size > 0:
-        raise ImportFailed(f"{target} is there already; import makes a new database. Move it away first.")
     with lock.exclusive(target), _working_files(target) as (scratch, fresh):
+        if target.exists() and target.stat().st_size > 0:
+            raise ImportFailed(f"{target} is there already; import makes a new database. Move it away first.")
         with contextlib.closing(_open_source(source, scratch, report)) as old:
             _check_is_bots(old, source)
             with contextlib.closing(sqlite.connect_writer(fresh, busy_timeout_ms=0, checkpoints=True)) as new:
