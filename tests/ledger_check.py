@@ -1,4 +1,4 @@
-"""What must be true of a database after anything: the invariants, asked with SQL that shares nothing with the service."""
+"""What must be true of a database after anything: the invariants, in SQL that shares nothing with the service."""
 
 import sqlite3
 from pathlib import Path

@@ -3,7 +3,7 @@
 from litestar import Response, Router, get
 from litestar.exceptions import NotFoundException
 
-from service.api.auth import OPEN
+from service.api.auth import PAGE
 from service.api.openapi import STATIC
 
 MEDIA_TYPES = {
@@ -14,7 +14,7 @@ MEDIA_TYPES = {
 """The files that are served, and as what."""
 
 
-@get("/{name:str}", include_in_schema=False, opt={**OPEN, "produces": "*/*"})
+@get("/{name:str}", include_in_schema=False, opt=PAGE)
 async def asset(name: str) -> Response[bytes]:
     """A script or style sheet of Swagger UI."""
     if name not in MEDIA_TYPES:
