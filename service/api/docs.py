@@ -2,6 +2,7 @@
 
 from litestar import Response, Router, get
 from litestar.exceptions import NotFoundException
+from litestar.params import FromPath
 
 from service.api.auth import PAGE
 from service.api.openapi import STATIC
@@ -15,7 +16,7 @@ MEDIA_TYPES = {
 
 
 @get("/{name:str}", include_in_schema=False, opt=PAGE)
-async def asset(name: str) -> Response[bytes]:
+async def asset(name: FromPath[str]) -> Response[bytes]:
     """A script or style sheet of Swagger UI."""
     if name not in MEDIA_TYPES:
         raise NotFoundException
