@@ -190,10 +190,12 @@ def _on_http_exception(request: Request[Any, Any, Any], error: HTTPException) ->
         return _on_edge_error(request, _from_validation(error, request))
     if error.detail == "Invalid host header":
         return _on_edge_error(request, invalid("header/Host", "must be a host name or address, with or without a port"))
+    if error.status_code == 413:
+        violation = Violation("#", "is larger than any valid request; send less")
+        return _respond(request, ErrorCode.BODY_TOO_LARGE, "The body is too large.", {"errors": [violation]})
     by_status = {
         404: (ErrorCode.ROUTE_NOT_FOUND, f"There is nothing at {request.scope['path'][:200]}."),
         405: (ErrorCode.METHOD_NOT_ALLOWED, "The path does not have this method; Allow lists what it has."),
-        413: (ErrorCode.BODY_TOO_LARGE, "The body is larger than any valid request."),
     }
     if error.status_code in by_status:
         code, detail = by_status[error.status_code]
