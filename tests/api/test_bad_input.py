@@ -16,7 +16,7 @@ from tests.contents import contents
 from tests.live import LiveService
 
 _numbers = itertools.count()
-_INTERNAL = re.compile(r"`|regex|\^\[|msgspec|litestar|Expected|Traceback|codec|sqlite|\\u0000|timedelta|\.py\b", re.I)
+_INTERNAL = re.compile(r"`|regex|\^\[|msgspec|litestar|Expected|Traceback|codec|sqlite|\\u0000|timedelta|\.py\b")
 """Words of the libraries underneath, which no caller should have to read."""
 
 
@@ -79,7 +79,7 @@ BODIES: dict[str, tuple[bytes, ErrorCode, str]] = {
     },
     **{
         f"no number {raw[:20]}": (with_raw("amount", raw), MALFORMED, "#")
-        for raw in ("NaN", "Infinity", "-Infinity", "01", "+1", ".5", "5.", "1,000", "١", "--1", "")
+        for raw in ("NaN", "Infinity", "-Infinity", "01", "+1", ".5", "5.", "1_000", "1,000", "١", "--1", "")
     },
     **{
         f"name {name}": (with_raw("depositor_name", json.dumps(text)), INVALID, "#/depositor_name")
