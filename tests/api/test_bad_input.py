@@ -545,6 +545,15 @@ def test_a_body_shorter_or_longer_than_announced_changes_nothing(service: LiveSe
     service.client().get("/readyz").raise_for_status()
 
 
+def test_a_client_that_goes_away_is_no_error_of_the_service(own_service: LiveService) -> None:
+    """No stack trace in the log for every upload that a mobile network cuts."""
+    service = own_service.start()
+    _framed(service, "Content-Length: 100\r\n", b'{"telegram_id"', half_close=True)
+    assert service.stop() == 0
+    assert "Traceback" not in service.said
+    assert "ERROR" not in service.said
+
+
 @pytest.mark.parametrize(
     "data",
     [
