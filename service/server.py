@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import uvicorn
 from litestar import Litestar
 
+from service.api.http_protocol import BoundedHttp
 from service.config import Config
 
 _BACKLOG = 2048
@@ -44,7 +45,7 @@ def run(app: Litestar, config: Config, listener: socket.socket, on_ready: Callab
     server = _Server(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=BoundedHttp,
             loop="uvloop",
             lifespan="off",
             ws="none",

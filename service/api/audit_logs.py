@@ -27,6 +27,7 @@ from service.api.request import ApiRequest
 from service.ledger.access import Scope
 from service.ledger.audit_logs import AuditLog, AuditLogFilter, AuditLogPage, SuspiciousActivityList
 from service.ledger.errors import AuditLogNotFound, ErrorCode
+from service.ledger.fields import DURATION_PATTERN, REMEDIES
 from service.ledger.timestamps import duration, stored
 from service.storage import audit_logs
 
@@ -74,7 +75,7 @@ async def list_suspicious(
     try:
         since = stored(passbook.clock() - duration(window))
     except (ValueError, OverflowError) as error:
-        raise invalid("query/window", f"must be an ISO 8601 duration such as PT1H: {error}") from error
+        raise invalid("query/window", f"must be {REMEDIES[DURATION_PATTERN]}") from error
     return SuspiciousActivityList(
         items=await passbook.readers.read(
             audit_logs.list_suspicious, since=since, threshold=threshold, limit=_SUSPICIOUS_MAX

@@ -4,17 +4,19 @@ In this order: X-Request-ID, API key (401), scope (403), query parameters and he
 says which scope it needs with `opt=needs(...)` or that it is open with `opt=OPEN`; one that says nothing is denied.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_plus
 
 from litestar import Litestar
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 from litestar.routes import HTTPRoute
+from litestar.types import Scope as AsgiScope
 
 from service.api import request_ids
-from service.api.problems import EdgeError, invalid
+from service.api.problems import EdgeError, Violation, invalid, unsupported
 from service.api.request import Passbook
 from service.ledger.access import Caller, Scope, hash_of, is_well_formed
 from service.ledger.errors import ErrorCode
@@ -22,9 +24,24 @@ from service.storage import api_keys
 
 OPEN: dict[str, Any] = {"open": True, "refusals": ()}
 """For handlers that need no key."""
+PAGE: dict[str, Any] = {**OPEN, "produces": None}
+"""For what a browser shows: open, and sent whatever Accept says."""
 
-_ONCE = {b"authorization", b"idempotency-key", b"content-type", b"content-length", b"x-request-id", b"host"}
+_SINGLE = {
+    b"authorization": "Authorization",
+    b"content-encoding": "Content-Encoding",
+    b"content-length": "Content-Length",
+    b"content-type": "Content-Type",
+    b"host": "Host",
+    b"idempotency-key": "Idempotency-Key",
+    b"transfer-encoding": "Transfer-Encoding",
+    b"x-request-id": "X-Request-ID",
+}
+"""The headers that mean something here, and may be given once."""
 _QUERY_FIELDS_MAX = 32
+_NAME_CHARACTERS_MAX = 100
+_BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_QUALITY = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 
 
 def needs(scope: Scope, *, refusals: Sequence[ErrorCode] = ()) -> dict[str, Any]:
@@ -35,47 +52,52 @@ def needs(scope: Scope, *, refusals: Sequence[ErrorCode] = ()) -> dict[str, Any]
 async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """Lets the request pass with its caller and request id set, or raises EdgeError."""
     scope = connection.scope
-    headers: list[tuple[bytes, bytes]] = scope["headers"]  # type: ignore[assignment]
-    authorization = accept = None
-    request_id = ""
-    seen = set()
-    for name, value in headers:
-        if name in _ONCE:
-            if name in seen:
-                raise invalid(f"header/{name.decode()}", "is given more than once")
-            seen.add(name)
-            if name == b"authorization":
-                authorization = value
-            elif name == b"x-request-id":
-                request_id = value.decode("latin-1")
+    given: dict[bytes, bytes] = {}
+    accept = b""
+    for name, value in scope["headers"]:
+        if name in _SINGLE:
+            if name in given:
+                raise invalid(f"header/{_SINGLE[name]}", "is given more than once")
+            given[name] = value
         elif name == b"accept":
-            accept = value if accept is None else accept + b"," + value
-    if request_ids.of(scope) != request_id and request_id:
+            accept = accept + b"," + value if accept else value
+    _check_framing(given, scope)
+    request_id = given.get(b"x-request-id")
+    if request_id and request_ids.of(scope) != request_id.decode("latin-1"):
         raise invalid("header/X-Request-ID", request_ids.REMEDY)
     if handler.opt.get("open") is not True:
-        scope["auth"] = _authorized(scope["litestar_app"].state["passbook"], authorization, handler)
-    query = scope["query_string"]
-    if query:
+        scope["auth"] = _authorized(scope["litestar_app"].state["passbook"], given.get(b"authorization"), handler)
+    if scope["query_string"]:
         known = scope["litestar_app"].state["query_parameters"]
-        _check_query(query, known[scope["path_template"], str(connection.scope.get("method"))])
-    if accept is not None and accept not in {b"*/*", b"application/json"}:
+        _check_query(scope["query_string"], known[scope["path_template"], str(scope.get("method"))])
+    if accept and accept not in {b"*/*", b"application/json"}:
         _check_accept(accept, handler.opt.get("produces", "application/json"))
+
+
+def _check_framing(given: dict[bytes, bytes], scope: AsgiScope) -> None:
+    """What RFC 9112 asks of a request and the server does not check. Raises EdgeError."""
+    if b"host" not in given and scope["http_version"] == "1.1":
+        raise invalid("header/Host", "is required in HTTP/1.1")
+    if b"content-encoding" in given and given[b"content-encoding"].lower() != b"identity":
+        raise unsupported("header/Content-Encoding", "must be absent: send the body as it is")
+    if b"transfer-encoding" in given and given[b"transfer-encoding"].lower() != b"chunked":
+        raise invalid("header/Transfer-Encoding", "must be chunked, or absent")
 
 
 def _authorized(passbook: Passbook, authorization: bytes | None, handler: BaseRouteHandler) -> Caller:
     if authorization is None:
-        raise EdgeError(ErrorCode.API_KEY_REQUIRED, "This path needs Authorization: Bearer <key>.")
+        raise _unauthorized(ErrorCode.API_KEY_REQUIRED, "This path needs Authorization: Bearer <key>.")
     scheme, _, credentials = authorization.decode("latin-1").partition(" ")
     key = credentials.strip()
     if scheme.lower() != "bearer" or not key:
-        raise EdgeError(ErrorCode.API_KEY_REQUIRED, "Authorization must be of the form: Bearer <key>.")
+        raise _unauthorized(ErrorCode.API_KEY_REQUIRED, "Authorization must be of the form: Bearer <key>.")
     if not is_well_formed(key):
-        raise EdgeError(ErrorCode.API_KEY_UNKNOWN, "This is no Passbook key: its form or its checksum is wrong.")
+        raise _unauthorized(ErrorCode.API_KEY_UNKNOWN, "This is no Passbook key: its form or its checksum is wrong.")
     found = api_keys.find_by_hash(passbook.keys, hash_of(key))
     if found is None:
-        raise EdgeError(ErrorCode.API_KEY_UNKNOWN, "There is no such API key.")
+        raise _unauthorized(ErrorCode.API_KEY_UNKNOWN, "There is no such API key.")
     if found.revoked_at is not None:
-        raise EdgeError(ErrorCode.API_KEY_REVOKED, f"The API key {found.prefix} was revoked.")
+        raise _unauthorized(ErrorCode.API_KEY_REVOKED, f"The API key {found.prefix} was revoked.")
     needed = handler.opt.get("scope")
     if needed not in found.scopes:
         named = needed or "a scope that no key has"
@@ -83,6 +105,10 @@ def _authorized(passbook: Passbook, authorization: bytes | None, handler: BaseRo
             ErrorCode.SCOPE_MISSING, f"The API key {found.prefix} lacks the scope {named}.", required_scope=str(named)
         )
     return Caller(key_id=found.id, actor=found.name, scopes=found.scopes)
+
+
+def _unauthorized(code: ErrorCode, detail: str) -> EdgeError:
+    return EdgeError(code, detail, errors=[Violation("header/Authorization", detail)])
 
 
 def query_parameters(app: Litestar) -> dict[tuple[str, str], frozenset[str]]:
@@ -96,24 +122,31 @@ def query_parameters(app: Litestar) -> dict[tuple[str, str], frozenset[str]]:
 
 
 def _check_query(query: bytes, allowed: Iterable[str]) -> None:
-    try:
-        fields = parse_qsl(
-            query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_QUERY_FIELDS_MAX
-        )
-    except ValueError as error:
-        raise invalid("query/", f"the query string cannot be read: {error}") from error
+    if query.count(b"&") >= _QUERY_FIELDS_MAX:
+        raise invalid("query", f"has more than {_QUERY_FIELDS_MAX} parameters")
     seen = set()
-    for name, _ in fields:
-        if name in seen:
-            raise invalid(f"query/{name}", "is given more than once")
+    for field in query.decode("latin-1").split("&"):
+        if not field:
+            continue
+        name, _, value = field.partition("=")
+        name = unquote_plus(name)
         if name not in allowed:
             remedy = f"this path knows {', '.join(sorted(allowed))}" if allowed else "this path takes none"
-            raise invalid(f"query/{name[:100]}", f"is no parameter here; {remedy}")
+            raise invalid(f"query/{name[:_NAME_CHARACTERS_MAX]}", f"is no parameter here; {remedy}")
+        if name in seen:
+            raise invalid(f"query/{name}", "is given more than once")
+        if _BAD_PERCENT.search(value) or "\ufffd" in unquote_plus(value):
+            raise invalid(f"query/{name}", "must be UTF-8 with % followed by two hexadecimal digits")
         seen.add(name)
 
 
-def _check_accept(accept: bytes, produced: str) -> None:
-    """Returns when `accept` (RFC 9110 §12.5.1) admits the media type that the handler produces. Raises EdgeError."""
+def _check_accept(accept: bytes, produced: str | None) -> None:
+    """Returns when `accept` (RFC 9110 §12.5.1) admits the media type that the handler produces. Raises EdgeError.
+
+    A page for people and its files (`produced` is None) are sent whatever is asked for.
+    """
+    if produced is None:
+        return
     kind = produced.partition("/")[0]
     best: tuple[int, float] = (-1, 0.0)
     for entry in accept.decode("latin-1").lower().split(","):
@@ -122,15 +155,13 @@ def _check_accept(accept: bytes, produced: str) -> None:
         if specificity > best[0]:
             best = (specificity, _quality(parameters))
     if best[1] <= 0:
-        raise EdgeError(ErrorCode.NOT_ACCEPTABLE, f"This path answers {produced}, which Accept does not admit.")
+        detail = f"This path answers {produced}, which Accept does not admit."
+        raise EdgeError(ErrorCode.NOT_ACCEPTABLE, detail, errors=[Violation("header/Accept", f"must admit {produced}")])
 
 
 def _quality(parameters: list[str]) -> float:
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name.strip() == "q":
-            try:
-                return float(value)
-            except ValueError:
-                return 0.0
+            return float(value) if _QUALITY.fullmatch(value.strip()) else 0.0
     return 1.0

@@ -2,8 +2,9 @@
 
 from litestar import Response, Router, get
 from litestar.exceptions import NotFoundException
+from litestar.params import FromPath
 
-from service.api.auth import OPEN
+from service.api.auth import PAGE
 from service.api.openapi import STATIC
 
 MEDIA_TYPES = {
@@ -14,8 +15,8 @@ MEDIA_TYPES = {
 """The files that are served, and as what."""
 
 
-@get("/{name:str}", include_in_schema=False, opt={**OPEN, "produces": "*/*"})
-async def asset(name: str) -> Response[bytes]:
+@get("/{name:str}", include_in_schema=False, opt=PAGE)
+async def asset(name: FromPath[str]) -> Response[bytes]:
     """A script or style sheet of Swagger UI."""
     if name not in MEDIA_TYPES:
         raise NotFoundException

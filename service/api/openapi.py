@@ -12,14 +12,16 @@ from typing import Any
 
 import msgspec
 from litestar.enums import MediaType
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
 from litestar.openapi.spec import Components, Contact, License, OpenAPI, SecurityScheme, Tag
 from litestar.router import Router
+from litestar.routes import BaseRoute
 
 from service import __version__
 from service.api import strict_json
-from service.api.auth import OPEN
+from service.api.auth import PAGE
 from service.api.problems import CATALOGUE, MEDIA_TYPE, Problem
 from service.ledger.errors import ErrorCode
 
@@ -62,6 +64,22 @@ _HEADERS: dict[str, dict[str, Any]] = {
         ("Retry-After", "Seconds to wait before the same request is sent again."),
     )
 }
+
+
+_OF_USER = {"telegram_id": "$response.body#/telegram_id"}
+_TO_USER = {"getUser": _OF_USER, "getBalance": _OF_USER, "listUserTransactions": _OF_USER}
+_TO_DEPOSIT = {name: {"deposit_id": "$response.body#/id"} for name in ("getDeposit", "confirmDeposit", "cancelDeposit")}
+_TO_TRANSACTION = {"getTransaction": {"transaction_id": "$response.body#/id"}}
+_TO_AUDIT_LOG = {"getAuditLog": {"audit_log_id": "$response.body#/audit_log_id"}}
+_LINKS: dict[tuple[str, str], dict[str, dict[str, str]]] = {
+    ("createUser", "201"): {**_TO_USER, **_TO_AUDIT_LOG},
+    ("createUser", "200"): _TO_USER,
+    ("announceDeposit", "201"): {**_TO_DEPOSIT, **_TO_TRANSACTION, **_TO_USER, **_TO_AUDIT_LOG},
+    ("confirmDeposit", "200"): {**_TO_DEPOSIT, **_TO_TRANSACTION, **_TO_USER, **_TO_AUDIT_LOG},
+    ("cancelDeposit", "200"): {**_TO_DEPOSIT, **_TO_TRANSACTION, **_TO_USER, **_TO_AUDIT_LOG},
+    ("postDebit", "201"): {**_TO_TRANSACTION, **_TO_USER, **_TO_AUDIT_LOG},
+}
+"""(operation, status) -> what can be asked next with what the answer holds: operation -> its parameters."""
 
 
 class _Document(OpenAPI):
@@ -127,6 +145,9 @@ class PassbookOpenAPI(OpenAPIConfig):
         for status in sorted({CATALOGUE[code].status for code in codes}):
             responses[str(status)] = _problem_response([c for c in codes if CATALOGUE[c].status == status])
         for status, response in responses.items():
+            links = _LINKS.get((operation["operationId"], status))
+            if links:
+                response["links"] = {n: {"operationId": n, "parameters": given} for n, given in links.items()}
             response["headers"] = {name: _HEADERS[name] for name in _headers_of(status, operation)}
 
 
@@ -189,6 +210,15 @@ def _without_unused(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
+class _DocsRouter(Router):
+    """Without the routes that Litestar adds unasked: a catch-all in HTML that hides our 404, and a page for OAuth."""
+
+    def register(self, value: Any) -> list[BaseRoute]:
+        if isinstance(value, HTTPRouteHandler) and value.paths & {"/{path:str}", "/oauth2-redirect.html"}:
+            return []
+        return super().register(value)
+
+
 def make_config(bodies: Sequence[Any]) -> PassbookOpenAPI:
     """The configuration of /openapi.json and of the page at /docs, whose files this service serves itself."""
     return PassbookOpenAPI(
@@ -199,10 +229,8 @@ def make_config(bodies: Sequence[Any]) -> PassbookOpenAPI:
         contact=Contact(name="The Passbook authors"),
         bodies=bodies,
         use_handler_docstrings=True,
-        path="/",
-        openapi_router=Router("/", route_handlers=[], opt=dict(OPEN), include_in_schema=False),
-        render_plugins=[
-            JsonRenderPlugin(path="/openapi.json", media_type=MediaType.JSON),
+        openapi_router=_DocsRouter("/", route_handlers=[], opt=dict(PAGE), include_in_schema=False),
+        render_plugins=[  # the first one is served at / too
             SwaggerRenderPlugin(
                 path="/docs",
                 js_url=f"{_ASSETS}/swagger-ui-bundle.js",
@@ -210,6 +238,7 @@ def make_config(bodies: Sequence[Any]) -> PassbookOpenAPI:
                 standalone_preset_js_url=f"{_ASSETS}/swagger-ui-standalone-preset.js",
                 favicon="<link rel='icon' href='data:,'>",
             ),
+            JsonRenderPlugin(path="/openapi.json", media_type=MediaType.JSON),
         ],
         tags=[
             Tag("users", "Users, their balance and their passbook."),

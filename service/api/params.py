@@ -101,7 +101,8 @@ def instant(name: str, text: str | None) -> str | None:
     try:
         return bound(text)
     except ValueError as error:
-        raise invalid(f"query/{name}", f"is no instant of the calendar: {error}") from error
+        said = "is no instant of the years 1 to 9999; write one such as 2026-01-19T12:00:00Z"
+        raise invalid(f"query/{name}", said) from error
 
 
 def page(request: ApiRequest, page_type: type[Any], found: Sequence[Identified], limit: int) -> Response[Any]:

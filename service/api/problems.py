@@ -2,6 +2,7 @@
 
 import logging
 import re
+from enum import Enum
 from typing import Any
 
 import msgspec
@@ -28,6 +29,7 @@ class Kind(Struct, frozen=True):
 
 
 CATALOGUE: dict[ErrorCode, Kind] = {
+    ErrorCode.MALFORMED_HTTP: Kind(400, "The bytes are no HTTP request", "Let an HTTP/1.1 library write it."),
     ErrorCode.MALFORMED_JSON: Kind(400, "The body is not JSON", "Send one JSON object in UTF-8, each member once."),
     ErrorCode.INVALID_REQUEST: Kind(400, "A field is not valid", "Correct what `errors` names."),
     ErrorCode.IDEMPOTENCY_KEY_REQUIRED: Kind(
@@ -53,6 +55,7 @@ CATALOGUE: dict[ErrorCode, Kind] = {
     ),
     ErrorCode.BODY_TOO_LARGE: Kind(413, "The body is too large", "Send less."),
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: Kind(415, "The body's media type is not JSON", "Send application/json."),
+    ErrorCode.HEADERS_TOO_LARGE: Kind(431, "The headers are too large", "Send fewer and shorter headers."),
     ErrorCode.INTERNAL_ERROR: Kind(500, "An error of the service", "Report request_id; retry with the same key."),
     ErrorCode.OVERLOADED: Kind(503, "Too many writes are waiting", "Retry after Retry-After with the same key."),
     ErrorCode.DATABASE_BUSY: Kind(503, "The database is held elsewhere", "Retry with the same key."),
@@ -112,6 +115,16 @@ class EdgeError(Exception):
 def invalid(pointer: str, message: str) -> EdgeError:
     """The error for one invalid field."""
     return EdgeError(ErrorCode.INVALID_REQUEST, f"{pointer}: {message}", errors=[Violation(pointer, message)])
+
+
+def unsupported(pointer: str, message: str) -> EdgeError:
+    """The error for a body whose headers say that it is something else than plain JSON."""
+    return EdgeError(
+        ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+        f"{pointer}: {message}",
+        errors=[Violation(pointer, message)],
+        headers={"Accept-Post": "application/json"},
+    )
 
 
 def encode(code: ErrorCode, detail: str, request_id: str, members: dict[str, Any]) -> bytes:
@@ -174,11 +187,15 @@ def _on_unavailable(request: Request[Any, Any, Any], error: Unavailable) -> Resp
 def _on_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """What Litestar itself raises: routing, parameters, body size."""
     if isinstance(error, ValidationException):
-        return _on_edge_error(request, _from_validation(error))
+        return _on_edge_error(request, _from_validation(error, request))
+    if error.detail == "Invalid host header":
+        return _on_edge_error(request, invalid("header/Host", "must be a host name or address, with or without a port"))
+    if error.status_code == 413:
+        violation = Violation("#", "is larger than any valid request; send less")
+        return _respond(request, ErrorCode.BODY_TOO_LARGE, "The body is too large.", {"errors": [violation]})
     by_status = {
-        404: (ErrorCode.ROUTE_NOT_FOUND, f"There is nothing at {request.scope['path']}."),
+        404: (ErrorCode.ROUTE_NOT_FOUND, f"There is nothing at {request.scope['path'][:200]}."),
         405: (ErrorCode.METHOD_NOT_ALLOWED, "The path does not have this method; Allow lists what it has."),
-        413: (ErrorCode.BODY_TOO_LARGE, "The body is larger than any valid request."),
     }
     if error.status_code in by_status:
         code, detail = by_status[error.status_code]
@@ -199,42 +216,63 @@ def _on_exception(request: Request[Any, Any, Any], error: Exception) -> Response
     return _respond(request, ErrorCode.INTERNAL_ERROR, detail)
 
 
-_SOURCES = {"query": "query", "path": "path", "header": "header"}
-
-
-def _from_validation(error: ValidationException) -> EdgeError:
+def _from_validation(error: ValidationException, request: Request[Any, Any, Any]) -> EdgeError:
+    """What is wrong with the parameters: Litestar lists it, but tells of one that is missing in the detail only."""
     extra = error.extra if isinstance(error.extra, list) else []
-    violations = [
-        Violation(f"{_source(item)}/{item.get('key', '')}", readable(str(item.get("message", "")))) for item in extra
-    ]
-    if not violations:
-        # A required parameter that is missing: Litestar says so in the detail only.
-        missing = re.match(r"Missing required (\w+) parameter '([^']+)'", error.detail)
-        if missing is None:
-            return EdgeError(ErrorCode.INVALID_REQUEST, error.detail)
+    violations = [_violation(item, request) for item in extra]
+    missing = re.match(r"Missing required (\w+) parameter '([^']+)'", error.detail)
+    if not violations and missing:
         violations = [Violation(f"{missing[1]}/{missing[2]}", "is required")]
-    if violations[0].pointer.lower() == "header/idempotency-key" and violations[0].message == "is required":
-        return EdgeError(
-            ErrorCode.IDEMPOTENCY_KEY_REQUIRED,
-            "Every POST needs an Idempotency-Key header: 1 to 255 visible ASCII characters, new for each new request.",
-            errors=violations,
+    if violations == [_IDEMPOTENCY_KEY_MISSING]:
+        detail = (
+            "Every POST needs an Idempotency-Key header: 1 to 255 visible ASCII characters, new for each new request."
         )
-    return EdgeError(
-        ErrorCode.INVALID_REQUEST, "; ".join(f"{v.pointer}: {v.message}" for v in violations), errors=violations
-    )
+        return EdgeError(ErrorCode.IDEMPOTENCY_KEY_REQUIRED, detail, errors=violations)
+    detail = "; ".join(f"{v.pointer}: {v.message}" for v in violations) or error.detail
+    return EdgeError(ErrorCode.INVALID_REQUEST, detail, errors=violations)
 
 
-def _source(item: dict[str, Any]) -> str:
+_IDEMPOTENCY_KEY_MISSING = Violation("header/Idempotency-Key", "is required")
+
+
+def _violation(item: dict[str, Any], request: Request[Any, Any, Any]) -> Violation:
+    name, message = str(item.get("key", "")), str(item.get("message", ""))
     source = item.get("source")
-    return _SOURCES.get(str(getattr(source, "value", source)), "query")
+    source = str(getattr(source, "value", source))
+    if message.startswith("Invalid enum value"):
+        parameter = request.route_handler.parsed_fn_signature.parameters[name]
+        choices = next(inner.annotation for inner in (*parameter.inner_types, parameter) if inner.is_subclass_of(Enum))
+        message = f"must be one of {', '.join(str(choice.value) for choice in choices)}"
+    if source == "header":
+        name = "-".join(part.capitalize() for part in name.split("_"))
+    return Violation(f"{source}/{name}", readable(message))
+
+
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number with a fraction",
+    "str": "text",
+    "bool": "true or false",
+    "null": "null",
+    "array": "a list",
+    "object": "an object",
+}
+"""msgspec's names of JSON types, in words."""
 
 
 def readable(message: str) -> str:
-    """msgspec's message in words: a pattern is replaced by what it asks for."""
-    found = re.match(r"Expected `str` matching regex (['\"])(.*)\1$", message, re.DOTALL)
-    if found:
+    """msgspec's message in words. A pattern is replaced by what it asks for."""
+    if found := re.match(r"Expected `str` matching regex (['\"])(.*)\1$", message, re.DOTALL):
         pattern = found[2].replace("\\\\", "\\")
         return f"must be {REMEDIES.get(pattern, 'text of another form')}"
+    if found := re.match(r"Expected `(.+)`, got `(.+)`$", message):
+        expected, got = (" or ".join(_KINDS.get(kind, kind) for kind in kinds.split(" | ")) for kinds in found.groups())
+        return f"must be {expected}, not {got}"
+    if found := re.match(r"Expected `\w+` (of length )?(>=|<=) (-?\d+)$", message):
+        bound = f"{'at least' if found[2] == '>=' else 'at most'} {found[3]}"
+        return f"must have a length of {bound}" if found[1] else f"must be {bound}"
+    if message.endswith("out of range"):
+        return "is too large a number"
     return message
 
 

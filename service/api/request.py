@@ -11,7 +11,7 @@ from litestar.types import Empty
 from msgspec import Struct
 
 from service.api import request_ids, strict_json
-from service.api.problems import MEDIA_TYPE, EdgeError
+from service.api.problems import MEDIA_TYPE, EdgeError, unsupported
 from service.ledger.access import Caller
 from service.ledger.errors import ErrorCode
 from service.ledger.idempotency import Request as WriteRequest
@@ -45,36 +45,31 @@ class ApiRequest(Request[Caller, Any, State]):
         return cast("Passbook", self.app.state["passbook"])
 
     async def body(self) -> bytes:
-        """The body as it came; no body at all stands for {} where every member is optional. Raises EdgeError."""
-        try:
-            body = await super().body()
-        except InternalServerException as error:  # Litestar's word for a client that went away; no fault of ours
-            raise EdgeError(ErrorCode.MALFORMED_JSON, "The connection ended before the body was complete.") from error
-        if not body and self._json is Empty:
-            self._json = strict_json.decode(body, self._body_type())
-        return body or b"{}"
+        """The body, never empty: Litestar asks for `json` only when there is a body, and none may stand for {}."""
+        return await self._received() or b"{}"
 
     async def json(self) -> Any:
         """The body as the handler's type of `data`. Raises EdgeError."""
-        body = await self.body()
         if self._json is Empty:
-            self._check_content_type()
-            self._json = strict_json.decode(body, self._body_type())
+            body = await self._received()
+            if body:
+                self._check_content_type()
+            field = self.route_handler.parsed_data_field
+            self._json = strict_json.decode(body, field.annotation if field else Any)
         return self._json
 
-    def _body_type(self) -> Any:
-        field = self.route_handler.parsed_data_field
-        return field.annotation if field else Any
+    async def _received(self) -> bytes:
+        try:
+            return await super().body()
+        except InternalServerException as error:
+            # How Litestar tells that the client went away; nobody reads the answer, and it is no error of the service.
+            raise EdgeError(ErrorCode.MALFORMED_HTTP, "The connection ended before the body did.") from error
 
     def _check_content_type(self) -> None:
         media_type, parameters = self.content_type
         charset = parameters.get("charset", "utf-8").lower()
         if media_type != "application/json" or charset not in {"utf-8", "utf8"}:
-            raise EdgeError(
-                ErrorCode.UNSUPPORTED_MEDIA_TYPE,
-                "Content-Type must be application/json in UTF-8.",
-                headers={"Accept-Post": "application/json"},
-            )
+            raise unsupported("header/Content-Type", "must be application/json in UTF-8")
 
 
 async def write(

@@ -16,10 +16,16 @@ from service.ledger.errors import ErrorCode
 
 _MISSING_OR_UNKNOWN = re.compile(r"Object (missing required|contains unknown) field `(.*)`$", re.DOTALL)
 _PATH_STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
+_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+_NAME_CHARACTERS_MAX = 100
 
 
 class _Duplicate(Exception):
     pass
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object's members as written, repeated ones too; told from a JSON array by its type."""
 
 
 @cache
@@ -48,30 +54,48 @@ def decode(body: bytes, body_type: Any) -> Any:
             if "float" not in str(error):
                 raise
             parsed = msgspec.convert(_integral(msgspec.json.decode(body)), body_type, strict=True)
-        json.loads(body, object_pairs_hook=_refuse_duplicates)
+        _unique.decode(body.decode())
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from error
-    except _Duplicate as error:
-        raise invalid(f"#/{error}", "is given more than once") from error
-    except RecursionError as error:
-        raise EdgeError(ErrorCode.MALFORMED_JSON, "The body is nested too deeply.") from error
+    except _Duplicate:
+        raise invalid(_duplicate_in(_as_written.decode(body.decode()), "#"), "is given more than once") from None
+    except RecursionError:
+        raise _malformed("it is nested too deeply") from None
     except (msgspec.DecodeError, ValueError) as error:
-        reason = "it is empty" if not body else "it is not UTF-8" if isinstance(error, UnicodeError) else str(error)
-        raise EdgeError(ErrorCode.MALFORMED_JSON, f"The body is not a JSON object: {reason}.") from error
+        raise _malformed(_reason(body, error)) from error
     return parsed
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise _Duplicate
+
+
+# Made once: json.loads makes a decoder anew for every body. Numbers stay text, they are read by msgspec.
+_unique = json.JSONDecoder(object_pairs_hook=_refuse_duplicates, parse_int=str, parse_float=str)
+_as_written = json.JSONDecoder(object_pairs_hook=_Pairs, parse_int=str, parse_float=str)
+
+
+def _duplicate_in(value: Any, pointer: str) -> str:
+    """The pointer of the first repeated member within `value`, which stands at `pointer`; "" when there is none."""
+    if not isinstance(value, list):
+        return ""
     seen = set()
-    for name, _ in pairs:
+    for step, member in value if isinstance(value, _Pairs) else enumerate(value):
+        name = str(step)
+        there = f"{pointer}/{_token(name)}"
         if name in seen:
-            raise _Duplicate(name)
+            return there
         seen.add(name)
+        found = _duplicate_in(member, there)
+        if found:
+            return found
+    return ""
 
 
 def _integral(value: Any) -> Any:
     """`value` with every float that is a whole number as an int: 5.0 is an integer to JSON Schema (draft 2020-12)."""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+    if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, dict):
         return {name: _integral(member) for name, member in value.items()}
@@ -80,13 +104,32 @@ def _integral(value: Any) -> Any:
     return value
 
 
+def _malformed(reason: str) -> EdgeError:
+    violation = Violation("#", f"must be one JSON object; {reason}")
+    return EdgeError(ErrorCode.MALFORMED_JSON, f"The body is not a JSON object: {reason}.", errors=[violation])
+
+
+def _reason(body: bytes, error: Exception) -> str:
+    if not body:
+        return "it is empty"
+    if isinstance(error, UnicodeError):
+        return "it is not UTF-8"
+    if "truncated" in str(error):
+        half = _SURROGATE_ESCAPE.search(body) is not None
+        return "half of a surrogate pair stands alone, or it ends too early" if half else "it ends too early"
+    return str(error).removeprefix("JSON is malformed: ")
+
+
 def _invalid(message: str) -> EdgeError:
     text, _, path = message.partition(" - at `")
-    pointer = "#" + "".join(f"/{step[0] or step[1]}" for step in _PATH_STEP.findall(path.rstrip("`")))
+    pointer = "#" + "".join(f"/{_token(step[0] or step[1])}" for step in _PATH_STEP.findall(path.rstrip("`")))
     found = _MISSING_OR_UNKNOWN.match(text)
-    if found:
-        said = "is required" if found[1] == "missing required" else "is not a member of this body"
-        violation = Violation(f"{pointer}/{found[2]}", said)
-    else:
-        violation = Violation(pointer, readable(text))
-    return EdgeError(ErrorCode.INVALID_REQUEST, f"{violation.pointer}: {violation.message}"[:1000], errors=[violation])
+    if not found:
+        return invalid(pointer, readable(text))
+    said = "is required" if found[1] == "missing required" else "is not a member of this body; leave it out"
+    return invalid(f"{pointer}/{_token(found[2])}", said)
+
+
+def _token(name: str) -> str:
+    """A member's name as a step of a JSON pointer (RFC 6901 §3), cut where it is absurdly long."""
+    return name[:_NAME_CHARACTERS_MAX].replace("~", "~0").replace("/", "~1")

@@ -9,6 +9,7 @@ from enum import StrEnum
 class ErrorCode(StrEnum):
     """The closed set of `code` in a problem document. A code never changes its meaning or its HTTP status."""
 
+    MALFORMED_HTTP = "malformed_http"
     MALFORMED_JSON = "malformed_json"
     INVALID_REQUEST = "invalid_request"
     IDEMPOTENCY_KEY_REQUIRED = "idempotency_key_required"
@@ -30,6 +31,7 @@ class ErrorCode(StrEnum):
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     BODY_TOO_LARGE = "body_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    HEADERS_TOO_LARGE = "headers_too_large"
     INTERNAL_ERROR = "internal_error"
     OVERLOADED = "overloaded"
     DATABASE_BUSY = "database_busy"

@@ -13,24 +13,41 @@ BALANCE_MAX = 2**53 - 1
 """Won; the largest whole number that every JSON reader holds exactly (RFC 8259 §6)."""
 
 _END = r"$(?!\n)"
-_NOT_CONTROL = r"[^\u0000-\u001f\u007f-\u009f\u2028\u2029]"
-_VISIBLE = r"[^\u0000-\u0020\u007f-\u00a0\u2028\u2029\u3000]"
+# Control characters: ASCII's and Latin-1's, line and paragraph separators, those that turn the writing direction
+# (a name could show as another one in the audit log), and the two non-characters of the first plane.
+_CONTROL = r"\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069\ufffe\uffff"
+# Spaces, fillers, joiners and selectors: allowed within a text, but nothing that can be seen.
+_BLANK = (
+    r"\u0020\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u202f\u205f-\u206f"
+    r"\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb"
+)
+_NOT_CONTROL = f"[^{_CONTROL}]"
+_VISIBLE = f"[^{_CONTROL}{_BLANK}]"
 
 TELEGRAM_ID_PATTERN = r"^[0-9]{1,20}" + _END
 ID_PATTERN = r"^[1-9][0-9]{0,14}" + _END
 TEXT_PATTERN = f"^{_NOT_CONTROL}*{_VISIBLE}{_NOT_CONTROL}*" + _END
-HEADER_TOKEN_PATTERN = r"^[\x21-\x7e]{1,255}" + _END
+HEADER_TOKEN_PATTERN = r"^(?!\x22\x22$)[\x21-\x7e]{1,255}" + _END
 REQUEST_ID_PATTERN = r"^[\x21-\x7e]{1,128}" + _END
 ACTION_PATTERN = r"^\*?[a-z0-9_]{1,64}\*?" + _END
 WORD_PATTERN = r"^[a-z0-9_]{1,64}" + _END
-INSTANT_PATTERN = r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)" + _END
-DURATION_PATTERN = r"^P(\d{1,3}D)?(T(\d{1,4}H)?(\d{1,5}M)?(\d{1,7}S)?)?" + _END
+# [0-9], not \d: Python's \d has every script's digits, ECMA 262's has ASCII's.
+_TIME_OF_DAY = r"([01][0-9]|2[0-3]):[0-5][0-9]"
+INSTANT_PATTERN = (
+    r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt]"
+    + _TIME_OF_DAY
+    + r":[0-5][0-9](\.[0-9]{1,9})?([Zz]|[+-]"
+    + _TIME_OF_DAY
+    + ")"
+    + _END
+)
+DURATION_PATTERN = r"^P([0-9]{1,3}D)?(T([0-9]{1,4}H)?([0-9]{1,5}M)?([0-9]{1,7}S)?)?" + _END
 
 REMEDIES = {
     TELEGRAM_ID_PATTERN: "1 to 20 digits, as a string",
-    ID_PATTERN: "a whole number from 1, without leading zeros",
-    TEXT_PATTERN: "text with at least one visible character and no control characters",
-    HEADER_TOKEN_PATTERN: "1 to 255 visible ASCII characters without spaces",
+    ID_PATTERN: "a whole number from 1 to 999999999999999, without leading zeros",
+    TEXT_PATTERN: "text with at least one visible character and no control or direction-changing characters",
+    HEADER_TOKEN_PATTERN: "1 to 255 visible ASCII characters without spaces, such as a UUID",
     REQUEST_ID_PATTERN: "1 to 128 visible ASCII characters without spaces",
     ACTION_PATTERN: "lower-case letters, digits and _, optionally with * at one end or both",
     WORD_PATTERN: "1 to 64 lower-case letters, digits and _",

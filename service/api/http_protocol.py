@@ -1,0 +1,75 @@
+"""HTTP/1.1 as uvicorn speaks it, with bounds on the head of a request and a problem document for what is no HTTP.
+
+httptools bounds nothing but the request target: a header of any length, and any number of them, would be kept in memory
+before the application sees the request.
+"""
+
+import os
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.api import problems
+from service.ledger.errors import ErrorCode
+
+HEAD_BYTES_MAX = 16 * 1024
+"""Request target and headers together."""
+HEADERS_MAX = 100
+_READ_BYTES_MAX = 256 * 1024
+"""The most that the event loop hands over at once; it may hold the end of the request before."""
+_TOO_LARGE = f"There may be {HEADERS_MAX} headers, and {HEAD_BYTES_MAX} bytes of request target and headers together."
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """One connection. Lifetime: from accept to close."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._in_head = False
+        self._head_bytes_read = 0
+        """Never less than the head of the request that is being read."""
+        self._head_too_large = False
+
+    def data_received(self, data: bytes) -> None:
+        self._head_bytes_read = self._head_bytes_read + len(data) if self._in_head else len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes_read > HEAD_BYTES_MAX + _READ_BYTES_MAX:
+            self._refuse(ErrorCode.HEADERS_TOO_LARGE, _TOO_LARGE)
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if len(self.headers) > HEADERS_MAX or (
+            # The sum is asked for only where it can matter: almost every head comes in one small read.
+            self._head_bytes_read > HEAD_BYTES_MAX
+            and len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > HEAD_BYTES_MAX
+        ):
+            self._head_too_large = True
+            raise ValueError(_TOO_LARGE)  # makes the parser give up, and uvicorn call send_400_response
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  uvicorn passes it by place
+        """Answers bytes that the parser refused, and closes. uvicorn's own answer is plain text."""
+        if self._head_too_large:
+            self._refuse(ErrorCode.HEADERS_TOO_LARGE, _TOO_LARGE)
+        else:
+            self._refuse(ErrorCode.MALFORMED_HTTP, "This is no request of HTTP/1.1; the connection is closed.")
+
+    def _refuse(self, code: ErrorCode, detail: str) -> None:
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            request_id = os.urandom(16).hex()
+            body = problems.encode(code, detail, request_id, {})
+            status = HTTPStatus(problems.CATALOGUE[code].status)
+            head = (
+                f"HTTP/1.1 {status} {status.phrase}\r\ncontent-type: {problems.MEDIA_TYPE}\r\n"
+                f"content-length: {len(body)}\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing: RFC 9110 §7.8 lets a server ignore Upgrade, and the request is answered as HTTP/1.1."""

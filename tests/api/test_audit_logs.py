@@ -1,0 +1,136 @@
+"""The audit log as ops read it."""
+
+import itertools
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.live import Client, LiveService
+
+
+@pytest.fixture(scope="module")
+def ops(service: LiveService) -> Iterator[Client]:
+    """A reader of a log with 40 rows about two users, among them refused attempts, made by two callers."""
+    admin, bot = service.client(), service.client(service.make_key("--name", "bot-1", "--role", "bot"))
+    for telegram_id in ("5001", "5002"):
+        for number in range(4):
+            admin.credit(telegram_id, 10 + number)
+            bot.write("/v1/deposits", {"telegram_id": telegram_id, "amount": 1, "depositor_name": "김철수"})
+            admin.write("/v1/debits", {"telegram_id": telegram_id, "amount": 10**6, "reason": "too much"})
+    admin.write("/v1/debits", {"telegram_id": "5001", "amount": 10**6, "reason": "too much"})
+    return service.client(service.make_key("--role", "ops"))
+
+
+def every(ops: Client, **conditions: Any) -> list[dict[str, Any]]:
+    """All rows that the conditions select, page by page."""
+    rows: list[dict[str, Any]] = []
+    while True:
+        page = ops.get("/v1/audit-logs", params=conditions).raise_for_status().json()
+        rows += page["items"]
+        if page["next_cursor"] is None:
+            return rows
+        conditions["cursor"] = page["next_cursor"]
+
+
+FILTERS: dict[str, Any] = {
+    "telegram_id": ("5001", lambda row: row["telegram_id"] == "5001"),
+    "action": ("*_failed", lambda row: row["action"].endswith("_failed")),
+    "resource_type": ("deposit_transaction", lambda row: row["resource_type"] == "deposit_transaction"),
+    "resource_id": (2, lambda row: row["resource_id"] == 2),
+    "since": (None, None),
+    "until": (None, None),
+}
+
+
+@pytest.mark.parametrize("limit", [3, 1000])
+@pytest.mark.parametrize("names", [c for size in range(4) for c in itertools.combinations(FILTERS, size)], ids="+".join)
+def test_filters_hold_together_on_every_page_size(ops: Client, names: tuple[str, ...], limit: int) -> None:
+    """Any combination gives exactly the rows that a filter in Python picks from the whole log, newest first."""
+    everything = every(ops, limit=1000)
+    edge = everything[len(everything) // 2]["created_at"]
+    expected, conditions = everything, {}
+    for name in names:
+        value, holds = FILTERS[name]
+        if name == "since":
+            value, holds = edge, lambda row: row["created_at"] >= edge
+        elif name == "until":
+            value, holds = edge, lambda row: row["created_at"] < edge
+        conditions[name] = value
+        expected = [row for row in expected if holds(row)]
+    assert every(ops, limit=limit, **conditions) == expected
+
+
+def test_since_is_inclusive_and_until_is_exclusive_in_every_time_zone(ops: Client) -> None:
+    """The same instant with another offset is the same bound; a bound between milliseconds is kept exactly."""
+    row = every(ops, action="balance_debited", limit=1) or every(ops, limit=1)
+    at = row[0]["created_at"]
+    seoul = datetime.fromisoformat(at).astimezone(UTC) + timedelta(hours=9)
+    elsewhere = seoul.replace(tzinfo=None).isoformat(timespec="milliseconds") + "+09:00"
+    ids = [{row["id"] for row in every(ops, limit=1000, since=since)} for since in (at, elsewhere)]
+    assert ids[0] == ids[1]
+    assert row[0]["id"] in ids[0]
+    assert row[0]["id"] not in {found["id"] for found in every(ops, limit=1000, until=at)}
+    just_after = at.replace("Z", "1Z")
+    assert row[0]["id"] not in {found["id"] for found in every(ops, limit=1000, since=just_after)}
+    assert row[0]["id"] in {found["id"] for found in every(ops, limit=1000, until=just_after)}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "holds"),
+    [
+        ("deposit_*", lambda action: action.startswith("deposit_")),
+        ("*announce*", lambda action: "announce" in action),
+        ("*_failed", lambda action: action.endswith("_failed")),
+        ("debit_failed", lambda action: action == "debit_failed"),
+        ("debit", lambda action: action == "debit"),
+        ("debit_f*", lambda action: action.startswith("debit_f")),
+    ],
+)
+def test_an_action_may_have_a_star_at_either_end(ops: Client, pattern: str, holds: Any) -> None:
+    """_ is a letter like any other, not a wildcard."""
+    picked = [row["id"] for row in every(ops, limit=1000) if holds(row["action"])]
+    assert [row["id"] for row in every(ops, limit=1000, action=pattern)] == picked
+
+
+def test_a_row_says_who_did_what_from_where_and_by_which_request(ops: Client) -> None:
+    """The actor is the key's name."""
+    row = every(ops, action="deposit_announced", telegram_id="5001", limit=1000)[0]
+    assert (row["actor"], row["ip_address"], row["resource_type"]) == ("bot-1", "127.0.0.1", "deposit_transaction")
+    assert row["user_agent"].startswith("python-httpx/")
+    assert len(row["request_id"]) == 32
+    assert row["details"] == {"amount": 1, "depositor_name": "김철수"}
+    assert ops.get(f"/v1/audit-logs/{row['id']}").json() == row
+
+
+def test_an_unknown_row_is_404(ops: Client) -> None:
+    """As for every resource."""
+    answer = ops.get("/v1/audit-logs/999999")
+    assert (answer.status_code, answer.json()["code"]) == (404, "audit_log_not_found")
+
+
+def test_a_page_keeps_its_conditions_in_the_next_link(ops: Client) -> None:
+    """Following Link alone walks the filtered log."""
+    path, seen = "/v1/audit-logs?action=*_failed&telegram_id=5001&limit=2", []
+    while path:
+        answer = ops.get(path)
+        seen += answer.json()["items"]
+        path = answer.headers.get("Link", "").partition(">")[0].lstrip("<")
+    assert seen == every(ops, action="*_failed", telegram_id="5001", limit=1000)
+    assert len(seen) == 5
+
+
+def test_suspicious_lists_who_was_refused_more_often_than_the_threshold(ops: Client) -> None:
+    """More than, not as often as; most first; only within the window."""
+
+    def suspicious(**query: Any) -> list[tuple[str, str, int]]:
+        items = ops.get("/v1/audit-logs/suspicious", params=query).raise_for_status().json()["items"]
+        return [(item["telegram_id"], item["action"], item["attempts"]) for item in items]
+
+    both = [("5001", "debit_failed", 5), ("5002", "debit_failed", 4)]
+    assert suspicious(threshold=3) == both
+    assert suspicious(threshold=4) == both[:1]
+    assert suspicious(threshold=5) == suspicious() == []
+    assert suspicious(threshold=3, window="P1D") == both
+    assert suspicious(threshold=0, window="PT0S") == []

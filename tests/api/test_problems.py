@@ -1,0 +1,150 @@
+"""The closed set of error codes, and what an error of the service tells."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from litestar import get
+
+from service.api import problems
+from service.api.auth import OPEN
+from service.api.problems import CATALOGUE, EdgeError, readable
+from service.app import create_app
+from service.config import Config
+from service.ledger import errors
+from service.ledger.errors import ErrorCode, Refusal, Unavailable
+from tests.live import LiveService
+
+
+def all_below(base: type[Exception]) -> Iterator[type[Exception]]:
+    """Every class derived from `base`."""
+    for derived in base.__subclasses__():
+        yield derived
+        yield from all_below(derived)
+
+
+def test_the_catalogue_has_every_code_once_and_complete() -> None:
+    """Each code has one status, a title and a remedy; two codes never share a title."""
+    assert list(CATALOGUE) == sorted(CATALOGUE, key=list(ErrorCode).index)
+    assert set(CATALOGUE) == set(ErrorCode)
+    assert len({kind.title for kind in CATALOGUE.values()}) == len(CATALOGUE)
+    for code, kind in CATALOGUE.items():
+        assert kind.status in {400, 401, 403, 404, 405, 406, 409, 413, 415, 429, 431, 500, 503}, code
+        assert kind.title
+        assert kind.remedy.endswith("."), code
+
+
+def test_every_refusal_has_a_code_of_the_4xx_and_no_other_has_it() -> None:
+    """A new refusal without a line in the catalogue fails here, not in production as a 500."""
+    refusals = list(all_below(Refusal))
+    assert len(refusals) >= 8
+    codes = [refusal.code for refusal in refusals]  # type: ignore[attr-defined]
+    assert len(codes) == len(set(codes))
+    assert {CATALOGUE[code].status for code in codes} <= {404, 409}
+
+
+def test_every_unavailability_is_a_503_with_a_wait() -> None:
+    """Retry-After is a positive number of seconds."""
+    classes = list(all_below(Unavailable))
+    assert len(classes) >= 6
+    for unavailable in classes:
+        assert CATALOGUE[unavailable.code].status == 503  # type: ignore[attr-defined]
+        assert unavailable.retry_after_s > 0  # type: ignore[attr-defined]
+
+
+def test_every_member_of_a_refusal_fits_the_problem_document() -> None:
+    """The typed members that refusals carry are declared, so that rendering one cannot fail."""
+    refusal = errors.InsufficientFunds("short", balance=1, required=2, shortfall=1)
+    answer = problems.render_refusal(refusal, "r-1")
+    assert answer.status == 409
+    assert json.loads(answer.body) == {
+        "type": "urn:passbook:problem:insufficient_funds",
+        "title": "The balance is too small",
+        "status": 409,
+        "detail": "short",
+        "code": "insufficient_funds",
+        "request_id": "r-1",
+        "balance": 1,
+        "required": 2,
+        "shortfall": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        ("Expected `int` >= 1", "must be at least 1"),
+        ("Expected `int` <= 10", "must be at most 10"),
+        ("Expected `str` of length >= 1", "must have a length of at least 1"),
+        ("Expected `array` of length <= 1000", "must have a length of at most 1000"),
+        ("Expected `int`, got `float`", "must be a whole number, not a number with a fraction"),
+        ("Expected `str | null`, got `int`", "must be text or null, not a whole number"),
+        ("Number out of range", "is too large a number"),
+    ],
+)
+def test_messages_of_the_parser_are_put_in_words(said: str, read: str) -> None:
+    """No names of Python types and no regular expressions reach a caller."""
+    assert readable(said) == read
+
+
+class _Secret(Exception):
+    pass
+
+
+def _ask(service: LiveService, error: Exception, path: str = "/v1/broken") -> httpx.Response:
+    """The answer of an application with a handler that raises `error`."""
+
+    @get("/v1/broken", opt=OPEN, include_in_schema=False)
+    async def broken() -> dict[str, Any]:
+        raise error
+
+    async def ask() -> httpx.Response:
+        app = create_app(Config(database=str(service.database)), extra_routes=[broken])
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with app.lifespan(), httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            return await client.get(path, headers={"X-Request-ID": "seen-500"})
+
+    return asyncio.run(ask())
+
+
+@pytest.fixture
+def stopped(own_service: LiveService) -> LiveService:
+    """A database that no process holds."""
+    own_service.start().stop()
+    return own_service
+
+
+def test_an_unexpected_error_shows_nothing_and_logs_the_request_id(
+    stopped: LiveService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The cause is in the log under the request id; the caller gets the id alone."""
+    with caplog.at_level(logging.ERROR):
+        answer = _ask(stopped, _Secret("password=hunter2 /srv/passbook.db SELECT"))
+    assert answer.status_code == 500
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.headers["X-Request-ID"] == "seen-500"
+    problem = answer.json()
+    assert (problem["code"], problem["request_id"]) == ("internal_error", "seen-500")
+    for secret in ("hunter2", "_Secret", "passbook.db", "SELECT", "Traceback", "broken"):
+        assert secret not in answer.text
+    assert "seen-500" in caplog.text
+    assert "hunter2" in caplog.text
+
+
+@pytest.mark.parametrize("unavailable", list(all_below(Unavailable)), ids=lambda kind: kind.__name__)
+def test_an_unavailability_says_when_to_come_back(stopped: LiveService, unavailable: type[Unavailable]) -> None:
+    """503, Retry-After, and the same shape as every problem."""
+    answer = _ask(stopped, unavailable("not now"))
+    assert (answer.status_code, answer.json()["code"]) == (503, unavailable.code)
+    assert answer.headers["Retry-After"] == str(unavailable.retry_after_s)
+
+
+def test_an_edge_error_carries_its_members() -> None:
+    """What is wrong stands in `errors`, and only there is a list."""
+    error: EdgeError = problems.invalid("#/amount", "must be at least 1")
+    assert error.members["errors"] == [problems.Violation("#/amount", "must be at least 1")]
+    assert error.detail == "#/amount: must be at least 1"

@@ -1,0 +1,73 @@
+"""The OpenAPI document against the running service, with schemathesis: every check, in every phase."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.ledger_check import broken_invariants
+from tests.live import CHECKOUT, LiveService
+
+CONFIG = Path(__file__).with_name("schemathesis.toml")
+EXAMPLES = int(os.environ.get("PASSBOOK_FUZZ_EXAMPLES", "25"))
+SEEDS = [int(seed) for seed in os.environ.get("PASSBOOK_FUZZ_SEEDS", "1").split(",")]
+TELEGRAM_IDS = ("1", "22", "333")  # as in CONFIG
+OPERATIONS_MIN = 18
+MUST_BE_REACHED = {
+    *("user_created", "user_renamed", "deposit_announced", "deposit_confirmed", "deposit_cancelled", "balance_debited"),
+    *("deposit_confirm_failed", "deposit_cancel_failed", "debit_failed"),
+}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_document_says_exactly_what_the_service_does(own_service: LiveService, tmp_path: Path, seed: int) -> None:
+    """No failed check and no warning over all operations, from the document's own links too; and nothing is a 5xx."""
+    service = own_service.start()
+    client = service.client()
+    for telegram_id in TELEGRAM_IDS:
+        client.credit(telegram_id, 10**12)
+    ran = subprocess.run(
+        [
+            *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG)),
+            *(
+                "run",
+                f"{service.url}/openapi.json",
+                "--checks",
+                "all",
+                "--phases",
+                "examples,coverage,fuzzing,stateful",
+            ),
+            *("--max-examples", str(EXAMPLES), "--seed", str(seed)),
+        ],
+        env={**os.environ, "PASSBOOK_FUZZ_KEY": service.admin_key, "PYTHONPATH": str(CHECKOUT), "NO_COLOR": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+    print(ran.stdout[-3000:])
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    tested = re.search(r"Selected: (\d+)/(\d+)\s+Tested: (\d+)", ran.stdout)
+    assert tested, ran.stdout
+    assert len(set(tested.groups())) == 1
+    assert int(tested[1]) >= OPERATIONS_MIN
+    for phase in ("Coverage", "Fuzzing", "Stateful"):
+        assert f"✅ {phase}" in ran.stdout
+    assert reached(service) >= MUST_BE_REACHED
+    assert service.stop() == 0
+    assert "Traceback" not in service.said, service.said
+    assert broken_invariants(service.database) == []
+
+
+def reached(service: LiveService) -> set[str]:
+    """The actions in the audit log: what the run really did, whatever the report says of itself."""
+    client, path, found = service.client(), "/v1/audit-logs?limit=1000", set()
+    while path:
+        page = client.get(path)
+        found |= {item["action"] for item in page.json()["items"]}
+        path = page.headers.get("Link", "").partition(">")[0].lstrip("<")
+    return found

@@ -1,0 +1,74 @@
+"""Patterns that bound what comes in."""
+
+import re
+import unicodedata
+
+import pytest
+
+from service.ledger import fields
+from service.ledger.fields import REMEDIES
+
+PATTERNS = {name: value for name, value in vars(fields).items() if name.endswith("_PATTERN")}
+
+
+def test_every_pattern_has_a_remedy_in_words() -> None:
+    """A pattern without one would be answered as "text of another form"."""
+    assert set(PATTERNS.values()) == REMEDIES.keys()
+    assert len(PATTERNS) >= 9
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_every_pattern_is_anchored_and_reads_the_same_in_ecma_262(name: str) -> None:
+    """No `\\d`, `\\w` or `\\s` (Python's know every script), no group that ECMA 262 lacks, no newline at the end."""
+    pattern = PATTERNS[name]
+    assert pattern.startswith("^")
+    assert pattern.endswith(r"$(?!\n)")
+    assert not re.search(r"\\[dwsDWSbBAZ]|\(\?P|\(\?[aiLmsux]", pattern)
+    assert not re.search(pattern, "")
+
+
+GOOD = {
+    "TELEGRAM_ID_PATTERN": ["0", "1" * 20],
+    "ID_PATTERN": ["1", "9" * 15],
+    "TEXT_PATTERN": ["a", "홍길동", " a ", "אבג", "e\u0301", "👩‍👩‍👧", "'--", "a\u200db", "\u3000가"],
+    "HEADER_TOKEN_PATTERN": ["a", '"a"', '"', "x" * 255, "a,b;c=d"],
+    "REQUEST_ID_PATTERN": ["a", "x" * 128],
+    "ACTION_PATTERN": ["a", "*_failed", "deposit_*", "*x*"],
+    "WORD_PATTERN": ["user_domains", "a1"],
+    "INSTANT_PATTERN": ["2026-01-19T12:00:00Z", "2026-01-19t23:59:59.123456789+23:59", "0001-12-31T00:00:00-00:00"],
+    "DURATION_PATTERN": ["PT1H", "P1D", "P999DT9999H99999M9999999S"],
+}
+BAD = {
+    "TELEGRAM_ID_PATTERN": ["", "1" * 21, "-1", "a", "١", "１", " 1", "1\n"],
+    "ID_PATTERN": ["", "0", "01", "1" * 16, "-1", "1.0", "١", "1\n"],
+    "TEXT_PATTERN": [
+        *("", " ", "\u00a0", "\u200b", "\ufeff", "\u3164", "\u2800", "\u3000", "\u00ad", "\u115f", "\uffa0", "\ufe0f"),
+        *("a\n", "\0", "a\0", "a\x7f", "a\x9f", "a\u2028", "a\u202e", "a\u2067", "a\uffff", "\ufffe"),
+    ],
+    "HEADER_TOKEN_PATTERN": ["", '""', "a b", "x" * 256, "é", "a\n", "\x7f"],
+    "REQUEST_ID_PATTERN": ["", "x" * 129, "a b", "é", "a\n"],
+    "ACTION_PATTERN": ["", "*", "**", "a*b", "A", "%", "[a]", "a" * 65, "a\n"],
+    "WORD_PATTERN": ["", "A", "a-b", "a" * 65, "a\n"],
+    "INSTANT_PATTERN": [
+        *("2026-01-19", "2026-01-19T12:00:00", "2026-01-19 12:00:00Z", "2026-13-01T00:00:00Z", "2026-01-32T00:00:00Z"),
+        *("2026-01-19T24:00:00Z", "2026-01-19T23:60:00Z", "2026-01-19T23:59:60Z", "2026-01-19T00:00:00+99:99"),
+        *("2026-01-19T00:00:00+00:60", "2026-01-19T00:00:00.Z", "２026-01-19T00:00:00Z", "2026-01-19T12:00:00Z\n"),
+    ],
+    "DURATION_PATTERN": ["", "1H", "P1Y", "-PT1H", "pt1h", "PT1H\n", "PT١H", "P1000D"],
+}
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_patterns_take_what_is_good_and_nothing_else(name: str) -> None:
+    """By example; every pattern has some of both."""
+    assert [text for text in GOOD[name] if not re.search(PATTERNS[name], text)] == []
+    assert [text for text in BAD[name] if re.search(PATTERNS[name], text)] == []
+
+
+def test_text_of_one_character_is_something_to_see() -> None:
+    """Of all characters of the first plane that Unicode calls spaces, controls or formats, none is a text by itself."""
+    taken = [character for character in map(chr, range(0xFFFF)) if re.search(fields.TEXT_PATTERN, character)]
+    unseen = {"Cc", "Zs", "Zl", "Zp"}
+    assert [hex(ord(c)) for c in taken if unicodedata.category(c) in unseen] == []
+    formats = [c for c in taken if unicodedata.category(c) == "Cf"]
+    assert all(unicodedata.bidirectional(c) in {"AN", "AL"} for c in formats)  # Arabic number signs can be seen
