@@ -12,9 +12,10 @@ from litestar.types import ExceptionHandlersMap
 from msgspec import UNSET, Struct, UnsetType
 
 from service.api import request_ids
-from service.ledger.errors import ErrorCode, Refusal, Unavailable
+from service.ledger.errors import DatabaseBusy, ErrorCode, Refusal, Unavailable
 from service.ledger.fields import REMEDIES
 from service.ledger.idempotency import Answer
+from service.storage import sqlite
 
 MEDIA_TYPE = "application/problem+json"
 _log = logging.getLogger(__name__)
@@ -210,6 +211,13 @@ def _allow(error: HTTPException) -> dict[str, str]:
     return {"Allow": ", ".join(sorted(methods.split(", ")))} if methods else {}
 
 
+def _on_database_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """What a read met; writes tell of theirs as Unavailable."""
+    if sqlite.is_busy(error):
+        return _on_unavailable(request, DatabaseBusy("Another process holds the database. Send the request again."))
+    return _on_exception(request, error)
+
+
 def _on_exception(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     _log.error("request %s failed", request_ids.of(request.scope), exc_info=error)
     detail = "The service failed; nothing of the cause is shown here. Report the request_id to its operators."
@@ -281,5 +289,6 @@ HANDLERS: ExceptionHandlersMap = {
     Refusal: _on_refusal,
     Unavailable: _on_unavailable,
     HTTPException: _on_http_exception,
+    sqlite.DatabaseError: _on_database_error,
     Exception: _on_exception,
 }
