@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import uvicorn
 from litestar import Litestar
 
-from service.api.http_protocol import BoundedHttp
 from service.config import Config
+from service.http_protocol import BoundedHttp
 
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 75

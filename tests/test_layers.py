@@ -17,11 +17,17 @@ ALLOWED = {
     "config": set(),
     "resources": set(),
     "app": {"ledger", "storage", "repository", "api", "config", "resources"},
-    "server": {"config"},
+    "http_protocol": {"ledger", "api"},
+    "server": {"config", "http_protocol"},
     "cli": {"ledger", "storage", "repository", "api", "app", "server", "config", "resources"},
 }
 """What each part of service/ may import of the others."""
-FRAMEWORKS = {"litestar": {"api", "app", "server"}, "uvicorn": {"server"}, "click": {"cli"}, "aiosqlite": {"storage"}}
+FRAMEWORKS = {
+    "litestar": {"api", "app", "server"},
+    "uvicorn": {"server", "http_protocol"},
+    "click": {"cli"},
+    "aiosqlite": {"storage"},
+}
 PURE = {"asyncio", "aiosqlite", "sqlite3", "litestar", "os", "pathlib", "time", "random", "secrets", "logging"}
 
 
