@@ -31,7 +31,7 @@ CREATE INDEX idx_deposits_user ON user_deposits(user_id);
 CREATE TABLE deposit_transactions (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   user_id INTEGER NOT NULL REFERENCES users(id),
-  -- deposit, debit, opening_credit, opening_debit; other words in rows that the bot wrote.
+  -- deposit, debit, reversal, opening_credit, opening_debit; other words in rows that the bot wrote.
   type TEXT NOT NULL,
   -- Won, never negative; the direction says which way.
   amount INTEGER NOT NULL,
@@ -55,13 +55,16 @@ CREATE TABLE deposit_transactions (
   -- 1, 2, 3, … along each user's account, without a gap; null like balance_before.
   version INTEGER CHECK (version >= 1),
   -- The caller's own name for the transaction; null when it gave none.
-  reference TEXT
+  reference TEXT,
+  -- The id of the transaction that this one takes back; null for every other.
+  reverses_id INTEGER
 );
 CREATE INDEX idx_transactions_user ON deposit_transactions(user_id, created_at);
 CREATE INDEX idx_transactions_status ON deposit_transactions(status, created_at);
 CREATE INDEX idx_transactions_type ON deposit_transactions(type, status);
 CREATE UNIQUE INDEX idx_transactions_user_version ON deposit_transactions(user_id, version)
   WHERE version IS NOT NULL;
+CREATE UNIQUE INDEX idx_transactions_reverses ON deposit_transactions(reverses_id) WHERE reverses_id IS NOT NULL;
 
 -- What the bank said arrived, as the bot recorded it.
 CREATE TABLE bank_notifications (
@@ -257,4 +260,22 @@ WHEN (NEW.status = 'confirmed' OR NEW.version IS NOT NULL) AND NOT EXISTS (
     AND NEW.balance_after = balance + NEW.amount * ((NEW.direction = 'credit') - (NEW.direction = 'debit')))
 BEGIN
   SELECT RAISE(ABORT, 'a confirmed transaction continues the account where it stands');
+END;
+
+-- A reversal moves the same amount of the same user's money the other way.
+CREATE TRIGGER deposit_transactions_reverse_whole
+BEFORE INSERT ON deposit_transactions
+WHEN NEW.reverses_id IS NOT NULL AND NOT EXISTS (
+  SELECT 1 FROM deposit_transactions
+  WHERE id = NEW.reverses_id AND user_id = NEW.user_id AND amount = NEW.amount AND direction <> NEW.direction
+    AND status = 'confirmed' AND NEW.status = 'confirmed')
+BEGIN
+  SELECT RAISE(ABORT, 'a reversal takes back a confirmed transaction whole');
+END;
+
+CREATE TRIGGER deposit_transactions_keep_reversal
+BEFORE UPDATE ON deposit_transactions
+WHEN NEW.reverses_id IS NOT OLD.reverses_id
+BEGIN
+  SELECT RAISE(ABORT, 'what a transaction reverses never changes');
 END;

@@ -26,12 +26,18 @@ WHERE d.version <> (SELECT COALESCE(MAX(version), 0) FROM deposit_transactions W
 _NOT_AUDITED_ONCE = """
 SELECT t.id FROM deposit_transactions AS t WHERE t.version IS NOT NULL AND (
   SELECT COUNT(*) FROM audit_logs AS a WHERE a.resource_type = 'deposit_transaction' AND a.resource_id = t.id
-    AND a.action IN ('deposit_confirmed', 'balance_debited')) <> 1
+    AND a.action IN ('deposit_confirmed', 'balance_debited', 'transaction_reversed')) <> 1
 """
 _AUDITED_WITHOUT_CHANGE = """
-SELECT a.id FROM audit_logs AS a WHERE a.action IN ('deposit_confirmed', 'balance_debited')
+SELECT a.id FROM audit_logs AS a WHERE a.action IN ('deposit_confirmed', 'balance_debited', 'transaction_reversed')
   AND a.actor IS NOT NULL AND NOT EXISTS (SELECT 1 FROM deposit_transactions AS t
   WHERE t.id = a.resource_id AND t.status = 'confirmed' AND t.version IS NOT NULL)
+"""
+_REVERSED_WRONGLY = """
+SELECT r.id FROM deposit_transactions AS r LEFT JOIN deposit_transactions AS t ON t.id = r.reverses_id
+WHERE r.reverses_id IS NOT NULL AND (t.id IS NULL OR t.user_id <> r.user_id OR t.amount <> r.amount
+  OR t.direction = r.direction OR t.status <> 'confirmed' OR r.status <> 'confirmed'
+  OR (SELECT COUNT(*) FROM deposit_transactions WHERE reverses_id = t.id) <> 1)
 """
 
 
@@ -46,6 +52,7 @@ def broken_invariants(database: Path) -> list[str]:
             ("the account is not where its last transaction left it", _LAST_VERSION),
             ("a movement is not audited exactly once", _NOT_AUDITED_ONCE),
             ("an audit row names a movement that is not there", _AUDITED_WITHOUT_CHANGE),
+            ("a transaction was reversed twice or not whole", _REVERSED_WRONGLY),
             ("a foreign key dangles", "PRAGMA foreign_key_check"),
         ):
             rows = connection.execute(sql).fetchmany(3)

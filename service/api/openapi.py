@@ -69,7 +69,7 @@ _HEADERS: dict[str, dict[str, Any]] = {
 _OF_USER = {"telegram_id": "$response.body#/telegram_id"}
 _TO_USER = {"getUser": _OF_USER, "getBalance": _OF_USER, "listUserTransactions": _OF_USER}
 _TO_DEPOSIT = {name: {"deposit_id": "$response.body#/id"} for name in ("getDeposit", "confirmDeposit", "cancelDeposit")}
-_TO_TRANSACTION = {"getTransaction": {"transaction_id": "$response.body#/id"}}
+_TO_TRANSACTION = {name: {"transaction_id": "$response.body#/id"} for name in ("getTransaction", "reverseTransaction")}
 _TO_AUDIT_LOG = {"getAuditLog": {"audit_log_id": "$response.body#/audit_log_id"}}
 _LINKS: dict[tuple[str, str], dict[str, dict[str, str]]] = {
     ("createUser", "201"): {**_TO_USER, **_TO_AUDIT_LOG},
@@ -78,6 +78,7 @@ _LINKS: dict[tuple[str, str], dict[str, dict[str, str]]] = {
     ("confirmDeposit", "200"): {**_TO_DEPOSIT, **_TO_TRANSACTION, **_TO_USER, **_TO_AUDIT_LOG},
     ("cancelDeposit", "200"): {**_TO_DEPOSIT, **_TO_TRANSACTION, **_TO_USER, **_TO_AUDIT_LOG},
     ("postDebit", "201"): {**_TO_TRANSACTION, **_TO_USER, **_TO_AUDIT_LOG},
+    ("reverseTransaction", "201"): {**_TO_TRANSACTION, **_TO_USER, **_TO_AUDIT_LOG},
 }
 """(operation, status) -> what can be asked next with what the answer holds: operation -> its parameters."""
 

@@ -51,6 +51,8 @@ CATALOGUE: dict[ErrorCode, Kind] = {
     ErrorCode.BALANCE_LIMIT_EXCEEDED: Kind(409, "The balance would grow too large", "Stay within `limit` won."),
     ErrorCode.DEPOSIT_NOT_PENDING: Kind(409, "The deposit is settled already", "Look at `current_status`."),
     ErrorCode.DEPOSIT_EXPIRED: Kind(409, "The deposit has expired", 'Confirm late money with "late": true.'),
+    ErrorCode.TRANSACTION_NOT_CONFIRMED: Kind(409, "The transaction moved no money", "Look at `current_status`."),
+    ErrorCode.TRANSACTION_REVERSED: Kind(409, "The transaction was reversed before", "Look at `reversed_by_id`."),
     ErrorCode.IDEMPOTENCY_KEY_REUSED: Kind(
         409, "The Idempotency-Key names another request", "Use a new key; `differing_fields` says what differs."
     ),
@@ -90,6 +92,7 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     amount: int | UnsetType = UNSET
     limit: int | UnsetType = UNSET
     current_status: str | UnsetType = UNSET
+    reversed_by_id: int | UnsetType = UNSET
     differing_fields: list[str] | UnsetType = UNSET
     required_scope: str | UnsetType = UNSET
 

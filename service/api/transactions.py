@@ -1,15 +1,17 @@
-"""Single transactions of any type."""
+"""Single transactions of any type, and their reversal."""
 
 from typing import Any
 
-from litestar import Router, get
+from litestar import Response, Router, get, post
+from litestar.params import JSONBody
 
 from service.api.auth import needs
-from service.api.params import IdPath
-from service.api.request import ApiRequest
+from service.api.params import IdempotencyKey, IdPath
+from service.api.request import ApiRequest, write
 from service.ledger.access import Scope
 from service.ledger.errors import ErrorCode, TransactionNotFound
-from service.ledger.transactions import Transaction
+from service.ledger.transactions import ReversalWritten, Transaction, TransactionReverse
+from service.repository import transactions as door
 from service.storage import transactions
 
 
@@ -27,5 +29,27 @@ async def get_transaction(transaction_id: IdPath, request: ApiRequest) -> Transa
     return found
 
 
-ROUTER = Router("/v1/transactions", route_handlers=[get_transaction], tags=["transactions"])
-BODIES: list[Any] = [Transaction]
+@post(
+    "/{transaction_id:str}/reverse",
+    operation_id="reverseTransaction",
+    summary="Take a transaction back",
+    opt=needs(
+        Scope.TRANSACTIONS_REVERSE,
+        refusals=[
+            ErrorCode.TRANSACTION_NOT_FOUND,
+            ErrorCode.TRANSACTION_REVERSED,
+            ErrorCode.TRANSACTION_NOT_CONFIRMED,
+            ErrorCode.BALANCE_LIMIT_EXCEEDED,
+            ErrorCode.INSUFFICIENT_FUNDS,
+        ],
+    ),
+)
+async def reverse(
+    transaction_id: IdPath, data: JSONBody[TransactionReverse], request: ApiRequest, idempotency_key: IdempotencyKey
+) -> Response[ReversalWritten]:
+    """Moves the whole amount the other way as a transaction of its own; both name each other. Once."""
+    return await write(request, door.REVERSE, data, idempotency_key, int(transaction_id))
+
+
+ROUTER = Router("/v1/transactions", route_handlers=[get_transaction, reverse], tags=["transactions"])
+BODIES: list[Any] = [Transaction, TransactionReverse, ReversalWritten]

@@ -28,6 +28,8 @@ class ErrorCode(StrEnum):
     BALANCE_LIMIT_EXCEEDED = "balance_limit_exceeded"
     DEPOSIT_NOT_PENDING = "deposit_not_pending"
     DEPOSIT_EXPIRED = "deposit_expired"
+    TRANSACTION_NOT_CONFIRMED = "transaction_not_confirmed"
+    TRANSACTION_REVERSED = "transaction_reversed"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     BODY_TOO_LARGE = "body_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
@@ -86,6 +88,14 @@ class DepositNotPending(Refusal):
 
 class DepositExpired(Refusal):
     code = ErrorCode.DEPOSIT_EXPIRED
+
+
+class TransactionNotConfirmed(Refusal):
+    code = ErrorCode.TRANSACTION_NOT_CONFIRMED
+
+
+class TransactionReversed(Refusal):
+    code = ErrorCode.TRANSACTION_REVERSED
 
 
 class IdempotencyKeyReused(Refusal):

@@ -2,10 +2,15 @@
 
 from enum import StrEnum
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
-from service.ledger.errors import BalanceLimitExceeded, InsufficientFunds
-from service.ledger.fields import BALANCE_MAX, Instant
+from service.ledger.errors import (
+    BalanceLimitExceeded,
+    InsufficientFunds,
+    TransactionNotConfirmed,
+    TransactionReversed,
+)
+from service.ledger.fields import BALANCE_MAX, Instant, OptionalNote
 from service.ledger.users import Account
 
 
@@ -26,12 +31,18 @@ class TransactionStatus(StrEnum):
     REVERSED = "reversed"
 
 
+class TransactionReverse(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Takes a confirmed transaction back, whole."""
+
+    note: OptionalNote = UNSET
+
+
 class Transaction(Struct, frozen=True, kw_only=True):
     """One row of deposit_transactions as the API shows it; amounts and balances in won.
 
     depositor_name is null for what is not a deposit, reference when the caller gave none, confirmed_at until the
-    transaction is confirmed; balance_before, balance_after and version until then and in rows confirmed before
-    Passbook kept the account.
+    transaction is confirmed, reverses_id for what is no reversal, reversed_by_id until it is reversed; balance_before,
+    balance_after and version until it is confirmed, and in rows confirmed before Passbook kept the account.
     """
 
     id: int
@@ -48,6 +59,26 @@ class Transaction(Struct, frozen=True, kw_only=True):
     balance_before: int | None
     balance_after: int | None
     version: int | None
+    reverses_id: int | None
+    reversed_by_id: int | None
+
+
+class ReversalWritten(Struct, frozen=True, kw_only=True):
+    """Answer to TransactionReverse: the reversal, and the user's balance (won) before and after it."""
+
+    id: int
+    telegram_id: str
+    type: str
+    direction: Direction
+    amount: int
+    status: str
+    created_at: Instant
+    confirmed_at: Instant
+    reverses_id: int
+    balance_before: int
+    balance_after: int
+    version: int
+    audit_log_id: int
 
 
 class TransactionPage(Struct, frozen=True, kw_only=True):
@@ -55,6 +86,21 @@ class TransactionPage(Struct, frozen=True, kw_only=True):
 
     items: list[Transaction]
     next_cursor: str | None
+
+
+def check_reversible(transaction: Transaction) -> None:
+    """Returns when `transaction` may be taken back. Raises TransactionReversed, TransactionNotConfirmed."""
+    if transaction.reversed_by_id is not None:
+        raise TransactionReversed(
+            f"Transaction {transaction.id} was reversed by transaction {transaction.reversed_by_id}.",
+            current_status=transaction.status,
+            reversed_by_id=transaction.reversed_by_id,
+        )
+    if transaction.status != TransactionStatus.CONFIRMED or transaction.amount == 0:
+        raise TransactionNotConfirmed(
+            f"Transaction {transaction.id} is {transaction.status}; only what moved money can be reversed.",
+            current_status=transaction.status,
+        )
 
 
 def balance_after_credit(account: Account, amount: int) -> int:

@@ -2,12 +2,15 @@
 
 from service.ledger.deposits import Deposit
 from service.ledger.timestamps import spoken
+from service.ledger.transactions import TransactionStatus
 from service.ledger.users import Account
 from service.storage.sqlite import Connection
 
 _SELECT = (
-    "SELECT t.id, u.telegram_id, t.amount, t.depositor_name, t.status, t.created_at, t.confirmed_at"
+    "SELECT t.id, u.telegram_id, t.amount, t.depositor_name,"
+    " CASE WHEN r.id IS NULL THEN t.status ELSE 'reversed' END, t.created_at, t.confirmed_at"
     " FROM deposit_transactions AS t JOIN users AS u ON u.id = t.user_id"
+    " LEFT JOIN deposit_transactions AS r ON r.reverses_id = t.id"
 )
 
 
@@ -58,8 +61,11 @@ def list_newest(
     conditions = ["t.type = 'deposit'", "t.id < ?"]
     values: list[str | int] = [before_id]
     if status is not None:
+        # A reversed deposit keeps `confirmed` in its row: it did move the balance.
+        reversed_too = status == TransactionStatus.REVERSED
         conditions.append("t.status = ?")
-        values.append(status)
+        values.append(TransactionStatus.CONFIRMED if reversed_too else status)
+        conditions.append(f"r.id IS {'NOT ' if reversed_too else ''}NULL")
     if telegram_id is not None:
         conditions.append("t.user_id = (SELECT id FROM users WHERE telegram_id = ?)")
         values.append(telegram_id)

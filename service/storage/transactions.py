@@ -1,13 +1,14 @@
 """Table deposit_transactions as the passbook's lines, whatever their type."""
 
 from service.ledger.timestamps import spoken
-from service.ledger.transactions import Direction, Transaction
+from service.ledger.transactions import Direction, Transaction, TransactionStatus
 from service.ledger.users import Account
 from service.storage.sqlite import Connection
 
 _COLUMNS = (
     "t.id, u.telegram_id, t.type, t.direction, t.amount, t.status, t.depositor_name, t.description, t.reference,"
-    " t.created_at, t.confirmed_at, t.balance_before, t.balance_after, t.version"
+    " t.created_at, t.confirmed_at, t.balance_before, t.balance_after, t.version, t.reverses_id,"
+    " (SELECT id FROM deposit_transactions WHERE reverses_id = t.id)"
 )
 
 
@@ -19,15 +20,16 @@ def insert_confirmed(
     direction: Direction,
     amount: int,
     balance_after: int,
-    description: str,
+    description: str | None,
     reference: str | None,
     now: str,
+    reverses_id: int | None = None,
 ) -> int:
     """Writes a transaction that moves the balance at once; returns its id. The balance must be moved after it."""
     transaction_id = tx.execute(
         "INSERT INTO deposit_transactions (user_id, type, direction, amount, status, description, reference,"
-        " created_at, confirmed_at, balance_before, balance_after, version)"
-        " VALUES (?, ?, ?, ?, 'confirmed', ?, ?, ?, ?, ?, ?, ?)",
+        " created_at, confirmed_at, balance_before, balance_after, version, reverses_id)"
+        " VALUES (?, ?, ?, ?, 'confirmed', ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             account.user_id,
             transaction_type,
@@ -40,6 +42,7 @@ def insert_confirmed(
             account.balance,
             balance_after,
             account.version + 1,
+            reverses_id,
         ),
     ).lastrowid
     assert transaction_id is not None
@@ -70,4 +73,6 @@ def _transaction(row: tuple[object, ...]) -> Transaction:
     for moment in ("created_at", "confirmed_at"):
         text = values[moment]
         values[moment] = spoken(text) if isinstance(text, str) else None
+    if values["reversed_by_id"] is not None:  # the row keeps `confirmed`: it did move the balance
+        values["status"] = TransactionStatus.REVERSED
     return Transaction(**values)  # type: ignore[arg-type]

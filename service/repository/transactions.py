@@ -1,0 +1,84 @@
+"""Transactions of any type: taken back by another one, never changed."""
+
+from service.ledger.audit_logs import DEPOSIT_TRANSACTION
+from service.ledger.errors import TransactionNotFound
+from service.ledger.fields import given
+from service.ledger.idempotency import Answer
+from service.ledger.timestamps import spoken
+from service.ledger.transactions import (
+    Direction,
+    ReversalWritten,
+    TransactionReverse,
+    TransactionStatus,
+    balance_after_credit,
+    balance_after_debit,
+    check_reversible,
+)
+from service.repository.unit_of_work import Operation, UnitOfWork, created
+from service.storage import transactions, users
+
+_TYPE = "reversal"
+
+
+def _reverse(work: UnitOfWork, command: TransactionReverse, transaction_id: int) -> Answer:
+    work.concerning(resource_id=transaction_id)
+    transaction = transactions.find(work.tx, transaction_id)
+    account = users.find_account(work.tx, transaction.telegram_id) if transaction else None
+    if transaction is None or account is None:
+        raise TransactionNotFound(f"There is no transaction {transaction_id}.")
+    work.concerning_account(account)
+    check_reversible(transaction)
+    back_in = transaction.direction == Direction.DEBIT
+    direction = Direction.CREDIT if back_in else Direction.DEBIT
+    balance_after = (balance_after_credit if back_in else balance_after_debit)(account, transaction.amount)
+    # After this point the posting must succeed.
+    reversal_id = transactions.insert_confirmed(
+        work.tx,
+        account,
+        transaction_type=_TYPE,
+        direction=direction,
+        amount=transaction.amount,
+        balance_after=balance_after,
+        description=given(command.note),
+        reference=None,
+        now=work.now,
+        reverses_id=transaction_id,
+    )
+    users.move_balance(work.tx, account, balance_after=balance_after)
+    audit_log_id = work.audit(
+        "transaction_reversed",
+        DEPOSIT_TRANSACTION,
+        reversal_id,
+        account,
+        {
+            "reverses_id": transaction_id,
+            "amount": transaction.amount,
+            "direction": direction,
+            "balance_before": account.balance,
+            "balance_after": balance_after,
+            "version": account.version + 1,
+            "note": given(command.note),
+        },
+    )
+    now = spoken(work.now)
+    answer = ReversalWritten(
+        id=reversal_id,
+        telegram_id=account.telegram_id,
+        type=_TYPE,
+        direction=direction,
+        amount=transaction.amount,
+        status=TransactionStatus.CONFIRMED,
+        created_at=now,
+        confirmed_at=now,
+        reverses_id=transaction_id,
+        balance_before=account.balance,
+        balance_after=balance_after,
+        version=account.version + 1,
+        audit_log_id=audit_log_id,
+    )
+    return created(answer, f"/v1/transactions/{reversal_id}")
+
+
+REVERSE = Operation("transaction_reverse", DEPOSIT_TRANSACTION, _reverse)
+"""Moves the same money the other way, once. Refused, in this order, as TransactionNotFound, TransactionReversed,
+TransactionNotConfirmed, then BalanceLimitExceeded (of a debit) or InsufficientFunds (of a credit)."""
