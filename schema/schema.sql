@@ -89,6 +89,7 @@ CREATE TABLE user_domains (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   user_id INTEGER NOT NULL REFERENCES users(id),
   domain TEXT NOT NULL,
+  -- pending (held), registered, released, expired; active and other words in the bot's rows.
   status TEXT NOT NULL DEFAULT 'active',
   -- Won; null when the bot recorded none.
   price INTEGER,
@@ -96,10 +97,17 @@ CREATE TABLE user_domains (
   registered_at DATETIME,
   -- Null when it is not known.
   expires_at DATETIME,
-  created_at DATETIME DEFAULT CURRENT_TIMESTAMP
+  created_at DATETIME DEFAULT CURRENT_TIMESTAMP,
+  -- The name as the DNS knows it, "xn--bj0bj06e.kr"; null in the bot's rows.
+  ascii_name TEXT,
+  -- The transaction that paid for it; null in the bot's rows.
+  transaction_id INTEGER
 );
 CREATE INDEX idx_domains_user ON user_domains(user_id);
 CREATE INDEX idx_domains_domain ON user_domains(domain);
+CREATE UNIQUE INDEX idx_domains_live ON user_domains(ascii_name)
+  WHERE ascii_name IS NOT NULL AND status IN ('pending', 'registered');
+CREATE INDEX idx_domains_pending ON user_domains(status, created_at) WHERE ascii_name IS NOT NULL;
 
 -- One row for every change and every refused attempt. The first ten columns are the guide's, in its order.
 CREATE TABLE audit_logs (
@@ -278,4 +286,22 @@ BEFORE UPDATE ON deposit_transactions
 WHEN NEW.reverses_id IS NOT OLD.reverses_id
 BEGIN
   SELECT RAISE(ABORT, 'what a transaction reverses never changes');
+END;
+
+-- Domain purchases move forwards only.
+CREATE TRIGGER user_domains_move_forwards
+BEFORE UPDATE ON user_domains
+WHEN OLD.ascii_name IS NOT NULL AND (
+  NEW.id IS NOT OLD.id OR NEW.user_id IS NOT OLD.user_id OR NEW.domain IS NOT OLD.domain
+  OR NEW.ascii_name IS NOT OLD.ascii_name OR NEW.price IS NOT OLD.price
+  OR NEW.transaction_id IS NOT OLD.transaction_id OR NEW.created_at IS NOT OLD.created_at
+  OR NOT (OLD.status = 'pending' AND NEW.status IN ('registered', 'released', 'expired')))
+BEGIN
+  SELECT RAISE(ABORT, 'a domain purchase keeps what it says and its status only moves forwards');
+END;
+
+CREATE TRIGGER user_domains_refuse_delete BEFORE DELETE ON user_domains
+WHEN OLD.ascii_name IS NOT NULL
+BEGIN
+  SELECT RAISE(ABORT, 'domain purchases are never deleted');
 END;

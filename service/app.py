@@ -10,7 +10,19 @@ from litestar.routes import HTTPRoute
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from service import resources
-from service.api import audit_logs, auth, debits, deposits, docs, health, problems, request_ids, transactions, users
+from service.api import (
+    audit_logs,
+    auth,
+    debits,
+    deposits,
+    docs,
+    domain_purchases,
+    health,
+    problems,
+    request_ids,
+    transactions,
+    users,
+)
 from service.api.openapi import PassbookOpenAPI, make_config
 from service.api.request import ApiRequest, Passbook
 from service.config import Config
@@ -18,7 +30,7 @@ from service.ledger.timestamps import Clock, system_clock
 from service.repository.writer import Writer
 from service.storage import lock, migrator, sqlite
 
-_RESOURCES = (users, deposits, debits, transactions, audit_logs, health)
+_RESOURCES = (users, deposits, debits, domain_purchases, transactions, audit_logs, health)
 """A resource is removed by deleting its files and its name here."""
 
 

@@ -26,7 +26,11 @@ WHERE d.version <> (SELECT COALESCE(MAX(version), 0) FROM deposit_transactions W
 _NOT_AUDITED_ONCE = """
 SELECT t.id FROM deposit_transactions AS t WHERE t.version IS NOT NULL AND (
   SELECT COUNT(*) FROM audit_logs AS a WHERE a.resource_type = 'deposit_transaction' AND a.resource_id = t.id
-    AND a.action IN ('deposit_confirmed', 'balance_debited', 'transaction_reversed')) <> 1
+    AND a.action IN ('deposit_confirmed', 'balance_debited', 'transaction_reversed')) + (
+  SELECT COUNT(*) FROM audit_logs AS a WHERE t.type IN ('domain_purchase', 'domain_refund')
+    AND a.resource_type = 'user_domains' AND a.action LIKE 'domain_%' AND a.telegram_id = (
+      SELECT telegram_id FROM users WHERE id = t.user_id)
+    AND json_extract(a.details, '$.transaction_id') = t.id) <> 1
 """
 _AUDITED_WITHOUT_CHANGE = """
 SELECT a.id FROM audit_logs AS a WHERE a.action IN ('deposit_confirmed', 'balance_debited', 'transaction_reversed')

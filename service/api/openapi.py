@@ -70,6 +70,10 @@ _OF_USER = {"telegram_id": "$response.body#/telegram_id"}
 _TO_USER = {"getUser": _OF_USER, "getBalance": _OF_USER, "listUserTransactions": _OF_USER}
 _TO_DEPOSIT = {name: {"deposit_id": "$response.body#/id"} for name in ("getDeposit", "confirmDeposit", "cancelDeposit")}
 _TO_TRANSACTION = {name: {"transaction_id": "$response.body#/id"} for name in ("getTransaction", "reverseTransaction")}
+_TO_PURCHASE = {
+    name: {"domain_purchase_id": "$response.body#/id"}
+    for name in ("getDomainPurchase", "completeDomainPurchase", "releaseDomainPurchase")
+}
 _TO_AUDIT_LOG = {"getAuditLog": {"audit_log_id": "$response.body#/audit_log_id"}}
 _LINKS: dict[tuple[str, str], dict[str, dict[str, str]]] = {
     ("createUser", "201"): {**_TO_USER, **_TO_AUDIT_LOG},
@@ -78,6 +82,9 @@ _LINKS: dict[tuple[str, str], dict[str, dict[str, str]]] = {
     ("confirmDeposit", "200"): {**_TO_DEPOSIT, **_TO_TRANSACTION, **_TO_USER, **_TO_AUDIT_LOG},
     ("cancelDeposit", "200"): {**_TO_DEPOSIT, **_TO_TRANSACTION, **_TO_USER, **_TO_AUDIT_LOG},
     ("postDebit", "201"): {**_TO_TRANSACTION, **_TO_USER, **_TO_AUDIT_LOG},
+    ("makeDomainPurchase", "201"): {**_TO_PURCHASE, **_TO_USER, **_TO_AUDIT_LOG},
+    ("completeDomainPurchase", "200"): {**_TO_PURCHASE, **_TO_AUDIT_LOG},
+    ("releaseDomainPurchase", "200"): {**_TO_PURCHASE, **_TO_AUDIT_LOG},
     ("reverseTransaction", "201"): {**_TO_TRANSACTION, **_TO_USER, **_TO_AUDIT_LOG},
 }
 """(operation, status) -> what can be asked next with what the answer holds: operation -> its parameters."""
@@ -245,6 +252,7 @@ def make_config(bodies: Sequence[Any]) -> PassbookOpenAPI:
             Tag("users", "Users, their balance and their passbook."),
             Tag("deposits", "Money on its way in: announced, then confirmed or cancelled."),
             Tag("debits", "Money out."),
+            Tag("domains", "Domain names: held, registered, released."),
             Tag("transactions", "Single transactions."),
             Tag("audit-logs", "What happened, who did it, and what was refused."),
             Tag("health", "For whoever runs the service."),

@@ -45,6 +45,7 @@ CATALOGUE: dict[ErrorCode, Kind] = {
     ErrorCode.DEPOSIT_NOT_FOUND: Kind(404, "There is no such deposit", "Check the id; other transactions are none."),
     ErrorCode.TRANSACTION_NOT_FOUND: Kind(404, "There is no such transaction", "Check the id."),
     ErrorCode.AUDIT_LOG_NOT_FOUND: Kind(404, "There is no such audit log row", "Check the id."),
+    ErrorCode.DOMAIN_PURCHASE_NOT_FOUND: Kind(404, "There is no such domain purchase", "Check the id."),
     ErrorCode.METHOD_NOT_ALLOWED: Kind(405, "The path has no such method", "Use a method that Allow lists."),
     ErrorCode.NOT_ACCEPTABLE: Kind(406, "No acceptable media type", "Accept application/json."),
     ErrorCode.INSUFFICIENT_FUNDS: Kind(409, "The balance is too small", "Top up `shortfall` won first."),
@@ -53,6 +54,8 @@ CATALOGUE: dict[ErrorCode, Kind] = {
     ErrorCode.DEPOSIT_EXPIRED: Kind(409, "The deposit has expired", 'Confirm late money with "late": true.'),
     ErrorCode.TRANSACTION_NOT_CONFIRMED: Kind(409, "The transaction moved no money", "Look at `current_status`."),
     ErrorCode.TRANSACTION_REVERSED: Kind(409, "The transaction was reversed before", "Look at `reversed_by_id`."),
+    ErrorCode.DOMAIN_TAKEN: Kind(409, "The name has a live purchase", "Choose another name; see `current_status`."),
+    ErrorCode.DOMAIN_PURCHASE_NOT_PENDING: Kind(409, "The purchase is settled already", "Look at `current_status`."),
     ErrorCode.IDEMPOTENCY_KEY_REUSED: Kind(
         409, "The Idempotency-Key names another request", "Use a new key; `differing_fields` says what differs."
     ),

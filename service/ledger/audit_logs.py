@@ -12,6 +12,7 @@ DEPOSIT_TRANSACTION = "deposit_transaction"
 """The guide's resource_type for a row of deposit_transactions."""
 USER = "user"
 API_KEY = "api_key"
+USER_DOMAINS = "user_domains"
 
 JsonObject = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
 Details = Mapping[str, str | int | bool | list[str] | None]

@@ -22,6 +22,7 @@ class ErrorCode(StrEnum):
     DEPOSIT_NOT_FOUND = "deposit_not_found"
     TRANSACTION_NOT_FOUND = "transaction_not_found"
     AUDIT_LOG_NOT_FOUND = "audit_log_not_found"
+    DOMAIN_PURCHASE_NOT_FOUND = "domain_purchase_not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     NOT_ACCEPTABLE = "not_acceptable"
     INSUFFICIENT_FUNDS = "insufficient_funds"
@@ -30,6 +31,8 @@ class ErrorCode(StrEnum):
     DEPOSIT_EXPIRED = "deposit_expired"
     TRANSACTION_NOT_CONFIRMED = "transaction_not_confirmed"
     TRANSACTION_REVERSED = "transaction_reversed"
+    DOMAIN_TAKEN = "domain_taken"
+    DOMAIN_PURCHASE_NOT_PENDING = "domain_purchase_not_pending"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     BODY_TOO_LARGE = "body_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
@@ -96,6 +99,18 @@ class TransactionNotConfirmed(Refusal):
 
 class TransactionReversed(Refusal):
     code = ErrorCode.TRANSACTION_REVERSED
+
+
+class DomainPurchaseNotFound(Refusal):
+    code = ErrorCode.DOMAIN_PURCHASE_NOT_FOUND
+
+
+class DomainTaken(Refusal):
+    code = ErrorCode.DOMAIN_TAKEN
+
+
+class DomainPurchaseNotPending(Refusal):
+    code = ErrorCode.DOMAIN_PURCHASE_NOT_PENDING
 
 
 class IdempotencyKeyReused(Refusal):

@@ -62,7 +62,8 @@ def find_balance(tx: Connection, telegram_id: str) -> Balance | None:
     """The user's balance, or None when there is no such user."""
     row = tx.execute(
         "SELECT u.telegram_id, d.balance, d.version,"
-        " (SELECT COALESCE(SUM(price), 0) FROM user_domains WHERE user_id = u.id AND status = 'pending')"
+        " (SELECT COALESCE(SUM(price), 0) FROM user_domains WHERE user_id = u.id AND status = 'pending'"
+        " AND transaction_id IS NOT NULL)"
         " FROM users AS u JOIN user_deposits AS d ON d.user_id = u.id WHERE u.telegram_id = ?",
         (telegram_id,),
     ).fetchone()

@@ -29,6 +29,8 @@ def test_the_document_says_exactly_what_the_service_does(own_service: LiveServic
     client = service.client()
     for telegram_id in TELEGRAM_IDS:
         client.credit(telegram_id, 10**12)
+        held = {"telegram_id": telegram_id, "domain": f"held-{telegram_id}.example", "price": 1, "hold": True}
+        assert client.write("/v1/domain-purchases", held).status_code == 201
     ran = subprocess.run(
         [
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG)),
