@@ -71,7 +71,7 @@ def test_walk_through_runs_as_it_stands(tmp_path: Path) -> None:
         "Revoked pbk_",
     ):
         assert told in run.stdout, told
-    assert broken_invariants(tmp_path / "data" / "passbook.db") == []
+    assert broken_invariants(tmp_path / "data" / "bot.db") == []
 
 
 @pytest.mark.parametrize("command", commands(main, "passbook"))  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ def insert_confirmed(
     reference: str | None,
     now: str,
 ) -> int:
-    """Writes a transaction that moves the balance at once; returns its id. The balance must be moved after it."""
+    """Writes a transaction that moves the balance at once; returns its id. A trigger moves it."""
     transaction_id = tx.execute(
         "INSERT INTO deposit_transactions (user_id, type, direction, amount, status, description, reference,"
         " created_at, confirmed_at, balance_before, balance_after, version)"

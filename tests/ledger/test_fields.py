@@ -31,7 +31,8 @@ GOOD = {
     "TELEGRAM_ID_PATTERN": ["0", "1" * 20],
     "ID_PATTERN": ["1", "9" * 15],
     "TEXT_PATTERN": ["a", "홍길동", " a ", "אבג", "e\u0301", "👩‍👩‍👧", "'--", "a\u200db", "\u3000가"],
-    "HEADER_TOKEN_PATTERN": ["a", '"a"', '"', "x" * 255, "a,b;c=d"],
+    "DEPOSIT_STATUS_PATTERN": ["pending", "reversed"],
+    "HEADER_TOKEN_PATTERN": ["a", '"a"', '"', "x" * 255, '"' + "x" * 255 + '"', "a,b;c=d"],
     "REQUEST_ID_PATTERN": ["a", "x" * 128],
     "ACTION_PATTERN": ["a", "*_failed", "deposit_*", "*x*"],
     "WORD_PATTERN": ["user_domains", "a1"],
@@ -39,6 +40,7 @@ GOOD = {
     "DURATION_PATTERN": ["PT1H", "P1D", "P999DT9999H99999M9999999S"],
 }
 BAD = {
+    "DEPOSIT_STATUS_PATTERN": ["", "null", "PENDING", "pending\n"],
     "TELEGRAM_ID_PATTERN": ["", "1" * 21, "-1", "a", "١", "１", " 1", "1\n"],
     "ID_PATTERN": ["", "0", "01", "1" * 16, "-1", "1.0", "١", "1\n"],
     "TEXT_PATTERN": [
