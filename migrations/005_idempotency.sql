@@ -25,3 +25,10 @@ CREATE TRIGGER idempotency_answers_refuse_delete BEFORE DELETE ON idempotency_an
 BEGIN
   SELECT RAISE(ABORT, 'stored answers are never deleted');
 END;
+
+CREATE TRIGGER idempotency_answers_refuse_replace BEFORE INSERT ON idempotency_answers
+WHEN EXISTS (SELECT 1 FROM idempotency_answers
+             WHERE id = NEW.id OR (actor = NEW.actor AND idempotency_key = NEW.idempotency_key))
+BEGIN
+  SELECT RAISE(ABORT, 'stored answers are never replaced');
+END;

@@ -180,6 +180,13 @@ BEGIN
   SELECT RAISE(ABORT, 'stored answers are never deleted');
 END;
 
+CREATE TRIGGER idempotency_answers_refuse_replace BEFORE INSERT ON idempotency_answers
+WHEN EXISTS (SELECT 1 FROM idempotency_answers
+             WHERE id = NEW.id OR (actor = NEW.actor AND idempotency_key = NEW.idempotency_key))
+BEGIN
+  SELECT RAISE(ABORT, 'stored answers are never replaced');
+END;
+
 -- The audit log only grows.
 CREATE TRIGGER audit_logs_refuse_update BEFORE UPDATE ON audit_logs
 BEGIN
@@ -196,6 +203,29 @@ CREATE TRIGGER audit_logs_refuse_replace BEFORE INSERT ON audit_logs
 WHEN EXISTS (SELECT 1 FROM audit_logs WHERE id = NEW.id)
 BEGIN
   SELECT RAISE(ABORT, 'audit_logs rows are never replaced');
+END;
+
+-- A user keeps its name for ever, and has an account from the start, whoever writes the row.
+CREATE TRIGGER users_open_account AFTER INSERT ON users
+BEGIN
+  INSERT INTO user_deposits (user_id, created_at) VALUES (NEW.id, NEW.created_at);
+END;
+
+CREATE TRIGGER users_refuse_replace BEFORE INSERT ON users
+WHEN EXISTS (SELECT 1 FROM users WHERE id = NEW.id OR telegram_id = NEW.telegram_id)
+BEGIN
+  SELECT RAISE(ABORT, 'users are never replaced');
+END;
+
+CREATE TRIGGER users_keep_identity BEFORE UPDATE ON users
+WHEN NEW.id IS NOT OLD.id OR NEW.telegram_id IS NOT OLD.telegram_id
+BEGIN
+  SELECT RAISE(ABORT, 'a user keeps its id and its telegram_id');
+END;
+
+CREATE TRIGGER users_refuse_delete BEFORE DELETE ON users
+BEGIN
+  SELECT RAISE(ABORT, 'users are never deleted');
 END;
 
 -- From here on a balance moves only together with the transaction that says why.
@@ -268,6 +298,21 @@ WHEN (NEW.status = 'confirmed' OR NEW.version IS NOT NULL) AND NOT EXISTS (
     AND NEW.balance_after = balance + NEW.amount * ((NEW.direction = 'credit') - (NEW.direction = 'debit')))
 BEGIN
   SELECT RAISE(ABORT, 'a confirmed transaction continues the account where it stands');
+END;
+
+-- The database itself moves the balance when a transaction is confirmed: neither can be written without the other.
+CREATE TRIGGER deposit_transactions_move_balance_insert
+AFTER INSERT ON deposit_transactions
+WHEN NEW.version IS NOT NULL
+BEGIN
+  UPDATE user_deposits SET balance = NEW.balance_after, version = NEW.version WHERE user_id = NEW.user_id;
+END;
+
+CREATE TRIGGER deposit_transactions_move_balance_update
+AFTER UPDATE ON deposit_transactions
+WHEN NEW.version IS NOT NULL AND OLD.version IS NULL
+BEGIN
+  UPDATE user_deposits SET balance = NEW.balance_after, version = NEW.version WHERE user_id = NEW.user_id;
 END;
 
 -- A reversal moves the same amount of the same user's money the other way.

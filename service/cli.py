@@ -35,6 +35,7 @@ _KNOWN_ERRORS = (
     server.ListenError,
 )
 _FIRST_KEY_NAME = "first-admin"
+_CLI_ACTOR = "cli:"
 
 database_option = click.option(
     "--database", metavar="FILE", help="The database. Default: $PASSBOOK_DATABASE, or data/passbook.db."
@@ -79,9 +80,10 @@ def main() -> None:
 def serve(database: str | None, host: str | None, port: int | None) -> None:
     """Serve the API. Makes the database when there is none; prints an admin key, once, when there is no key."""
     config = _config(database=database, host=host, port=port)
-    first_key = _prepare(config)
-    app = create_app(config)
     with contextlib.closing(server.listen(config)) as listener:
+        # Only now: a start that fails at the port must not use up the one time that the first key is shown.
+        first_key = _prepare(config)
+        app = create_app(config)
         bound_host, bound_port = listener.getsockname()[:2]
         url = f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
         server.run(app, config, listener, lambda: _say_ready(url, config, first_key))
@@ -93,11 +95,13 @@ def _prepare(config: Config) -> str | None:
     path = config.database_path
     path.parent.mkdir(parents=True, exist_ok=True)
     with lock.exclusive(path):
+        _require_ours(config)
         connection = sqlite.connect_writer(path, busy_timeout_ms=config.busy_timeout_ms, checkpoints=True)
         with contextlib.closing(connection):
             migrations = _migrations()
             if migrator.version_of(connection, migrations) == -1:
                 migrator.up(connection, migrations, lambda line: click.echo(f"  {line}"))
+                sqlite.sync(path.parent)
                 click.echo(f"Made the database {path}.")
             _require_latest(connection)
             if api_keys.list_all(connection):
@@ -198,6 +202,8 @@ def keys_create(database: str | None, name: str, role: str | None, scopes: tuple
         raise click.UsageError("Give either --role or one or more --scope.")
     if not name.strip() or len(name) > 64 or not name.isprintable():
         raise click.UsageError("--name takes 1 to 64 printable characters.")
+    if name.startswith(_CLI_ACTOR):
+        raise click.UsageError(f"--name cannot begin with {_CLI_ACTOR}: the audit log names the command line so.")
     wanted = ROLES[role] if role else frozenset(Scope(scope) for scope in scopes)
     with _opened(_config(database=database), alone=False) as connection:
         key = key_door.create(
@@ -289,6 +295,14 @@ def _require_latest(connection: sqlite.Connection) -> None:
         )
 
 
+def _require_ours(config: Config) -> None:
+    """Raises MigrationError or EngineError for a file of something else, before a writing connection touches it."""
+    path = config.database_path
+    if path.is_file() and path.stat().st_size > 0:
+        with contextlib.closing(sqlite.connect_reader(path, busy_timeout_ms=config.busy_timeout_ms)) as connection:
+            migrator.version_of(connection, _migrations())
+
+
 @contextlib.contextmanager
 def _opened(config: Config, *, alone: bool) -> Iterator[sqlite.Connection]:
     """A writing connection for the block; `alone` for work that no service may run beside."""
@@ -297,6 +311,7 @@ def _opened(config: Config, *, alone: bool) -> Iterator[sqlite.Connection]:
         if alone:
             path.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(lock.exclusive(path))
+            _require_ours(config)
         elif not path.is_file():
             raise click.ClickException(f"There is no database {path}. Make one with: passbook migrate up")
         connection = sqlite.connect_writer(path, busy_timeout_ms=config.busy_timeout_ms, checkpoints=alone)
@@ -310,16 +325,16 @@ def _copy_aside(connection: sqlite.Connection, path: Path) -> Path:
     """A complete copy of the database beside it, synced; its path."""
     copy = path.with_name(f"{path.name}.before-rollback-{system_clock():%Y%m%d_%H%M%S}")
     connection.execute("VACUUM INTO ?", (str(copy),))
-    with copy.open("rb") as file:
-        os.fsync(file.fileno())
+    sqlite.sync(copy)
+    sqlite.sync(copy.parent)
     return copy
 
 
 def _actor() -> str:
     try:
-        return f"cli:{getpass.getuser()}"
+        return f"{_CLI_ACTOR}{getpass.getuser()}"
     except (KeyError, OSError):  # a container may run as a user without a name
-        return f"cli:{os.getuid()}"
+        return f"{_CLI_ACTOR}{os.getuid()}"
 
 
 def _now() -> str:

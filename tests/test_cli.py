@@ -1,8 +1,10 @@
 """The command line, as a person types it."""
 
+import contextlib
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import zipfile
@@ -130,6 +132,27 @@ def test_port_in_use_is_said(tmp_path: Path) -> None:
         refused = passbook("serve", "--port", port, "--database", str(tmp_path / "p.db"))
     assert refused.returncode == 1
     assert f"Cannot listen on 127.0.0.1:{port}" in refused.stderr
+    assert not (tmp_path / "p.db").exists(), "the first key would have been used up unseen"
+
+
+def test_foreign_database_is_refused_untouched(tmp_path: Path) -> None:
+    """Not even its journal mode changes."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "p.db")) as foreign:
+        foreign.execute("CREATE TABLE recipes (id INTEGER)")
+        foreign.commit()
+    before = (tmp_path / "p.db").read_bytes()
+    for command in (("serve", "--port", "0"), ("migrate", "up"), ("migrate", "down", "--to", "0", "--yes")):
+        refused = passbook(*command, "--database", str(tmp_path / "p.db"))
+        assert (refused.returncode, "passbook import" in refused.stderr) == (1, True)
+    assert (tmp_path / "p.db").read_bytes() == before
+
+
+def test_a_key_cannot_pass_for_the_command_line(tmp_path: Path) -> None:
+    """The audit log names the command line cli:…, and no key."""
+    where = ("--database", str(tmp_path / "p.db"))
+    passbook("migrate", "up", *where)
+    refused = passbook("keys", "create", "--name", "cli:root", "--role", "ops", *where)
+    assert (refused.returncode, "cannot begin with cli:" in refused.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("content", [b"SQLite format 3\x00 rubbish", b"not a database at all, but long enough" * 50])

@@ -67,11 +67,13 @@ def test_walk_through_runs_as_it_stands(tmp_path: Path) -> None:
         '"balance_before":15000,"balance_after":4000',
         '"code":"insufficient_funds"',
         '"telegram_id":"123456","balance":4000',
+        '"domain":"통장.kr"',
+        '"status":"released"',
         '"action":"debit_failed"',
         "Revoked pbk_",
     ):
         assert told in run.stdout, told
-    assert broken_invariants(tmp_path / "data" / "passbook.db") == []
+    assert broken_invariants(tmp_path / "data" / "bot.db") == []
 
 
 @pytest.mark.parametrize("command", commands(main, "passbook"))  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ says which scope it needs with `opt=needs(...)` or that it is open with `opt=OPE
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -41,6 +41,7 @@ _SINGLE = {
 _QUERY_FIELDS_MAX = 32
 _NAME_CHARACTERS_MAX = 100
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 _QUALITY = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 
 
@@ -111,17 +112,20 @@ def _unauthorized(code: ErrorCode, detail: str) -> EdgeError:
     return EdgeError(code, detail, errors=[Violation("header/Authorization", detail)])
 
 
-def query_parameters(app: Litestar) -> dict[tuple[str, str], frozenset[str]]:
-    """The query parameters that each (path template, method) of the application declares."""
+def query_parameters(app: Litestar) -> dict[tuple[str, str], dict[str, bool]]:
+    """The query parameters that each (path template, method) of the application declares; True for whole numbers."""
     return {
-        (route.path_format, method): frozenset(parameter.field_alias for parameter in model.expected_query_params)
+        (route.path_format, method): {
+            parameter.field_alias: handler.parsed_fn_signature.parameters[parameter.field_name].annotation is int
+            for parameter in model.expected_query_params
+        }
         for route in app.routes
         if isinstance(route, HTTPRoute)
-        for method, (_, model) in route.route_handler_map.items()
+        for method, (handler, model) in route.route_handler_map.items()
     }
 
 
-def _check_query(query: bytes, allowed: Iterable[str]) -> None:
+def _check_query(query: bytes, allowed: Mapping[str, bool]) -> None:
     if query.count(b"&") >= _QUERY_FIELDS_MAX:
         raise invalid("query", f"has more than {_QUERY_FIELDS_MAX} parameters")
     seen = set()
@@ -137,6 +141,8 @@ def _check_query(query: bytes, allowed: Iterable[str]) -> None:
             raise invalid(f"query/{name}", "is given more than once")
         if _BAD_PERCENT.search(value) or "\ufffd" in unquote_plus(value):
             raise invalid(f"query/{name}", "must be UTF-8 with % followed by two hexadecimal digits")
+        if allowed[name] and not _WHOLE_NUMBER.fullmatch(unquote_plus(value)):  # Litestar takes 5.0 and 1e1 as well
+            raise invalid(f"query/{name}", "must be a whole number in digits")
         seen.add(name)
 
 

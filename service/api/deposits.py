@@ -11,11 +11,13 @@ from service.api.request import ApiRequest, write
 from service.ledger.access import Scope
 from service.ledger.deposits import Deposit, DepositAnnounce, DepositCancel, DepositConfirm, DepositPage, DepositWritten
 from service.ledger.errors import DepositNotFound, ErrorCode
-from service.ledger.transactions import TransactionStatus
+from service.ledger.fields import DEPOSIT_STATUS_PATTERN
 from service.repository import deposits as door
 from service.storage import deposits
 
-StatusQuery = Annotated[TransactionStatus | None, QueryParameter(description="Only deposits in this state.")]
+StatusQuery = Annotated[
+    str | None, QueryParameter(pattern=DEPOSIT_STATUS_PATTERN, description="Only deposits in this state.")
+]
 
 
 @post(

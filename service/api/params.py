@@ -25,7 +25,7 @@ IdempotencyKey = Annotated[
     HeaderParameter(
         name="Idempotency-Key",
         min_length=1,
-        max_length=255,
+        max_length=257,
         pattern=HEADER_TOKEN_PATTERN,
         description="Names this request for ever; a retry with the same key and body gets the same answer.",
     ),

@@ -2,7 +2,6 @@
 
 import logging
 import re
-from enum import Enum
 from typing import Any
 
 import msgspec
@@ -194,7 +193,7 @@ def _on_unavailable(request: Request[Any, Any, Any], error: Unavailable) -> Resp
 def _on_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """What Litestar itself raises: routing, parameters, body size."""
     if isinstance(error, ValidationException):
-        return _on_edge_error(request, _from_validation(error, request))
+        return _on_edge_error(request, _from_validation(error))
     if error.detail == "Invalid host header":
         return _on_edge_error(request, invalid("header/Host", "must be a host name or address, with or without a port"))
     if error.status_code == 413:
@@ -230,10 +229,10 @@ def _on_exception(request: Request[Any, Any, Any], error: Exception) -> Response
     return _respond(request, ErrorCode.INTERNAL_ERROR, detail)
 
 
-def _from_validation(error: ValidationException, request: Request[Any, Any, Any]) -> EdgeError:
+def _from_validation(error: ValidationException) -> EdgeError:
     """What is wrong with the parameters: Litestar lists it, but tells of one that is missing in the detail only."""
     extra = error.extra if isinstance(error.extra, list) else []
-    violations = [_violation(item, request) for item in extra]
+    violations = [_violation(item) for item in extra]
     missing = re.match(r"Missing required (\w+) parameter '([^']+)'", error.detail)
     if not violations and missing:
         violations = [Violation(f"{missing[1]}/{missing[2]}", "is required")]
@@ -249,14 +248,10 @@ def _from_validation(error: ValidationException, request: Request[Any, Any, Any]
 _IDEMPOTENCY_KEY_MISSING = Violation("header/Idempotency-Key", "is required")
 
 
-def _violation(item: dict[str, Any], request: Request[Any, Any, Any]) -> Violation:
+def _violation(item: dict[str, Any]) -> Violation:
     name, message = str(item.get("key", "")), str(item.get("message", ""))
     source = item.get("source")
     source = str(getattr(source, "value", source))
-    if message.startswith("Invalid enum value"):
-        parameter = request.route_handler.parsed_fn_signature.parameters[name]
-        choices = next(inner.annotation for inner in (*parameter.inner_types, parameter) if inner.is_subclass_of(Enum))
-        message = f"must be one of {', '.join(str(choice.value) for choice in choices)}"
     if source == "header":
         name = "-".join(part.capitalize() for part in name.split("_"))
     return Violation(f"{source}/{name}", readable(message))

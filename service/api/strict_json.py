@@ -6,6 +6,7 @@ through as errors of the server.
 
 import json
 import re
+from decimal import Decimal
 from functools import cache
 from typing import Any
 
@@ -53,7 +54,7 @@ def decode(body: bytes, body_type: Any) -> Any:
         except msgspec.ValidationError as error:
             if "float" not in str(error):
                 raise
-            parsed = msgspec.convert(_integral(msgspec.json.decode(body)), body_type, strict=True)
+            parsed = msgspec.convert(_integral(_exact.decode(body)), body_type, strict=True)
         _unique.decode(body.decode())
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from error
@@ -93,10 +94,16 @@ def _duplicate_in(value: Any, pointer: str) -> str:
     return ""
 
 
+# As a float, 4999.99999999999999999 would be 5000.
+_exact: msgspec.json.Decoder[Any] = msgspec.json.Decoder(float_hook=Decimal)
+_DIGITS_MAX = 20
+
+
 def _integral(value: Any) -> Any:
-    """`value` with every float that is a whole number as an int: 5.0 is an integer to JSON Schema (draft 2020-12)."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
+    """`value` with every whole number as an int: 5.0 is an integer to JSON Schema (draft 2020-12); others as floats."""
+    if isinstance(value, Decimal):
+        whole = value.adjusted() < _DIGITS_MAX and value == value.to_integral_value()
+        return int(value) if whole else float(value)
     if isinstance(value, dict):
         return {name: _integral(member) for name, member in value.items()}
     if isinstance(value, list):

@@ -28,7 +28,8 @@ TELEGRAM_ID_PATTERN = r"^[0-9]{1,20}" + _END
 ID_PATTERN = r"^[1-9][0-9]{0,14}" + _END
 TEXT_PATTERN = f"^{_NOT_CONTROL}*{_VISIBLE}{_NOT_CONTROL}*" + _END
 DOMAIN_PATTERN = f"^{_VISIBLE}+[.\u3002\uff0e\uff61]{_VISIBLE}+" + _END
-HEADER_TOKEN_PATTERN = r"^(?!\x22\x22$)[\x21-\x7e]{1,255}" + _END
+DEPOSIT_STATUS_PATTERN = r"^(pending|confirmed|cancelled|expired|reversed)" + _END
+HEADER_TOKEN_PATTERN = r"^(\x22[\x21-\x7e]{1,255}\x22|(?!\x22\x22$)[\x21-\x7e]{1,255})" + _END
 REQUEST_ID_PATTERN = r"^[\x21-\x7e]{1,128}" + _END
 ACTION_PATTERN = r"^\*?[a-z0-9_]{1,64}\*?" + _END
 WORD_PATTERN = r"^[a-z0-9_]{1,64}" + _END
@@ -49,6 +50,7 @@ REMEDIES = {
     ID_PATTERN: "a whole number from 1 to 999999999999999, without leading zeros",
     TEXT_PATTERN: "text with at least one visible character and no control or direction-changing characters",
     DOMAIN_PATTERN: "a domain name of at least two labels, such as 한글.kr",
+    DEPOSIT_STATUS_PATTERN: "one of pending, confirmed, cancelled, expired, reversed",
     HEADER_TOKEN_PATTERN: "1 to 255 visible ASCII characters without spaces, such as a UUID",
     REQUEST_ID_PATTERN: "1 to 128 visible ASCII characters without spaces",
     ACTION_PATTERN: "lower-case letters, digits and _, optionally with * at one end or both",

@@ -33,7 +33,6 @@ def _post(work: UnitOfWork, command: DebitPost, _target: int) -> Answer:
         reference=reference,
         now=work.now,
     )
-    users.move_balance(work.tx, account, balance_after=balance_after)
     audit_log_id = work.audit(
         "balance_debited",
         DEPOSIT_TRANSACTION,

@@ -59,7 +59,6 @@ def _confirm(work: UnitOfWork, command: DepositConfirm, deposit_id: int) -> Answ
     balance_after = balance_after_credit(account, deposit.amount)
     # After this point the posting must succeed.
     deposits.confirm(work.tx, deposit, account, balance_after=balance_after, now=work.now)
-    users.move_balance(work.tx, account, balance_after=balance_after)
     audit_log_id = work.audit(
         "deposit_confirmed",
         DEPOSIT_TRANSACTION,

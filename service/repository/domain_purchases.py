@@ -44,7 +44,6 @@ def _make(work: UnitOfWork, command: DomainPurchaseMake, _target: int) -> Answer
         reference=None,
         now=work.now,
     )
-    users.move_balance(work.tx, account, balance_after=balance_after)
     purchase_id = domain_purchases.insert(
         work.tx,
         user_id=account.user_id,
@@ -123,7 +122,6 @@ def give_back(
             now=work.now,
             reverses_id=paid.id,
         )
-        users.move_balance(work.tx, account, balance_after=balance_after)
     domain_purchases.settle(work.tx, purchase, status, now=work.now)
     audit_log_id = work.audit(
         f"domain_{status}",

@@ -44,7 +44,6 @@ def _reverse(work: UnitOfWork, command: TransactionReverse, transaction_id: int)
         now=work.now,
         reverses_id=transaction_id,
     )
-    users.move_balance(work.tx, account, balance_after=balance_after)
     audit_log_id = work.audit(
         "transaction_reversed",
         DEPOSIT_TRANSACTION,

@@ -91,8 +91,9 @@ class UnitOfWork:
 class Operation:
     """A use case as the writer runs it.
 
-    `run(work, command)` does all its checks before its first write, and returns the answer. A Refusal that it raises
-    is audited as `<name>_failed` on `resource_type`. `target` is the id of the resource in the path, if there is one.
+    `run(work, command, target)` does all its checks before its first write, and returns the answer; `target` is the id
+    of the resource in the path, 0 where there is none. A Refusal that it raises is audited as `<name>_failed` on
+    `resource_type`.
     """
 
     name: str

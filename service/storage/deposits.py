@@ -26,7 +26,7 @@ def insert_pending(tx: Connection, *, user_id: int, amount: int, depositor_name:
 
 
 def confirm(tx: Connection, deposit: Deposit, account: Account, *, balance_after: int, now: str) -> None:
-    """Moves the deposit from the status it was read in to confirmed. The balance must be moved after it."""
+    """Moves the deposit from the status it was read in to confirmed; a trigger moves the balance with it."""
     moved = tx.execute(
         "UPDATE deposit_transactions SET status = 'confirmed', confirmed_at = ?, balance_before = ?,"
         " balance_after = ?, version = ? WHERE id = ? AND status = ?",

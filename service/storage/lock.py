@@ -17,6 +17,8 @@ def exclusive(database: Path) -> Iterator[None]:
 
     Raises DatabaseInUse at once when another process holds it.
     """
+    # By any name, also through a link, a database has one lock file.
+    database = database.resolve()
     path = database.with_name(database.name + ".lock")
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -7,6 +7,7 @@ Everything that differs between SQLite and another SQL engine belongs in this fi
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -157,6 +158,15 @@ def engine_info(connection: Connection) -> EngineInfo:
         synchronous=synchronous[connection.execute("PRAGMA synchronous").fetchone()[0]],
         wal_reset_bug=(3, 7, 0) <= version_tuple() < (3, 51, 3),
     )
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def ping(connection: Connection) -> None:

@@ -25,7 +25,7 @@ def insert_confirmed(
     now: str,
     reverses_id: int | None = None,
 ) -> int:
-    """Writes a transaction that moves the balance at once; returns its id. The balance must be moved after it."""
+    """Writes a transaction that moves the balance at once; returns its id. A trigger moves it."""
     transaction_id = tx.execute(
         "INSERT INTO deposit_transactions (user_id, type, direction, amount, status, description, reference,"
         " created_at, confirmed_at, balance_before, balance_after, version, reverses_id)"

@@ -15,39 +15,18 @@ def find_account(tx: Connection, telegram_id: str) -> Account | None:
     return Account(*row) if row else None
 
 
-def get_account(tx: Connection, user_id: int) -> Account:
-    """The account of a user that is known to exist, by internal id."""
-    row = tx.execute(
-        "SELECT u.id, u.telegram_id, u.username, u.created_at, d.balance, d.version"
-        " FROM users AS u JOIN user_deposits AS d ON d.user_id = u.id WHERE u.id = ?",
-        (user_id,),
-    ).fetchone()
-    return Account(*row)
-
-
 def insert(tx: Connection, *, telegram_id: str, username: str | None, now: str) -> Account:
-    """Makes the user and an account with a balance of 0."""
+    """Makes the user; a trigger opens its account with a balance of 0."""
     user_id = tx.execute(
         "INSERT INTO users (telegram_id, username, created_at) VALUES (?, ?, ?)", (telegram_id, username, now)
     ).lastrowid
     assert user_id is not None
-    tx.execute("INSERT INTO user_deposits (user_id, balance, version, created_at) VALUES (?, 0, 0, ?)", (user_id, now))
     return Account(user_id, telegram_id, username, now, 0, 0)
 
 
 def update_username(tx: Connection, *, user_id: int, username: str) -> None:
     """Sets the user name."""
     tx.execute("UPDATE users SET username = ? WHERE id = ?", (username, user_id))
-
-
-def move_balance(tx: Connection, account: Account, *, balance_after: int) -> None:
-    """Sets the balance after its transaction row was written; a trigger refuses it without that row."""
-    moved = tx.execute(
-        "UPDATE user_deposits SET balance = ?, version = version + 1 WHERE user_id = ? AND version = ?",
-        (balance_after, account.user_id, account.version),
-    ).rowcount
-    if moved != 1:
-        raise RuntimeError(f"account of user {account.user_id} is not at version {account.version}")
 
 
 def find(tx: Connection, telegram_id: str) -> User | None:

@@ -68,6 +68,8 @@ BODIES: dict[str, tuple[bytes, ErrorCode, str]] = {
                 "-0.0",
                 "1.5",
                 "1E-2",
+                "4999.99999999999999999",
+                "999999999999.99999",
                 "1000000000001",
                 "1e13",
                 "9007199254740993",
@@ -271,6 +273,8 @@ QUERIES: dict[str, tuple[str, str]] = {
                     "5%0A",
                     "%205",
                     "1.5",
+                    "5.0",
+                    "1e1",
                 )
             ),
             *(("limit", v) for v in ("9223372036854775808", "1" + "0" * 5000, "%00", "%ff", "%zz", "%", "1;cursor=2")),
@@ -278,7 +282,7 @@ QUERIES: dict[str, tuple[str, str]] = {
                 ("cursor", v)
                 for v in ("0", "-1", "", "a", "01", "9999999999999999", "9223372036854775808", "1%0A", "%D9%A1")
             ),
-            *(("status", v) for v in ("", "PENDING", "pending%00", "pending,confirmed", "%C3%28")),
+            *(("status", v) for v in ("", "null", "PENDING", "pending%00", "pending,confirmed", "%C3%28")),
             *(("telegram_id", v) for v in ("", "abc", "1" * 21, "1%0A", "%EF%BC%91")),
         )
     },

@@ -243,3 +243,11 @@ def test_an_io_error_stops_writes_until_a_restart_and_every_key_has_one_answer(
         found = check(own_service.database, journal, own_service, actor="first-admin", api_key=own_service.admin_key)
         assert found.broken == []
         assert found.unknown > 0
+
+
+def test_a_database_is_locked_under_every_name(service: LiveService, tmp_path: Path) -> None:
+    """A symbolic link to the database leads to the same lock."""
+    link = tmp_path / "link.db"
+    link.symlink_to(service.database)
+    refused = passbook("serve", "--port", "0", "--database", str(link))
+    assert (refused.returncode, "is in use by process" in refused.stderr) == (1, True)

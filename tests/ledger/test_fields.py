@@ -32,7 +32,8 @@ GOOD = {
     "ID_PATTERN": ["1", "9" * 15],
     "TEXT_PATTERN": ["a", "홍길동", " a ", "אבג", "e\u0301", "👩‍👩‍👧", "'--", "a\u200db", "\u3000가"],
     "DOMAIN_PATTERN": ["a.b", "한글.kr", "xn--bj0bj06e.kr", "경쟁。kr"],
-    "HEADER_TOKEN_PATTERN": ["a", '"a"', '"', "x" * 255, "a,b;c=d"],
+    "DEPOSIT_STATUS_PATTERN": ["pending", "reversed"],
+    "HEADER_TOKEN_PATTERN": ["a", '"a"', '"', "x" * 255, '"' + "x" * 255 + '"', "a,b;c=d"],
     "REQUEST_ID_PATTERN": ["a", "x" * 128],
     "ACTION_PATTERN": ["a", "*_failed", "deposit_*", "*x*"],
     "WORD_PATTERN": ["user_domains", "a1"],
@@ -41,6 +42,7 @@ GOOD = {
 }
 BAD = {
     "DOMAIN_PATTERN": ["", "a", ".", ".kr", "a.", "a b.kr", "a.kr\n"],
+    "DEPOSIT_STATUS_PATTERN": ["", "null", "PENDING", "pending\n"],
     "TELEGRAM_ID_PATTERN": ["", "1" * 21, "-1", "a", "١", "１", " 1", "1\n"],
     "ID_PATTERN": ["", "0", "01", "1" * 16, "-1", "1.0", "١", "1\n"],
     "TEXT_PATTERN": [

@@ -19,14 +19,16 @@ def database(tmp_path: Path) -> Iterator[sqlite.Connection]:
     connection = sqlite.connect_writer(tmp_path / "p.db", busy_timeout_ms=0, checkpoints=True)
     migrator.up(connection, MIGRATIONS, lambda _: None)
     connection.execute("INSERT INTO users (telegram_id) VALUES ('1'), ('2')")
-    connection.execute("INSERT INTO user_deposits (user_id) VALUES (1), (2)")
     connection.execute(
         "INSERT INTO deposit_transactions (user_id, type, amount, status, balance_before, balance_after, version)"
         " VALUES (1, 'deposit', 1000, 'confirmed', 0, 1000, 1)"
     )
-    connection.execute("UPDATE user_deposits SET balance = 1000, version = 1 WHERE user_id = 1")
     connection.execute("INSERT INTO deposit_transactions (user_id, type, amount) VALUES (1, 'deposit', 500)")
     connection.execute("INSERT INTO audit_logs (action) VALUES ('deposit_confirmed')")
+    connection.execute(
+        "INSERT INTO idempotency_answers (actor, idempotency_key, operation, request, status, body, created_at)"
+        " VALUES ('bot', 'k', 'POST /v1/debits', '{}', 201, x'31', 'now')"
+    )
     yield connection
     connection.close()
 
@@ -90,6 +92,17 @@ def test_schema_file_says_when_nullable_columns_are_null() -> None:
         ),
         ("INSERT INTO deposit_transactions (user_id, type, amount, version) VALUES (1, 'x', 1, 2)", "continues"),
         ("INSERT INTO deposit_transactions (user_id, type, amount) VALUES (77, 'deposit', 1)", "FOREIGN KEY"),
+        ("UPDATE users SET telegram_id = '3' WHERE id = 1", "keeps its id"),
+        ("DELETE FROM users WHERE id = 2", "users are never deleted"),
+        ("INSERT OR REPLACE INTO users (telegram_id, username) VALUES ('1', 'x')", "users are never replaced"),
+        ("INSERT INTO users (telegram_id) VALUES ('1')", "users are never replaced"),
+        ("UPDATE idempotency_answers SET status = 500", "never updated"),
+        ("DELETE FROM idempotency_answers", "never deleted"),
+        (
+            "INSERT OR REPLACE INTO idempotency_answers (actor, idempotency_key, operation, request, status, body,"
+            " created_at) VALUES ('bot', 'k', 'x', '{}', 200, x'7b7d', 'now')",
+            "never replaced",
+        ),
         ("UPDATE audit_logs SET details = '{}'", "never updated"),
         ("DELETE FROM audit_logs", "never deleted"),
         ("INSERT OR REPLACE INTO audit_logs (id, action) VALUES (1, 'x')", "never replaced"),
@@ -110,3 +123,25 @@ def test_balance_beyond_the_limit_is_refused_by_the_database(database: sqlite.Co
             "INSERT INTO deposit_transactions (user_id, type, amount, status, balance_before, balance_after, version)"
             " VALUES (1, 'deposit', 9007199254740991, 'confirmed', 1000, 9007199254741991, 2)"
         )
+
+
+def test_confirmed_transaction_moves_the_balance_by_itself(database: sqlite.Connection) -> None:
+    """Written by hand too: the balance and the version follow in the same statement."""
+    database.execute(
+        "INSERT INTO deposit_transactions (user_id, type, direction, amount, status, balance_before, balance_after,"
+        " version) VALUES (1, 'debit', 'debit', 400, 'confirmed', 1000, 600, 2)"
+    )
+    database.execute(
+        "UPDATE deposit_transactions SET status = 'confirmed', balance_before = 600, balance_after = 1100, version = 3"
+        " WHERE id = 2"
+    )
+    account = database.execute("SELECT balance, version FROM user_deposits WHERE user_id = 1").fetchone()
+    assert account == (1100, 3)
+
+
+def test_user_written_by_hand_has_an_account(database: sqlite.Connection) -> None:
+    """The guide's own INSERT INTO users gives a user that can be paid."""
+    database.execute("INSERT INTO users (telegram_id, username) VALUES ('123456', 'testuser')")
+    assert database.execute(
+        "SELECT balance, version FROM user_deposits WHERE user_id = (SELECT id FROM users WHERE telegram_id = '123456')"
+    ).fetchone() == (0, 0)
