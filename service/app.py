@@ -13,6 +13,7 @@ from service import resources
 from service.api import (
     audit_logs,
     auth,
+    balance_changes,
     debits,
     deposits,
     docs,
@@ -30,7 +31,7 @@ from service.ledger.timestamps import Clock, system_clock
 from service.repository.writer import Writer
 from service.storage import lock, migrator, sqlite
 
-_RESOURCES = (users, deposits, debits, domain_purchases, transactions, audit_logs, health)
+_RESOURCES = (users, deposits, debits, balance_changes, domain_purchases, transactions, audit_logs, health)
 """A resource is removed by deleting its files and its name here."""
 
 

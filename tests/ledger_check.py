@@ -26,14 +26,15 @@ WHERE d.version <> (SELECT COALESCE(MAX(version), 0) FROM deposit_transactions W
 _NOT_AUDITED_ONCE = """
 SELECT t.id FROM deposit_transactions AS t WHERE t.version IS NOT NULL AND (
   SELECT COUNT(*) FROM audit_logs AS a WHERE a.resource_type = 'deposit_transaction' AND a.resource_id = t.id
-    AND a.action IN ('deposit_confirmed', 'balance_debited', 'transaction_reversed')) + (
+    AND a.action IN ('deposit_confirmed', 'balance_debited', 'balance_credited', 'transaction_reversed')) + (
   SELECT COUNT(*) FROM audit_logs AS a WHERE t.type IN ('domain_purchase', 'domain_refund')
     AND a.resource_type = 'user_domains' AND a.action LIKE 'domain_%' AND a.telegram_id = (
       SELECT telegram_id FROM users WHERE id = t.user_id)
     AND json_extract(a.details, '$.transaction_id') = t.id) <> 1
 """
 _AUDITED_WITHOUT_CHANGE = """
-SELECT a.id FROM audit_logs AS a WHERE a.action IN ('deposit_confirmed', 'balance_debited', 'transaction_reversed')
+SELECT a.id FROM audit_logs AS a
+WHERE a.action IN ('deposit_confirmed', 'balance_debited', 'balance_credited', 'transaction_reversed')
   AND a.actor IS NOT NULL AND NOT EXISTS (SELECT 1 FROM deposit_transactions AS t
   WHERE t.id = a.resource_id AND t.status = 'confirmed' AND t.version IS NOT NULL)
 """

@@ -67,6 +67,7 @@ def test_walk_through_runs_as_it_stands(tmp_path: Path) -> None:
         '"balance_before":15000,"balance_after":4000',
         '"code":"insufficient_funds"',
         '"telegram_id":"123456","balance":4000',
+        '"applied":2,"refused":0',
         '"domain":"통장.kr"',
         '"status":"released"',
         '"action":"debit_failed"',

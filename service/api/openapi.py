@@ -251,7 +251,7 @@ def make_config(bodies: Sequence[Any]) -> PassbookOpenAPI:
         tags=[
             Tag("users", "Users, their balance and their passbook."),
             Tag("deposits", "Money on its way in: announced, then confirmed or cancelled."),
-            Tag("debits", "Money out."),
+            Tag("debits", "Money out, and batches of signed changes."),
             Tag("domains", "Domain names: held, registered, released."),
             Tag("transactions", "Single transactions."),
             Tag("audit-logs", "What happened, who did it, and what was refused."),

@@ -53,6 +53,7 @@ CATALOGUE: dict[ErrorCode, Kind] = {
     ErrorCode.DEPOSIT_EXPIRED: Kind(409, "The deposit has expired", 'Confirm late money with "late": true.'),
     ErrorCode.TRANSACTION_NOT_CONFIRMED: Kind(409, "The transaction moved no money", "Look at `current_status`."),
     ErrorCode.TRANSACTION_REVERSED: Kind(409, "The transaction was reversed before", "Look at `reversed_by_id`."),
+    ErrorCode.REFERENCE_USED: Kind(409, "The reference names another change", "Look at `transaction_id`."),
     ErrorCode.DOMAIN_TAKEN: Kind(409, "The name has a live purchase", "Choose another name; see `current_status`."),
     ErrorCode.DOMAIN_PURCHASE_NOT_PENDING: Kind(409, "The purchase is settled already", "Look at `current_status`."),
     ErrorCode.IDEMPOTENCY_KEY_REUSED: Kind(
@@ -95,6 +96,8 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     limit: int | UnsetType = UNSET
     current_status: str | UnsetType = UNSET
     reversed_by_id: int | UnsetType = UNSET
+    transaction_id: int | UnsetType = UNSET
+    index: int | UnsetType = UNSET
     differing_fields: list[str] | UnsetType = UNSET
     required_scope: str | UnsetType = UNSET
 

@@ -31,6 +31,7 @@ class ErrorCode(StrEnum):
     DEPOSIT_EXPIRED = "deposit_expired"
     TRANSACTION_NOT_CONFIRMED = "transaction_not_confirmed"
     TRANSACTION_REVERSED = "transaction_reversed"
+    REFERENCE_USED = "reference_used"
     DOMAIN_TAKEN = "domain_taken"
     DOMAIN_PURCHASE_NOT_PENDING = "domain_purchase_not_pending"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
@@ -103,6 +104,10 @@ class TransactionReversed(Refusal):
 
 class DomainPurchaseNotFound(Refusal):
     code = ErrorCode.DOMAIN_PURCHASE_NOT_FOUND
+
+
+class ReferenceUsed(Refusal):
+    code = ErrorCode.REFERENCE_USED
 
 
 class DomainTaken(Refusal):

@@ -134,7 +134,8 @@ def perform(
 
 
 def _refused(operation: Operation, command: Struct, refusal: Refusal, work: UnitOfWork) -> AuditEvent:
-    asked = {k: v for k, v in msgspec.structs.asdict(command).items() if v is not msgspec.UNSET}
+    # Of a batch, the refusal says which change it was; a thousand others would only hide it.
+    asked = {k: v for k, v in msgspec.structs.asdict(command).items() if isinstance(v, str | int)}
     return AuditEvent(
         action=f"{operation.name}_failed",
         resource_type=operation.resource_type,

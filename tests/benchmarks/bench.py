@@ -69,7 +69,7 @@ def deposits_in(database: Path) -> int:
 
 
 def main() -> None:
-    console = Console()
+    console = Console(width=110)
     with tempfile.TemporaryDirectory(dir=CHECKOUT) as folder:
         database = Path(folder) / "bench.db"
         passbook("migrate", "up", "--database", str(database))

@@ -1,0 +1,147 @@
+"""Balance changes by services: a batch is one unit of work and one answer, audited change by change."""
+
+from service.ledger.audit_logs import DEPOSIT_TRANSACTION, AuditEvent
+from service.ledger.balance_changes import (
+    BalanceChange,
+    BalanceChangeResult,
+    BalanceChangesPost,
+    BalanceChangesWritten,
+    at_place,
+)
+from service.ledger.errors import ReferenceUsed, Refusal, UserNotFound
+from service.ledger.idempotency import Answer
+from service.ledger.transactions import Direction, balance_after_credit, balance_after_debit
+from service.ledger.users import Account
+from service.repository.unit_of_work import Operation, UnitOfWork, ok
+from service.repository.users import find_or_open
+from service.storage import balance_changes, transactions, users
+
+
+def _post(work: UnitOfWork, command: BalanceChangesPost, _target: int) -> Answer:
+    plan = _Plan(work)
+    refusals = [plan.refusal_of(change) for change in command.changes]
+    if command.atomic is not False:
+        for place, refusal in enumerate(refusals):
+            if refusal is not None:
+                work.concerning(telegram_id=command.changes[place].telegram_id)
+                raise at_place(refusal, place)
+    # After this point what was planned must succeed.
+    results = [
+        _apply(work, change) if refusal is None else _refuse(work, change, refusal)
+        for change, refusal in zip(command.changes, refusals, strict=True)
+    ]
+    applied = sum(refusal is None for refusal in refusals)
+    return ok(BalanceChangesWritten(applied=applied, refused=len(results) - applied, results=results))
+
+
+class _Plan:
+    """The balances and references as they will be after the changes seen so far. Nothing is written."""
+
+    def __init__(self, work: UnitOfWork) -> None:
+        self._work = work
+        self._accounts: dict[str, Account] = {}
+        self._references: set[str] = set()
+
+    def refusal_of(self, change: BalanceChange) -> Refusal | None:
+        """Why the change cannot be applied, in this order: ReferenceUsed, UserNotFound, BalanceLimitExceeded or
+        InsufficientFunds; None when it can, and then it counts for those that follow."""
+        try:
+            self._check(change)
+        except Refusal as refusal:
+            return refusal
+        return None
+
+    def _check(self, change: BalanceChange) -> None:
+        tx, actor = self._work.tx, self._work.context.actor
+        used = balance_changes.find_transaction(tx, actor=actor, reference=change.reference)
+        if used is not None:
+            raise ReferenceUsed(f"The reference names transaction {used} already.", transaction_id=used)
+        if change.reference in self._references:
+            raise ReferenceUsed("The reference stands earlier in the same request.")
+        account = self._accounts.get(change.telegram_id) or users.find_account(tx, change.telegram_id)
+        if account is None:
+            if change.amount < 0:
+                raise UserNotFound(f"There is no user {change.telegram_id}.")
+            account = Account(0, change.telegram_id, None, self._work.now, 0, 0)
+        balance_after = _balance_after(account, change.amount)
+        self._accounts[change.telegram_id] = Account(
+            account.user_id, account.telegram_id, account.username, account.created_at, balance_after, 0
+        )
+        self._references.add(change.reference)
+
+
+def _balance_after(account: Account, amount: int) -> int:
+    return balance_after_credit(account, amount) if amount > 0 else balance_after_debit(account, -amount)
+
+
+def _apply(work: UnitOfWork, change: BalanceChange) -> BalanceChangeResult:
+    account = find_or_open(work, change.telegram_id)
+    balance_after = _balance_after(account, change.amount)
+    incoming = change.amount > 0
+    transaction_id = transactions.insert_confirmed(
+        work.tx,
+        account,
+        transaction_type="balance_change",
+        direction=Direction.CREDIT if incoming else Direction.DEBIT,
+        amount=abs(change.amount),
+        balance_after=balance_after,
+        description=change.reason,
+        reference=change.reference,
+        now=work.now,
+    )
+    balance_changes.insert(work.tx, actor=work.context.actor, reference=change.reference, transaction_id=transaction_id)
+    audit_log_id = work.audit(
+        "balance_credited" if incoming else "balance_debited",
+        DEPOSIT_TRANSACTION,
+        transaction_id,
+        account,
+        {
+            "amount": abs(change.amount),
+            "reason": change.reason,
+            "reference": change.reference,
+            "balance_before": account.balance,
+            "balance_after": balance_after,
+            "version": account.version + 1,
+        },
+    )
+    return BalanceChangeResult(
+        status="applied",
+        reference=change.reference,
+        audit_log_id=audit_log_id,
+        transaction_id=transaction_id,
+        balance_before=account.balance,
+        balance_after=balance_after,
+        version=account.version + 1,
+    )
+
+
+def _refuse(work: UnitOfWork, change: BalanceChange, refusal: Refusal) -> BalanceChangeResult:
+    account = users.find_account(work.tx, change.telegram_id)
+    audit_log_id = work.record(
+        AuditEvent(
+            action=f"{POST.name}_failed",
+            resource_type=DEPOSIT_TRANSACTION,
+            resource_id=None,
+            user_id=account.user_id if account else None,
+            telegram_id=change.telegram_id,
+            details={
+                "amount": change.amount,
+                "reason": change.reason,
+                "reference": change.reference,
+                "code": refusal.code,
+                **refusal.members,
+            },
+        )
+    )
+    return BalanceChangeResult(
+        status="refused",
+        reference=change.reference,
+        audit_log_id=audit_log_id,
+        code=refusal.code,
+        detail=refusal.detail,
+    )
+
+
+POST = Operation("balance_change", DEPOSIT_TRANSACTION, _post)
+"""Applies the changes in order. Atomic, it is refused for the first change that cannot be applied: as ReferenceUsed,
+UserNotFound, BalanceLimitExceeded or InsufficientFunds, with its index."""
