@@ -262,10 +262,19 @@ def import_(database: str | None, file: Path) -> None:
         f"  long depositor names cut: {report.names_truncated:,}\n"
         f"  accounts without a user removed: {report.accounts_removed:,}\n"
         f"  balances that needed an opening entry: {report.opening_entries:,}\n"
+        f"  values mended: {report.values_mended:,}\n"
+        f"  times spelled anew: {report.times_respelled:,}\n"
         f"  left aside: {', '.join(report.left_aside) or 'nothing'}"
     )
-    if report.balances_rejected + report.names_truncated + report.accounts_removed + report.opening_entries:
-        click.echo("Each of these is in the audit log with the old value.")
+    if report.unreachable_users:
+        more = ", …" if report.unreachable_users > len(report.unreachable_examples) else ""
+        examples = ", ".join(report.unreachable_examples)
+        click.echo(f"  unreachable users: {report.unreachable_users:,} (no telegram_id of digits: {examples}{more})")
+    if report.unknown_types:
+        click.echo(f"  unknown transaction types, counted as credits: {', '.join(report.unknown_types)}")
+    logged = report.balances_rejected + report.names_truncated + report.accounts_removed + report.opening_entries
+    if logged + report.values_mended:
+        click.echo("Each of these, but for times spelled anew, is in the audit log with the old value.")
     database_hint = "" if database is None else f" --database {shlex.quote(database)}"
     click.echo(f"Every balance equals its transactions. Next: passbook serve{database_hint}")
 

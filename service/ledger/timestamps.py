@@ -16,6 +16,12 @@ _DURATION = re.compile(
     re.ASCII,
 )
 
+_OLD_TIME = re.compile(
+    r"(\d{4}-\d\d-\d\d)(?:[ Tt](\d\d:\d\d(?::\d\d)?)(?:(?<=:\d\d:\d\d)[.,](\d{1,12}))? ?([Zz]|[+-]\d\d:?\d\d)?)?",
+    re.ASCII,
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 def system_clock() -> datetime:
     """The operating system's clock, in UTC."""
@@ -28,10 +34,49 @@ def stored(instant: datetime) -> str:
 
 
 def spoken(text: str) -> str:
-    """RFC 3339 with Z for a stored `text`; any other text is returned as it is, so that no old row is unreadable."""
+    """RFC 3339 with Z for a stored `text`; any other value is returned as text, so that no old row is unreadable.
+
+    SQLite keeps what a program gave it: a column of times may hold a number.
+    """
+    text = str(text)
     if len(text) >= 19 and text[10] == " " and "+" not in text:
         return f"{text[:10]}T{text[11:]}Z"
     return text
+
+
+def restored(value: object) -> tuple[str, bool]:
+    """The stored spelling of an old row's time, and whether it is the same instant to the last digit.
+
+    Read are ISO 8601 with T or a space, with or without an offset (without one it is UTC), a bare date, and the
+    seconds (1973 to 2286) or milliseconds (the same years) since 1970 as a number. Raises ValueError for all else.
+    """
+    if isinstance(value, str):
+        return _restored_text(value.strip())
+    if isinstance(value, int | float):
+        for low, milliseconds in ((10**8, 1000), (10**11, 1)):
+            if low <= value < low * 100:
+                count = round(value * milliseconds)
+                return _shortest(_EPOCH + timedelta(milliseconds=count)), True
+    raise ValueError("not a time")
+
+
+def _restored_text(text: str) -> tuple[str, bool]:
+    found = _OLD_TIME.fullmatch(text)
+    if not found:
+        raise ValueError("not a time")
+    day, time_of_day, fraction, offset = found.groups()
+    try:
+        instant = datetime.fromisoformat(f"{day}T{time_of_day or '00:00'}{(offset or 'Z').upper()}").astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("the instant is out of range") from error
+    digits = (fraction or "").ljust(3, "0")
+    same = not digits[3:].strip("0")
+    return _shortest(instant + timedelta(milliseconds=int(digits[:3]))), same
+
+
+def _shortest(instant: datetime) -> str:
+    text = stored(instant)
+    return text.removesuffix(".000")
 
 
 def bound(text: str) -> str:

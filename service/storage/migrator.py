@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 """
 _BASELINE_TABLES = ("users", "bank_notifications", "user_domains")
 """The tables of 000 that 001 does not rebuild."""
-_WORKING_TABLES_OF_001 = {
+WORKING_TABLES_OF_001 = {
     "user_deposits_backup",
     "deposit_transactions_backup",
     "bank_notifications_backup",
@@ -35,6 +35,7 @@ _WORKING_TABLES_OF_001 = {
     "migration_001_sequence",
     "migration_001_audit",
 }
+"""They are there only while 001 or its rollback is half done."""
 
 Report = Callable[[str], None]
 
@@ -126,10 +127,10 @@ def _recognise(connection: Connection, migrations: list[Migration]) -> int:
     finally:
         scratch.close()
     for version in reversed(range(len(stages))):
-        if stages[version].items() <= found.items() and not found.keys() & _WORKING_TABLES_OF_001:
+        if stages[version].items() <= found.items() and not found.keys() & WORKING_TABLES_OF_001:
             return version
     baseline_kept = all(found.get(name) == stages[0][name] for name in _BASELINE_TABLES)
-    if baseline_kept and found.keys() & {"audit_logs", *_WORKING_TABLES_OF_001}:
+    if baseline_kept and found.keys() & {"audit_logs", *WORKING_TABLES_OF_001}:
         return 0  # 001 stopped half-way; it may be run again from any point
     raise MigrationError(
         "This is not the bot's database as the baseline describes it. Export it and use: passbook import FILE"

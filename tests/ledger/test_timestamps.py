@@ -68,6 +68,8 @@ def test_old_rows_are_spoken_and_strange_ones_left_alone() -> None:
     assert spoken("2026-01-19 12:00:00.123") == "2026-01-19T12:00:00.123Z"
     for strange in ("", "yesterday", "2026-01-19", "2026-01-19 12:00:00+09:00", "2026-01-19T12:00:00Z"):
         assert spoken(strange) == strange
+    for number in (1768800000000, 1768800000.5):
+        assert spoken(number) == str(number)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

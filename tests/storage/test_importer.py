@@ -1,12 +1,15 @@
 """Import: whole or nothing, from every form that the bot's database comes in. (The real wrangler: test_main_job.)"""
 
+import json
+import os
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
 
 from service import resources
-from service.storage import lock, migrator
+from service.storage import importer, lock, migrator
 from service.storage.importer import ImportFailed, ImportReport, import_database
 from tests.ledger_check import broken_invariants
 from tests.storage.test_migrator import BOT_ROWS
@@ -141,6 +144,366 @@ def test_passbook_database_is_no_source(tmp_path: Path) -> None:
     take_over(make_bots_file(tmp_path / "bots.sqlite"), tmp_path / "p.db")
     with pytest.raises(ImportFailed, match="Passbook database already"):
         take_over(tmp_path / "p.db", tmp_path / "q.db")
+
+
+USERS = (
+    "CREATE TABLE users (id INTEGER PRIMARY KEY AUTOINCREMENT, telegram_id TEXT NOT NULL UNIQUE, username TEXT,"
+    " created_at DATETIME);\n"
+)
+DEPOSITS = (
+    "CREATE TABLE user_deposits (id INTEGER PRIMARY KEY AUTOINCREMENT, user_id INTEGER NOT NULL UNIQUE,"
+    " balance INTEGER NOT NULL, created_at DATETIME);\n"
+)
+TRANSACTIONS = (
+    "CREATE TABLE deposit_transactions (id INTEGER PRIMARY KEY AUTOINCREMENT, user_id INTEGER NOT NULL,"
+    " type TEXT NOT NULL, amount INTEGER NOT NULL, status TEXT, depositor_name TEXT, description TEXT,"
+    " confirmed_at DATETIME, created_at DATETIME);\n"
+)
+SCHEMA = USERS + DEPOSITS + TRANSACTIONS
+USER = "INSERT INTO users VALUES(1,'111','a','2026-01-01 00:00:00');\n"
+ACCOUNT = "INSERT INTO user_deposits VALUES(1,1,5000,'2026-01-01 00:00:00');\n"
+AUDIT_LOGS = (
+    "CREATE TABLE audit_logs (id INTEGER PRIMARY KEY AUTOINCREMENT, user_id INTEGER, telegram_id TEXT,"
+    " action TEXT NOT NULL, resource_type TEXT, resource_id INTEGER, details TEXT, ip_address TEXT, user_agent TEXT,"
+    " created_at DATETIME);\n"
+)
+
+
+def moved(number: int, amount: str = "5000", *, status: str = "confirmed", kind: str = "deposit", **given: str) -> str:
+    """An INSERT of a transaction; values are SQL."""
+    name, when = given.get("name", "'n'"), given.get("when", "'2026-01-01 00:00:00'")
+    return (
+        f"INSERT INTO deposit_transactions VALUES({number},1,'{kind}',{amount},'{status}',{name},NULL,{when},{when});\n"
+    )
+
+
+def export(folder: Path, text: str) -> Path:
+    """An export that says `text`."""
+    source = folder / "d1.sql"
+    source.write_text(text, "utf-8", newline="")
+    return source
+
+
+def take_over_text(folder: Path, text: str) -> ImportReport:
+    """The import of an export that says `text`, to p.db; it must be sound."""
+    report = take_over(export(folder, text), folder / "p.db")
+    assert broken_invariants(folder / "p.db") == []
+    return report
+
+
+def refused(folder: Path, text: str) -> str:
+    """What the import says when it refuses `text`; nothing is made."""
+    with pytest.raises(ImportFailed) as raised:
+        take_over(export(folder, text), folder / "p.db")
+    assert only(folder, "d1.sql", "p.db.lock")
+    return str(raised.value)
+
+
+def mended(folder: Path) -> list[tuple[object, ...]]:
+    """What the audit log of p.db says of mended values."""
+    rows = read(
+        folder / "p.db",
+        "SELECT user_id, telegram_id, resource_type, resource_id, details FROM audit_logs"
+        " WHERE action = 'import_value_mended' ORDER BY id",
+    )
+    return [(*row[:4], json.loads(str(row[4]))) for row in rows]
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
+def test_side_file_of_an_earlier_database_is_refused(tmp_path: Path, suffix: str) -> None:
+    """SQLite would replay an old log over the new file; the file is named and nothing is made."""
+    stale = tmp_path / f"p.db{suffix}"
+    stale.write_bytes(b"of an earlier database")
+    with pytest.raises(ImportFailed, match=f"p.db{suffix}.*move it away together with"):
+        take_over(make_bots_file(tmp_path / "bots.sqlite"), tmp_path / "p.db")
+    assert stale.read_bytes() == b"of an earlier database"
+    assert only(tmp_path, "bots.sqlite", stale.name, "p.db.lock")
+
+
+@pytest.mark.parametrize("table", sorted(migrator.WORKING_TABLES_OF_001))
+def test_half_finished_001_is_refused(tmp_path: Path, table: str) -> None:
+    """A working table of 001 may hold the only copy of a balance."""
+    assert "stopped half-way" in refused(tmp_path, SCHEMA + USER + f"CREATE TABLE {table.upper()} (id INTEGER);\n")
+
+
+def test_dropped_table_with_its_copy_is_refused_as_half_finished(tmp_path: Path) -> None:
+    """The sentence says what to do about the table, not that the file is none of the bot's."""
+    assert "run it again there first" in refused(
+        tmp_path, USERS + TRANSACTIONS + "CREATE TABLE accounts_backup (id);\n"
+    )
+
+
+@pytest.mark.parametrize("column", ["balance", "user_id"])
+def test_table_without_its_money_or_links_is_refused(tmp_path: Path, column: str) -> None:
+    """A default would state a balance that nobody had."""
+    text = SCHEMA.replace(f"{column} INTEGER", f"x_{column} INTEGER", 1)
+    assert f"user_deposits has no column {column}" in refused(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("'5,000원'", "'5,000원' is no whole number"),
+        ("1000.5", "1000.5 is no whole number"),
+        ("9007199254740992", "9007199254740992 is beyond"),
+        ("-9007199254740992", "is beyond"),
+        ("9e999", "inf is no whole number"),
+        ("X'35'", "X'35' is no whole number"),
+        ("''", "'' is no whole number"),
+    ],
+)
+def test_money_that_is_no_whole_number_is_refused(tmp_path: Path, value: str, words: str) -> None:
+    """Table, row, column and value are named, for a balance and for an amount; nothing is made."""
+    said = refused(tmp_path, SCHEMA + USER + ACCOUNT.replace("5000", value) + moved(7, value))
+    assert "user_deposits, row 1, balance: " in said
+    assert "deposit_transactions, row 7, amount: " in said
+    assert said.count(words) == 2
+
+
+def test_money_that_is_null_is_refused(tmp_path: Path) -> None:
+    """Where the ledger needs a number, none is made up."""
+    text = SCHEMA.replace("amount INTEGER NOT NULL", "amount INTEGER") + USER + ACCOUNT + moved(7, "NULL")
+    assert "deposit_transactions, row 7, amount: NULL is no whole number" in refused(tmp_path, text)
+
+
+def test_twenty_bad_rows_are_listed_at_once(tmp_path: Path) -> None:
+    """So that they can be corrected in one go; not all of a million."""
+    said = refused(tmp_path, SCHEMA + USER + ACCOUNT + "".join(moved(n, "0.5") for n in range(1, 31)))
+    assert said.count("no whole number") == 20
+    assert "perhaps more" in said
+
+
+def test_whole_numbers_in_other_types_are_taken(tmp_path: Path) -> None:
+    """7000.0 and '7000' are 7000, also where the source's columns have no type."""
+    untyped = SCHEMA.replace("balance INTEGER NOT NULL", "balance").replace("amount INTEGER NOT NULL", "amount")
+    take_over_text(
+        tmp_path, untyped + USER + ACCOUNT.replace("5000", "'7000'") + moved(1, "6000.0") + moved(2, "'1000'")
+    )
+    assert read(tmp_path / "p.db", "SELECT balance, typeof(balance) FROM user_deposits") == [(7000, "integer")]
+    amounts = read(tmp_path / "p.db", "SELECT amount, typeof(amount) FROM deposit_transactions")
+    assert amounts == [(6000, "integer"), (1000, "integer")]
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        ("'2026-01-19T12:00:00Z'", "2026-01-19 12:00:00"),
+        ("'2026-01-19T21:00:00.5+09:00'", "2026-01-19 12:00:00.500"),
+        ("'2026-01-19T12:00:00.000Z'", "2026-01-19 12:00:00"),
+        ("'2026-01-19'", "2026-01-19 00:00:00"),
+        ("1768824000", "2026-01-19 12:00:00"),
+        ("1768824000.25", "2026-01-19 12:00:00.250"),
+        ("1768824000123", "2026-01-19 12:00:00.123"),
+        ("1768824000123.0", "2026-01-19 12:00:00.123"),
+    ],
+)
+def test_times_are_spelled_as_rows_hold_them(tmp_path: Path, value: str, kept: str) -> None:
+    """In the audit log too, so that since and until find the row; the same instant needs no audit row of its own."""
+    text = SCHEMA + USER + ACCOUNT + moved(1, when=value) + AUDIT_LOGS
+    report = take_over_text(
+        tmp_path, text + f"INSERT INTO audit_logs VALUES(1,1,'111','login',NULL,NULL,NULL,NULL,NULL,{value});\n"
+    )
+    found = read(tmp_path / "p.db", "SELECT confirmed_at, created_at FROM deposit_transactions WHERE id = 1")
+    assert found == [(kept, kept)]
+    assert read(tmp_path / "p.db", "SELECT created_at FROM audit_logs WHERE id = 1") == [(kept,)]
+    assert (report.times_respelled, report.values_mended) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "old", "new"),
+    [
+        ("'yesterday'", "yesterday", None),
+        ("'2026-02-30 00:00:00'", "2026-02-30 00:00:00", None),
+        ("20260119", 20260119, None),
+        ("X'00FF'", "X'00ff'", None),
+        ("'2026-01-19 12:00:00.123456'", "2026-01-19 12:00:00.123456", "2026-01-19 12:00:00.123"),
+    ],
+)
+def test_time_that_is_lost_is_logged_whole(tmp_path: Path, value: str, old: object, new: object) -> None:
+    """The row stays; the old value is in the audit log with its user, table, row and column."""
+    report = take_over_text(tmp_path, SCHEMA + USER + ACCOUNT.replace("'2026-01-01 00:00:00'", value) + moved(1))
+    assert report.values_mended == 1
+    assert read(tmp_path / "p.db", "SELECT balance, created_at FROM user_deposits") == [(5000, new)]
+    assert mended(tmp_path) == [(1, "111", "user_deposits", 1, {"column": "created_at", "old": old, "new": new})]
+
+
+def test_pending_deposit_of_nothing_is_cancelled(tmp_path: Path) -> None:
+    """It could never be confirmed; the row as it was is in the audit log. A pending amount above 0 waits on."""
+    text = SCHEMA + USER + ACCOUNT + moved(1) + moved(2, "0", status="pending") + moved(3, "-5", status="pending")
+    report = take_over_text(tmp_path, text + moved(4, "1", status="pending"))
+    statuses = read(tmp_path / "p.db", "SELECT id, status FROM deposit_transactions ORDER BY id")
+    assert statuses == [(1, "confirmed"), (2, "cancelled"), (3, "cancelled"), (4, "pending")]
+    assert report.values_mended == 2
+    _, _, kind, row, details = mended(tmp_path)[1]
+    assert (kind, row) == ("deposit_transaction", 3)
+    assert isinstance(details, dict)
+    assert (details["old"], details["new"], details["row"]["amount"]) == ("pending", "cancelled", -5)
+
+
+@pytest.mark.parametrize("old", ["123456.0", " 123456 "])
+def test_telegram_id_is_mended(tmp_path: Path, old: str) -> None:
+    """A REAL's spelling and spaces around the digits go, and the log says so."""
+    report = take_over_text(tmp_path, SCHEMA + USER.replace("111", old) + ACCOUNT + moved(1))
+    assert read(tmp_path / "p.db", "SELECT telegram_id FROM users") == [("123456",)]
+    assert mended(tmp_path) == [(1, "123456", "user", 1, {"column": "telegram_id", "old": old, "new": "123456"})]
+    assert report.unreachable_users == 0
+
+
+@pytest.mark.parametrize("other", ["111", "111.0"])
+def test_two_users_with_one_telegram_id_are_refused(tmp_path: Path, other: str) -> None:
+    """Both rows are named."""
+    said = refused(
+        tmp_path, SCHEMA + USER.replace("111", " 111") + f"INSERT INTO users VALUES(2,'{other}','b',NULL);\n"
+    )
+    assert "users, row 2" in said
+    assert "row 1 has the same '111'" in said
+
+
+def test_users_that_the_api_cannot_name_are_reported(tmp_path: Path) -> None:
+    """They are kept as they are."""
+    text = SCHEMA + USER + ACCOUNT + moved(1)
+    for number, name in enumerate(["@kim", "", "1" * 21, "１２", "a", "b"], start=2):
+        text += f"INSERT INTO users VALUES({number},'{name}',NULL,NULL);\n"
+    report = take_over_text(tmp_path, text)
+    assert report.unreachable_users == 6
+    assert report.unreachable_examples[:2] == ["'@kim'", "''"]
+    assert len(report.unreachable_examples) == 5
+    assert read(tmp_path / "p.db", "SELECT telegram_id FROM users WHERE id = 2") == [("@kim",)]
+    assert report.values_mended == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SCHEMA + USER.strip() + " " + ACCOUNT + moved(1),
+        SCHEMA + USER.strip() + " -- it's the first; user\n" + ACCOUNT + moved(1),
+        "BEGIN;\n" + SCHEMA + USER + ACCOUNT + moved(1) + "COMMIT;\n",
+        "-- a dump\n\n/* of ; it */ BEGIN TRANSACTION;\n" + SCHEMA + USER + ACCOUNT + moved(1) + "END;\n",
+        "\ufeffBEGIN;\n" + SCHEMA + USER + ACCOUNT + moved(1) + "COMMIT;\n",
+        (SCHEMA + USER + ACCOUNT + moved(1)).replace("\n", "\r\n"),
+        (SCHEMA + USER + ACCOUNT + moved(1)).replace("\n", ""),
+        ";;"
+        + SCHEMA.replace("users", '"users"').replace("user_deposits", "[user_deposits]")
+        + USER
+        + ACCOUNT
+        + moved(1),
+        SCHEMA.replace("deposit_transactions", "`deposit_transactions`") + USER + ACCOUNT + moved(1) + "-- the end",
+    ],
+)
+def test_statements_are_split_wherever_they_stand(tmp_path: Path, text: str) -> None:
+    """Several on a line, comments, quotes of every kind, transactions, a byte order mark: the same rows."""
+    assert take_over_text(tmp_path, text).tables == {"users": 1, "user_deposits": 1, "deposit_transactions": 1}
+
+
+def test_triggers_views_and_virtual_tables_are_left_aside(tmp_path: Path) -> None:
+    """They are not run, and named; a semicolon within a trigger does not end it."""
+    text = (
+        SCHEMA
+        + 'CREATE TRIGGER "t;1" AFTER INSERT ON users BEGIN UPDATE users SET username = CASE WHEN 1 THEN \';\' END;\n'
+        + "  DELETE FROM users;\nEND;CREATE VIEW v AS SELECT 1;\nCREATE VIRTUAL TABLE f USING unheard_of(x);\n"
+        + "INSERT INTO f VALUES('x');\n" + USER + ACCOUNT + moved(1)
+    )  # fmt: skip
+    report = take_over_text(tmp_path, text)
+    assert report.left_aside == ["trigger t;1", "view v", "virtual table f"]
+    assert read(tmp_path / "p.db", "SELECT username FROM users") == [("a",)]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (SCHEMA + "INSERT INTO users VALUES(1,'a\0b',NULL,NULL);", "line 4 holds a NUL"),
+        (SCHEMA + USER + "INSERT INTO users VALUES(;", "line 5: near"),
+        (SCHEMA + USER + "ROLLBACK; -- due to errors", "line 5: .* not complete"),
+        (SCHEMA + "/* unclosed", "ends within a comment"),
+        (SCHEMA + "\n\nINSERT INTO users VALUES('x", "begins in line 6"),
+        (SCHEMA + "CREATE TRIGGER t AFTER INSERT ON users BEGIN SELECT 1;", "begins in line 4"),
+        (SCHEMA + "INSERT INTO sqlite_sequence VALUES('users', 9223372036854775807);", "leaves no id"),
+    ],
+)
+def test_text_that_is_no_export_is_refused_in_words(tmp_path: Path, text: str, words: str) -> None:
+    """One sentence with the line, no traceback."""
+    with pytest.raises(ImportFailed, match=words):
+        take_over(export(tmp_path, text), tmp_path / "p.db")
+    assert only(tmp_path, "d1.sql", "p.db.lock")
+
+
+def test_long_text_is_split_in_linear_time(tmp_path: Path) -> None:
+    """60,000 lines that each end in a semicolon within one text: seconds, not minutes, and whole."""
+    text = "x;\n" * 60_000
+    began = time.monotonic()
+    take_over_text(tmp_path, SCHEMA + USER + ACCOUNT + moved(1).replace("NULL", f"'{text}'"))
+    assert time.monotonic() - began < 5
+    assert read(tmp_path / "p.db", "SELECT description FROM deposit_transactions") == [(text,)]
+
+
+def test_columns_of_later_migrations_are_left_aside_and_named(tmp_path: Path) -> None:
+    """The bot's own reference, direction or version is not Passbook's, and does not vanish unsaid."""
+    text = SCHEMA.replace("status TEXT", "reference TEXT, direction TEXT, status TEXT").replace(
+        "balance INTEGER NOT NULL", "balance INTEGER NOT NULL, version INTEGER"
+    )
+    text += AUDIT_LOGS.replace("ip_address", "actor TEXT, ip_address")
+    assert take_over_text(tmp_path, text).left_aside == [
+        "audit_logs.actor", "deposit_transactions.reference", "deposit_transactions.direction", "user_deposits.version",
+    ]  # fmt: skip
+
+
+def test_audit_rows_come_by_the_columns_they_have(tmp_path: Path) -> None:
+    """A log with fewer columns is taken; a resource_id that is no number is kept in a row about it."""
+    text = SCHEMA + "CREATE TABLE audit_logs (id INTEGER PRIMARY KEY, action TEXT, resource_id);\n"
+    report = take_over_text(tmp_path, text + "INSERT INTO audit_logs VALUES(9,'login','abc');\n")
+    assert report.tables["audit_logs"] == 1
+    assert read(tmp_path / "p.db", "SELECT id, action, resource_id FROM audit_logs WHERE id = 9") == [
+        (9, "login", None)
+    ]
+    assert mended(tmp_path) == [(None, None, "audit_log", 9, {"column": "resource_id", "old": "abc", "new": None})]
+
+
+def test_names_of_tables_and_columns_are_matched_without_case(tmp_path: Path) -> None:
+    """SQL does not tell Users from users."""
+    text = SCHEMA.replace("TABLE users", "TABLE Users").replace("telegram_id", "Telegram_ID")
+    report = take_over_text(tmp_path, text + USER + ACCOUNT + moved(1))
+    assert (report.tables["users"], report.left_aside) == (1, [])
+
+
+def test_table_without_rowid_is_taken(tmp_path: Path) -> None:
+    """It has nothing but its key to be ordered by."""
+    text = SCHEMA.replace("AUTOINCREMENT", "").replace("created_at DATETIME);", "created_at DATETIME) WITHOUT ROWID;")
+    assert take_over_text(tmp_path, text + USER + ACCOUNT + moved(1)).tables["users"] == 1
+
+
+@pytest.mark.parametrize("value", ["X'41ff'", "CAST(X'41ff' AS TEXT)"])
+def test_text_that_is_binary_is_refused(tmp_path: Path, value: str) -> None:
+    """A name that no reader of JSON could be told; the row is named."""
+    said = refused(tmp_path, SCHEMA + USER + ACCOUNT + moved(3, name=value))
+    assert "deposit_transactions, row 3, depositor_name: X'41ff' is no text" in said
+
+
+def test_unknown_types_are_reported(tmp_path: Path) -> None:
+    """Nothing says whether such money came or went; it is counted as a credit, and said."""
+    text = SCHEMA + USER + ACCOUNT + moved(1) + moved(2, "20", kind="domain_registration") + moved(3, kind="bonus")
+    text += moved(4, "-7", kind="mystery") + moved(5, kind="withdrawal")
+    assert take_over_text(tmp_path, text).unknown_types == ["domain_registration (1)"]
+
+
+def test_ids_of_an_emptied_table_are_not_given_out_again(tmp_path: Path) -> None:
+    """The bot deleted every transaction; SQLite still knew the last id."""
+    take_over_text(tmp_path, SCHEMA + USER + ACCOUNT + moved(41) + "DELETE FROM deposit_transactions;\n")
+    assert read(tmp_path / "p.db", "SELECT id FROM deposit_transactions") == [(42,)]
+
+
+def test_new_folders_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each folder that was made is written down in the one above it before the import says that it is done."""
+    synced: list[str] = []
+    real = os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(importer.os, "fsync", note)
+    target = tmp_path / "a" / "b" / "p.db"
+    take_over(make_bots_file(tmp_path / "bots.sqlite"), target)
+    assert {str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b")} <= set(synced)
 
 
 def test_import_waits_for_nobody(tmp_path: Path) -> None:

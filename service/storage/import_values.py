@@ -1,0 +1,112 @@
+"""What may stand in a row that is taken over: SQLite keeps any value in any column, the ledger must not.
+
+Money and ids are whole numbers or the row is refused. Times that can be read are spelled as rows hold them; those that
+cannot become null, and the old value goes to the audit log. Text that is binary data is refused.
+"""
+
+import math
+import re
+
+from msgspec import Struct
+
+from service.ledger.fields import BALANCE_MAX, TELEGRAM_ID_PATTERN
+from service.ledger.timestamps import restored
+
+Value = str | int | float | bytes | None
+"""What a column of SQLite can hold."""
+
+_WHOLE_NUMBERS = {
+    "id", "user_id", "matched_transaction_id", "resource_id", "balance", "amount", "price", "balance_after",
+}  # fmt: skip
+_MAY_BE_NULL = {"matched_transaction_id", "balance_after", "price"}
+_TIMES = {"created_at", "confirmed_at", "registered_at", "expires_at", "transaction_time"}
+_PLAIN_INTEGER = re.compile(r"[+-]?[0-9]{1,16}")
+_TELEGRAM_ID = re.compile(TELEGRAM_ID_PATTERN)
+_WHOLE_WITH_FRACTION = re.compile(r"([0-9]{1,20})\.0*")
+
+
+class Refused(Exception):
+    """The value cannot be taken over. The text says what is wrong with it."""
+
+
+class Taken(Struct, frozen=True):
+    """The value as it will be stored. `mended`: the old one says more and belongs into the audit log."""
+
+    value: Value
+    mended: bool = False
+    respelled: bool = False
+
+
+def take(table: str, column: str, value: Value) -> Taken:
+    """What becomes of `value`. Raises Refused."""
+    if table == "audit_logs" and column in {"user_id", "resource_id"}:
+        try:
+            return Taken(None if value is None else _whole_number(value))
+        except Refused:
+            return Taken(None, mended=True)
+    if column in _WHOLE_NUMBERS:
+        if value is None and column in _MAY_BE_NULL:
+            return Taken(None)
+        return Taken(_whole_number(value))
+    if column in _TIMES:
+        return _time(value)
+    if isinstance(value, bytes):
+        raise Refused(f"{shown(value)} is no text")
+    if column == "telegram_id" and value is not None:
+        return _telegram_id(value)
+    return Taken(None if value is None else str(value))
+
+
+def _whole_number(value: Value) -> int:
+    plain = isinstance(value, str) and _PLAIN_INTEGER.fullmatch(value)
+    if not (isinstance(value, int) or plain or (isinstance(value, float) and value.is_integer())):
+        raise Refused(f"{shown(value)} is no whole number")
+    number = int(value)  # type: ignore[arg-type]
+    if abs(number) > BALANCE_MAX:
+        raise Refused(f"{shown(value)} is beyond {BALANCE_MAX:,}")
+    return number
+
+
+def _time(value: Value) -> Taken:
+    if value is None:
+        return Taken(None)
+    try:
+        text, same = restored(value)
+    except ValueError:
+        return Taken(None, mended=True)
+    if value in {text, f"{text}.000"}:
+        return Taken(value)
+    return Taken(text, mended=not same, respelled=same)
+
+
+def _telegram_id(value: str | int | float) -> Taken:
+    if isinstance(value, int):
+        return Taken(str(value))
+    text = f"{value:.1f}" if isinstance(value, float) and math.isfinite(value) else str(value)
+    text = text.strip()
+    found = _WHOLE_WITH_FRACTION.fullmatch(text)
+    if found:
+        text = found[1]
+    if text == value or not is_telegram_id(text):
+        return Taken(str(value))
+    return Taken(text, mended=True)
+
+
+def is_telegram_id(text: str) -> bool:
+    """Whether the API can name a user by `text`."""
+    return bool(_TELEGRAM_ID.match(text))
+
+
+def shown(value: Value) -> str:
+    """`value` for a message: quoted, without control characters, of bounded length."""
+    text = "NULL" if value is None else f"X'{value[:20].hex()}'" if isinstance(value, bytes) else repr(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def logged(value: Value) -> str | int | float | None:
+    """`value` whole, as JSON can hold it."""
+    if isinstance(value, bytes):
+        return f"X'{value.hex()}'"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
