@@ -93,7 +93,7 @@ def serve(database: str | None, host: str | None, port: int | None) -> None:
 def _prepare(config: Config) -> str | None:
     """Makes and migrates a database that is not there, and its first key; the key, or None when there were keys."""
     path = config.database_path
-    path.parent.mkdir(parents=True, exist_ok=True)
+    sqlite.make_folder(path.parent)
     with lock.exclusive(path):
         _require_ours(config)
         connection = sqlite.connect_writer(path, busy_timeout_ms=config.busy_timeout_ms, checkpoints=True)
@@ -318,7 +318,7 @@ def _opened(config: Config, *, alone: bool) -> Iterator[sqlite.Connection]:
     path = config.database_path
     with contextlib.ExitStack() as stack:
         if alone:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            sqlite.make_folder(path.parent)
             stack.enter_context(lock.exclusive(path))
             _require_ours(config)
         elif not path.is_file():

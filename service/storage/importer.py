@@ -5,7 +5,6 @@ beside the target; the target appears, whole and verified, by one rename at the 
 """
 
 import contextlib
-import os
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -96,7 +95,7 @@ def import_database(source: Path, target: Path, migrations: list[Migration], rep
     """Makes `target` from `source`. Raises ImportFailed, MigrationError, DatabaseInUse; then nothing was made."""
     if not source.is_file():
         raise ImportFailed(f"There is no file {source}.")
-    _make_folder(target.parent)
+    sqlite.make_folder(target.parent)
     with lock.exclusive(target), _working_files(target) as (scratch, fresh):
         _check_target_is_free(target)
         old, objects = _open_source(source, scratch, report)
@@ -111,18 +110,10 @@ def import_database(source: Path, target: Path, migrations: list[Migration], rep
                 result = _result(new, copy, _left_aside(old, copy.columns) + objects)
                 _verify(new)
                 new.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        _sync(fresh)
+        sqlite.sync(fresh)
         fresh.replace(target)
-        _sync(target.parent)
+        sqlite.sync(target.parent)
     return result
-
-
-def _make_folder(folder: Path) -> None:
-    """Makes `folder` and what is missing above it, so that a power cut does not take them away again."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in missing:
-        _sync(path.parent)
 
 
 def _check_target_is_free(target: Path) -> None:
@@ -464,11 +455,3 @@ def _verify(new: Connection) -> None:
         "ok",
     ):
         raise MigrationError("After the import the database does not pass SQLite's own checks.")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

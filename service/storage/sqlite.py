@@ -169,6 +169,14 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(folder: Path) -> None:
+    """Makes `folder` and what is missing above it, so that a power cut does not take them away again."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync(path.parent)
+
+
 def ping(connection: Connection) -> None:
     """Reads one page of the database; raises DatabaseError when that cannot be done."""
     connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
