@@ -164,7 +164,9 @@ def migrate_down(database: str | None, to: int, yes: bool) -> None:
         copy = _copy_aside(connection, config.database_path)
         click.echo(f"A copy from before is at {copy}.")
         count = migrator.down(connection, migrations, click.echo, to=to)
-        click.echo(f"{count} rolled back. To undo: stop everything and put {copy} in the place of the database.")
+        click.echo(
+            f"{count} rolled back. To undo: move the database and its -wal and -shm away, then put {copy} in its place."
+        )
 
 
 @migrate.command("status")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from service import resources
-from service.storage import importer, lock, migrator
+from service.storage import lock, migrator
 from service.storage.importer import ImportFailed, ImportReport, import_database
 from tests.ledger_check import broken_invariants
 from tests.storage.test_migrator import BOT_ROWS
@@ -500,7 +500,7 @@ def test_new_folders_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
         real(descriptor)
 
-    monkeypatch.setattr(importer.os, "fsync", note)
+    monkeypatch.setattr(os, "fsync", note)
     target = tmp_path / "a" / "b" / "p.db"
     take_over(make_bots_file(tmp_path / "bots.sqlite"), target)
     assert {str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b")} <= set(synced)
