@@ -35,10 +35,6 @@ _RESOURCES = (users, deposits, debits, balance_changes, domain_purchases, transa
 """A resource is removed by deleting its files and its name here."""
 
 
-class NotMigrated(Exception):
-    """The database is not at the version of this program. The text says what to do."""
-
-
 def create_app(config: Config, clock: Clock = system_clock, *, extra_routes: list[Any] | None = None) -> Litestar:
     """The application. Starting it opens the database; what it needs and lacks is raised then.
 
@@ -73,7 +69,7 @@ async def _opened(app: Litestar, *, config: Config, clock: Clock) -> AsyncIterat
         thread = sqlite.Thread(partial(sqlite.connect_writer, path, busy_timeout_ms=timeout_ms, checkpoints=True))
         await thread.open()
         stack.push_async_callback(thread.close)
-        schema_version = await thread.run(_checked_version)
+        schema_version = await thread.run(migrator.require_latest, migrator.load(resources.folder("migrations")))
         engine = await thread.run(sqlite.engine_info)
         readers = await stack.enter_async_context(
             sqlite.Readers(path, count=config.readers, busy_timeout_ms=timeout_ms).opened()
@@ -90,18 +86,6 @@ async def _opened(app: Litestar, *, config: Config, clock: Clock) -> AsyncIterat
         await stack.enter_async_context(writer.running())
         app.state["passbook"] = Passbook(writer, readers, keys, clock, engine, schema_version)
         yield
-
-
-def _checked_version(connection: sqlite.Connection) -> int:
-    """The schema's version, which must be this program's. Raises NotMigrated, MigrationError."""
-    migrations = migrator.load(resources.folder("migrations"))
-    version = migrator.version_of(connection, migrations)
-    if version != len(migrations) - 1:
-        raise NotMigrated(
-            f"The database is at migration {version:03d}, the program at {len(migrations) - 1:03d}."
-            " Run: passbook migrate up"
-        )
-    return version
 
 
 def _answer_options(app: ASGIApp) -> ASGIApp:

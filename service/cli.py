@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from service import __version__, resources, server
-from service.app import NotMigrated, create_app
+from service.app import create_app
 from service.config import Config, ConfigError
 from service.ledger.access import RANDOM_BYTES, ROLES, Scope
 from service.ledger.timestamps import spoken, stored, system_clock
@@ -27,7 +27,6 @@ from service.storage.migrator import MigrationError
 
 _KNOWN_ERRORS = (
     ConfigError,
-    NotMigrated,
     MigrationError,
     ImportFailed,
     lock.DatabaseInUse,
@@ -103,7 +102,7 @@ def _prepare(config: Config) -> str | None:
                 migrator.up(connection, migrations, lambda line: click.echo(f"  {line}"))
                 sqlite.sync(path.parent)
                 click.echo(f"Made the database {path}.")
-            _require_latest(connection)
+            migrator.require_latest(connection, migrations)
             if api_keys.list_all(connection):
                 return None
             return key_door.create(
@@ -296,16 +295,6 @@ def _migrations() -> list[migrator.Migration]:
     return migrator.load(resources.folder("migrations"))
 
 
-def _require_latest(connection: sqlite.Connection) -> None:
-    migrations = _migrations()
-    version = migrator.version_of(connection, migrations)
-    if version != len(migrations) - 1:
-        raise NotMigrated(
-            f"The database is at migration {version:03d}, this program at {len(migrations) - 1:03d}."
-            " Run: passbook migrate up"
-        )
-
-
 def _require_ours(config: Config) -> None:
     """Raises MigrationError or EngineError for a file of something else, before a writing connection touches it."""
     path = config.database_path
@@ -328,7 +317,7 @@ def _opened(config: Config, *, alone: bool) -> Iterator[sqlite.Connection]:
         connection = sqlite.connect_writer(path, busy_timeout_ms=config.busy_timeout_ms, checkpoints=alone)
         stack.callback(connection.close)
         if not alone:
-            _require_latest(connection)
+            migrator.require_latest(connection, _migrations())
         yield connection
 
 

@@ -44,6 +44,10 @@ class MigrationError(Exception):
     """The database cannot be migrated. The text says why and what to do; the database is as it was."""
 
 
+class NotMigrated(MigrationError):
+    """The database is of an earlier version than the program."""
+
+
 class Migration(Struct, frozen=True, kw_only=True):
     """A step of the schema. `down` is None for the first, which has nothing before it. checksum: SHA-256 of `up`."""
 
@@ -113,6 +117,16 @@ def version_of(connection: Connection, migrations: list[Migration]) -> int:
     if not {name for name in tables if not name.startswith(("sqlite_", "_cf_", "schema_migrations"))}:
         return -1
     return _recognise(connection, migrations)
+
+
+def require_latest(connection: Connection, migrations: list[Migration]) -> int:
+    """The schema's version, which is the last of `migrations`. Raises NotMigrated, MigrationError."""
+    version, latest = version_of(connection, migrations), len(migrations) - 1
+    if version != latest:
+        raise NotMigrated(
+            f"The database is at migration {version:03d}, this program at {latest:03d}. Run: passbook migrate up"
+        )
+    return version
 
 
 def _recognise(connection: Connection, migrations: list[Migration]) -> int:
