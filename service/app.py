@@ -27,6 +27,7 @@ from service.api import (
 from service.api.openapi import PassbookOpenAPI, make_config
 from service.api.request import ApiRequest, Passbook
 from service.config import Config
+from service.ledger.policy import Policy
 from service.ledger.timestamps import Clock, system_clock
 from service.repository.writer import Writer
 from service.storage import lock, migrator, sqlite
@@ -79,6 +80,11 @@ async def _opened(app: Litestar, *, config: Config, clock: Clock) -> AsyncIterat
         writer = Writer(
             thread,
             clock=clock,
+            policy=Policy(
+                match_window_s=config.match_window_s,
+                deposit_expiry_s=config.deposit_expiry_s,
+                hold_expiry_s=config.hold_expiry_s,
+            ),
             render_refusal=problems.render_refusal,
             queue_max=config.write_queue_max,
             batch_max=config.write_batch_max,

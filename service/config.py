@@ -31,6 +31,19 @@ class Config(Struct, frozen=True, kw_only=True):
     busy_timeout_ms: Annotated[
         int, Meta(ge=0, le=600_000, description="How long to wait for another process that holds the database.")
     ] = 5000
+    match_window_s: Annotated[
+        int,
+        Meta(ge=60, le=31_536_000, description="How far a bank transfer and its announcement may lie apart to match."),
+    ] = 86_400
+    deposit_expiry_s: Annotated[
+        int, Meta(ge=1, le=31_536_000, description="How long an announced deposit waits for its money.")
+    ] = 86_400
+    hold_expiry_s: Annotated[
+        int, Meta(ge=1, le=31_536_000, description="How long a domain name is held before its money goes back.")
+    ] = 3600
+    expiry_interval_s: Annotated[
+        int, Meta(ge=1, le=86_400, description="How often the service looks for what has expired.")
+    ] = 30
     shutdown_grace_s: Annotated[
         int, Meta(ge=1, le=3600, description="How long requests under way may take after SIGTERM.")
     ] = 10

@@ -2,6 +2,7 @@
 
 from service.ledger.access import ApiKey, Scope, hash_of, make_key, prefix_of
 from service.ledger.audit_logs import API_KEY, Details
+from service.ledger.policy import Policy
 from service.repository.unit_of_work import Context, UnitOfWork
 from service.storage import api_keys
 from service.storage.sqlite import Connection, transaction
@@ -46,4 +47,4 @@ def _details(name: str, prefix: str, scopes: frozenset[Scope]) -> Details:
 
 def _work(tx: Connection, actor: str, now: str) -> UnitOfWork:
     context = Context(actor=actor, request_id=None, ip_address=None, user_agent=None)
-    return UnitOfWork(tx, now=now, context=context)
+    return UnitOfWork(tx, now=now, context=context, policy=Policy())

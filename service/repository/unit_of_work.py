@@ -14,6 +14,7 @@ from msgspec import Struct
 from service.ledger.audit_logs import AuditEvent, Details
 from service.ledger.errors import Refusal
 from service.ledger.idempotency import Answer, Request, check_same_request
+from service.ledger.policy import Policy
 from service.ledger.users import Account
 from service.storage import audit_logs, idempotency
 from service.storage.sqlite import Connection
@@ -33,17 +34,19 @@ class Context(Struct, frozen=True, kw_only=True):
 
 
 class UnitOfWork:
-    """What an operation works with: the open transaction, the one instant it reads as now, and the audit log.
+    """What an operation works with: the open transaction, the one instant it reads as now, the operator's policy, and
+    the audit log.
 
     Lifetime: one operation. What `concerning` was told names the user and the resource when the operation is refused.
     """
 
-    __slots__ = ("context", "now", "resource_id", "telegram_id", "tx", "user_id")
+    __slots__ = ("context", "now", "policy", "resource_id", "telegram_id", "tx", "user_id")
 
-    def __init__(self, tx: Connection, *, now: str, context: Context) -> None:
+    def __init__(self, tx: Connection, *, now: str, context: Context, policy: Policy) -> None:
         self.tx = tx
         self.now = now
         self.context = context
+        self.policy = policy
         self.resource_id: int | None = None
         self.user_id: int | None = None
         self.telegram_id: str | None = None
@@ -107,29 +110,32 @@ def perform(
     command: Struct,
     target: int,
     *,
-    request: Request,
+    request: Request | None,
     context: Context,
+    policy: Policy,
     now: str,
     render_refusal: RenderRefusal,
 ) -> Answer:
     """Carries out `operation` once for ever under its Idempotency-Key, inside the savepoint `operation`.
 
     Returns the answer to send after COMMIT. Raises IdempotencyKeyReused, which leaves no trace: the key keeps the
-    answer it has.
+    answer it has. Without a `request` it is the service's own work, which has no key and whose answer nobody asks for.
     """
-    stored = idempotency.find(tx, actor=context.actor, idempotency_key=request.idempotency_key)
-    if stored is not None:
-        stored_operation, stored_body, answer = stored
-        check_same_request(request, operation=stored_operation, body=stored_body)
-        return answer
-    work = UnitOfWork(tx, now=now, context=context)
+    if request is not None:
+        stored = idempotency.find(tx, actor=context.actor, idempotency_key=request.idempotency_key)
+        if stored is not None:
+            stored_operation, stored_body, answer = stored
+            check_same_request(request, operation=stored_operation, body=stored_body)
+            return answer
+    work = UnitOfWork(tx, now=now, context=context, policy=policy)
     try:
         answer = operation.run(work, command, target)
     except Refusal as refusal:
         tx.execute("ROLLBACK TO operation")
         work.record(_refused(operation, command, refusal, work))
         answer = render_refusal(refusal, context.request_id or "")
-    idempotency.insert(tx, request, answer, actor=context.actor, now=now)
+    if request is not None:
+        idempotency.insert(tx, request, answer, actor=context.actor, now=now)
     return answer
 
 

@@ -11,11 +11,13 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from msgspec import Struct
 
 from service.ledger.errors import DatabaseBusy, OutcomeUnknown, Overloaded, StorageFull, Unavailable, WritesStopped
 from service.ledger.idempotency import Answer, Request
+from service.ledger.policy import Policy
 from service.ledger.timestamps import Clock, stored
 from service.repository.unit_of_work import Context, Operation, RenderRefusal, perform
 from service.storage import sqlite
@@ -35,7 +37,7 @@ class _Job:
     operation: Operation
     command: Struct
     target: int
-    request: Request
+    request: Request | None
     context: Context
     answered: asyncio.Future[Answer]
 
@@ -56,11 +58,18 @@ class Writer:
     """
 
     def __init__(
-        self, thread: Thread, *, clock: Clock, render_refusal: RenderRefusal, queue_max: int, batch_max: int
+        self,
+        thread: Thread,
+        *,
+        clock: Clock,
+        policy: Policy,
+        render_refusal: RenderRefusal,
+        queue_max: int,
+        batch_max: int,
     ) -> None:
         self._thread = thread
         self._clock = clock
-        self._render_refusal = render_refusal
+        self._run_all = partial(_run_batch, policy=policy, render_refusal=render_refusal)
         self._queue_max = queue_max
         self._batch_max = batch_max
         self._queue: deque[_Job] = deque()
@@ -92,9 +101,9 @@ class Writer:
             await task
 
     async def submit(
-        self, operation: Operation, command: Struct, target: int, *, request: Request, context: Context
+        self, operation: Operation, command: Struct, target: int, *, request: Request | None, context: Context
     ) -> Answer:
-        """The answer of `operation`, after COMMIT returned.
+        """The answer of `operation`, after COMMIT returned. `request` is None for the service's own work.
 
         Raises Overloaded, WritesStopped, DatabaseBusy, StorageFull (nothing was done), OutcomeUnknown,
         IdempotencyKeyReused, or what the operation raised.
@@ -138,7 +147,7 @@ class Writer:
             outcomes = [WritesStopped(f"Writes have stopped: {self._stopped_because}.") for _ in batch]
         else:
             try:
-                outcomes = await self._thread.run(_run_batch, batch, stored(self._clock()), self._render_refusal)
+                outcomes = await self._thread.run(self._run_all, batch, now=stored(self._clock()))
             except _BatchFailed as failed:
                 if failed.stop:
                     self._stop(str(failed.__cause__ or failed), failed)
@@ -157,11 +166,11 @@ class Writer:
 
 
 def _run_batch(
-    tx: Connection, batch: list[_Job], now: str, render_refusal: RenderRefusal
+    tx: Connection, batch: list[_Job], *, now: str, policy: Policy, render_refusal: RenderRefusal
 ) -> list[Answer | BaseException]:
     try:
         _begin(tx)
-        outcomes = [_run_one(tx, job, now, render_refusal) for job in batch]
+        outcomes = [_run_one(tx, job, now, policy, render_refusal) for job in batch]
     except BaseException:
         _roll_back(tx)
         raise
@@ -182,7 +191,9 @@ def _begin(tx: Connection) -> None:
         raise _failed_before_commit(error) from error
 
 
-def _run_one(tx: Connection, job: _Job, now: str, render_refusal: RenderRefusal) -> Answer | BaseException:
+def _run_one(
+    tx: Connection, job: _Job, now: str, policy: Policy, render_refusal: RenderRefusal
+) -> Answer | BaseException:
     """One operation in its savepoint. Returns what it raised, unless the whole transaction is spoilt: _BatchFailed.
 
     An error of one statement, such as a broken constraint or a text that is too long, is that operation's alone.
@@ -196,6 +207,7 @@ def _run_one(tx: Connection, job: _Job, now: str, render_refusal: RenderRefusal)
             job.target,
             request=job.request,
             context=job.context,
+            policy=policy,
             now=now,
             render_refusal=render_refusal,
         )

@@ -31,6 +31,7 @@ from service.ledger.errors import (
     WritesStopped,
 )
 from service.ledger.idempotency import Answer, Request
+from service.ledger.policy import Policy
 from service.ledger.timestamps import system_clock
 from service.repository import debits, deposits
 from service.repository.unit_of_work import Context, Operation, UnitOfWork
@@ -151,6 +152,7 @@ async def _desk(
         writer = Writer(
             thread,
             clock=system_clock,
+            policy=Policy(),
             render_refusal=problems.render_refusal,
             queue_max=queue_max,
             batch_max=batch_max,
