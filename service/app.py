@@ -14,6 +14,7 @@ from service.api import (
     audit_logs,
     auth,
     balance_changes,
+    bank_notifications,
     debits,
     deposits,
     docs,
@@ -32,7 +33,17 @@ from service.ledger.timestamps import Clock, system_clock
 from service.repository.writer import Writer
 from service.storage import lock, migrator, sqlite
 
-_RESOURCES = (users, deposits, debits, balance_changes, domain_purchases, transactions, audit_logs, health)
+_RESOURCES = (
+    users,
+    deposits,
+    bank_notifications,
+    debits,
+    balance_changes,
+    domain_purchases,
+    transactions,
+    audit_logs,
+    health,
+)
 """A resource is removed by deleting its files and its name here."""
 
 
@@ -65,6 +76,11 @@ async def _opened(app: Litestar, *, config: Config, clock: Clock) -> AsyncIterat
     """Opens what a running application holds, in this order, and closes it in the reverse."""
     path = config.database_path
     timeout_ms = config.busy_timeout_ms
+    policy = Policy(
+        match_window_s=config.match_window_s,
+        deposit_expiry_s=config.deposit_expiry_s,
+        hold_expiry_s=config.hold_expiry_s,
+    )
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(lock.exclusive(path))
         thread = sqlite.Thread(partial(sqlite.connect_writer, path, busy_timeout_ms=timeout_ms, checkpoints=True))
@@ -80,17 +96,13 @@ async def _opened(app: Litestar, *, config: Config, clock: Clock) -> AsyncIterat
         writer = Writer(
             thread,
             clock=clock,
-            policy=Policy(
-                match_window_s=config.match_window_s,
-                deposit_expiry_s=config.deposit_expiry_s,
-                hold_expiry_s=config.hold_expiry_s,
-            ),
+            policy=policy,
             render_refusal=problems.render_refusal,
             queue_max=config.write_queue_max,
             batch_max=config.write_batch_max,
         )
         await stack.enter_async_context(writer.running())
-        app.state["passbook"] = Passbook(writer, readers, keys, clock, engine, schema_version)
+        app.state["passbook"] = Passbook(writer, readers, keys, clock, engine, schema_version, policy)
         yield
 
 

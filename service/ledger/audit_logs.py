@@ -10,12 +10,13 @@ from service.ledger.fields import Instant
 
 DEPOSIT_TRANSACTION = "deposit_transaction"
 """The guide's resource_type for a row of deposit_transactions."""
+BANK_NOTIFICATION = "bank_notification"
 USER = "user"
 API_KEY = "api_key"
 USER_DOMAINS = "user_domains"
 
 JsonObject = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
-Details = Mapping[str, str | int | bool | list[str] | None]
+Details = Mapping[str, str | int | bool | list[str] | list[int] | None]
 
 
 class AuditEvent(Struct, frozen=True, kw_only=True):

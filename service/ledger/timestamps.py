@@ -93,6 +93,23 @@ def bound(text: str) -> str:
     return f"{seconds}.{instant.microsecond:06d}".rstrip("0").rstrip(".") if instant.microsecond else seconds
 
 
+def around(text: str, seconds: int) -> tuple[str, str]:
+    """The stored spellings of the instants `seconds` before and after a stored `text`; clamped to the years 1 to 9999.
+
+    Raises ValueError when `text` is no instant.
+    """
+    instant = datetime.fromisoformat(text).replace(tzinfo=None)
+    try:
+        before = instant - timedelta(seconds=seconds)
+    except OverflowError:
+        before = datetime.min
+    try:
+        after = instant + timedelta(seconds=seconds)
+    except OverflowError:
+        after = datetime.max
+    return before.isoformat(sep=" ", timespec="milliseconds"), after.isoformat(sep=" ", timespec="milliseconds")
+
+
 def duration(text: str) -> timedelta:
     """The length of an ISO 8601 duration of days, hours, minutes and seconds, such as PT1H. Raises ValueError."""
     found = _DURATION.fullmatch(text)

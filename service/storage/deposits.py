@@ -8,18 +8,19 @@ from service.storage.sqlite import Connection
 
 _SELECT = (
     "SELECT t.id, u.telegram_id, t.amount, t.depositor_name,"
-    " CASE WHEN r.id IS NULL THEN t.status ELSE 'reversed' END, t.created_at, t.confirmed_at"
+    " CASE WHEN r.id IS NULL THEN t.status ELSE 'reversed' END, t.created_at, t.confirmed_at,"
+    " (SELECT MAX(id) FROM bank_notifications WHERE matched_transaction_id = t.id)"
     " FROM deposit_transactions AS t JOIN users AS u ON u.id = t.user_id"
     " LEFT JOIN deposit_transactions AS r ON r.reverses_id = t.id"
 )
 
 
-def insert_pending(tx: Connection, *, user_id: int, amount: int, depositor_name: str, now: str) -> int:
+def insert_pending(tx: Connection, *, user_id: int, amount: int, depositor_name: str, match_name: str, now: str) -> int:
     """Writes an announced deposit; returns its id."""
     deposit_id = tx.execute(
-        "INSERT INTO deposit_transactions (user_id, type, amount, status, depositor_name, created_at)"
-        " VALUES (?, 'deposit', ?, 'pending', ?, ?)",
-        (user_id, amount, depositor_name, now),
+        "INSERT INTO deposit_transactions (user_id, type, amount, status, depositor_name, match_name, created_at)"
+        " VALUES (?, 'deposit', ?, 'pending', ?, ?, ?)",
+        (user_id, amount, depositor_name, match_name, now),
     ).lastrowid
     assert deposit_id is not None
     return deposit_id
@@ -73,8 +74,8 @@ def list_newest(
     return [_deposit(row) for row in rows.fetchall()]
 
 
-def _deposit(row: tuple[int, str, int, str | None, str, str | None, str | None]) -> Deposit:
-    deposit_id, telegram_id, amount, depositor_name, status, created_at, confirmed_at = row
+def _deposit(row: tuple[int, str, int, str | None, str, str | None, str | None, int | None]) -> Deposit:
+    deposit_id, telegram_id, amount, depositor_name, status, created_at, confirmed_at, notification_id = row
     return Deposit(
         id=deposit_id,
         telegram_id=telegram_id,
@@ -83,4 +84,5 @@ def _deposit(row: tuple[int, str, int, str | None, str, str | None, str | None])
         status=status,
         created_at=created_at and spoken(created_at),
         confirmed_at=confirmed_at and spoken(confirmed_at),
+        matched_bank_notification_id=notification_id,
     )
