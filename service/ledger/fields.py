@@ -28,7 +28,7 @@ TELEGRAM_ID_PATTERN = r"^[0-9]{1,20}" + _END
 ID_PATTERN = r"^[1-9][0-9]{0,14}" + _END
 TEXT_PATTERN = f"^{_NOT_CONTROL}*{_VISIBLE}{_NOT_CONTROL}*" + _END
 # A message may have several lines.
-MESSAGE_PATTERN = f"^[\\t\\n\\r{BLANK}]*{_VISIBLE}([\\t\\n\\r]|{_NOT_CONTROL})*$"
+MESSAGE_PATTERN = f"^[\\t\\n\\r{BLANK}]*{_VISIBLE}([\\t\\n\\r]|{_NOT_CONTROL})*" + _END
 BANK_TRANSACTION_ID_PATTERN = r"^[\x21-\x7e]{1,100}" + _END
 DOMAIN_PATTERN = f"^{_VISIBLE}+[.\u3002\uff0e\uff61]{_VISIBLE}+" + _END
 DEPOSIT_STATUS_PATTERN = r"^(pending|confirmed|cancelled|expired|reversed)" + _END
