@@ -28,7 +28,8 @@ from service.api.openapi import PassbookOpenAPI, make_config
 from service.api.request import ApiRequest, Passbook
 from service.config import Config
 from service.ledger.policy import Policy
-from service.ledger.timestamps import Clock, system_clock
+from service.ledger.timestamps import Clock, SteadyClock, system_clock
+from service.repository.sweeper import Sweeper, system_elapsed
 from service.repository.writer import Writer
 from service.storage import lock, migrator, sqlite
 
@@ -77,19 +78,28 @@ async def _opened(app: Litestar, *, config: Config, clock: Clock) -> AsyncIterat
         )
         keys = sqlite.connect_reader(path, busy_timeout_ms=timeout_ms)
         stack.callback(keys.close)
+        policy = Policy(
+            match_window_s=config.match_window_s,
+            deposit_expiry_s=config.deposit_expiry_s,
+            hold_expiry_s=config.hold_expiry_s,
+        )
         writer = Writer(
             thread,
             clock=clock,
-            policy=Policy(
-                match_window_s=config.match_window_s,
-                deposit_expiry_s=config.deposit_expiry_s,
-                hold_expiry_s=config.hold_expiry_s,
-            ),
+            policy=policy,
             render_refusal=problems.render_refusal,
             queue_max=config.write_queue_max,
             batch_max=config.write_batch_max,
         )
         await stack.enter_async_context(writer.running())
+        sweeper = Sweeper(
+            readers,
+            writer,
+            clock=SteadyClock(clock, system_elapsed, window_s=max(policy.deposit_expiry_s, policy.hold_expiry_s)),
+            policy=policy,
+            interval_s=config.expiry_interval_s,
+        )
+        app.state["sweeper"] = await stack.enter_async_context(sweeper.running())
         app.state["passbook"] = Passbook(writer, readers, keys, clock, engine, schema_version)
         yield
 
