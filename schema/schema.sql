@@ -31,7 +31,8 @@ CREATE INDEX idx_deposits_user ON user_deposits(user_id);
 CREATE TABLE deposit_transactions (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   user_id INTEGER NOT NULL REFERENCES users(id),
-  -- deposit, debit, reversal, opening_credit, opening_debit; other words in rows that the bot wrote.
+  -- deposit, debit, balance_change, domain_purchase, domain_refund, reversal, opening_credit, opening_debit; other words
+  -- in rows that the bot wrote.
   type TEXT NOT NULL,
   -- Won, never negative; the direction says which way.
   amount INTEGER NOT NULL,
@@ -144,13 +145,13 @@ CREATE TABLE audit_logs (
   resource_id INTEGER,
   -- A JSON object; null in some of the bot's rows.
   details TEXT,
-  -- Where the request came from; null for the command line and migrations.
+  -- Where the request came from; null for the command line, expiry and migrations.
   ip_address TEXT,
   user_agent TEXT,
   created_at DATETIME DEFAULT CURRENT_TIMESTAMP,
-  -- The name of the API key that acted, or "cli:<user>"; null in rows of the bot and of migrations.
+  -- The name of the API key that acted, "cli:<user>" or "system:expiry"; null in rows of the bot and of migrations.
   actor TEXT,
-  -- X-Request-ID; null for the command line.
+  -- X-Request-ID; null for the command line and for expiry.
   request_id TEXT
 );
 CREATE INDEX idx_audit_logs_telegram_id ON audit_logs(telegram_id, created_at);

@@ -29,7 +29,8 @@ from service.api.openapi import PassbookOpenAPI, make_config
 from service.api.request import ApiRequest, Passbook
 from service.config import Config
 from service.ledger.policy import Policy
-from service.ledger.timestamps import Clock, system_clock
+from service.ledger.timestamps import Clock, SteadyClock, system_clock
+from service.repository.sweeper import Sweeper, system_elapsed
 from service.repository.writer import Writer
 from service.storage import lock, migrator, sqlite
 
@@ -102,6 +103,14 @@ async def _opened(app: Litestar, *, config: Config, clock: Clock) -> AsyncIterat
             batch_max=config.write_batch_max,
         )
         await stack.enter_async_context(writer.running())
+        sweeper = Sweeper(
+            readers,
+            writer,
+            clock=SteadyClock(clock, system_elapsed, window_s=max(policy.deposit_expiry_s, policy.hold_expiry_s)),
+            policy=policy,
+            interval_s=config.expiry_interval_s,
+        )
+        app.state["sweeper"] = await stack.enter_async_context(sweeper.running())
         app.state["passbook"] = Passbook(writer, readers, keys, clock, engine, schema_version, policy)
         yield
 

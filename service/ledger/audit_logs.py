@@ -14,6 +14,8 @@ BANK_NOTIFICATION = "bank_notification"
 USER = "user"
 API_KEY = "api_key"
 USER_DOMAINS = "user_domains"
+SERVICE_ACTOR = "system:"
+"""How the actor of the service's own work begins; no API key may have such a name."""
 
 JsonObject = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
 Details = Mapping[str, str | int | bool | list[str] | list[int] | None]
@@ -37,7 +39,7 @@ class AuditLog(Struct, frozen=True, kw_only=True):
     """One row of audit_logs as the API shows it.
 
     `details` is the JSON object on record, {"text": …} where an old row holds other text, null where it holds none.
-    actor and request_id are null in rows from before Passbook; ip_address and user_agent where there was no request.
+    actor is null in rows from before Passbook; request_id, ip_address and user_agent where there was no request.
     """
 
     id: int
