@@ -113,3 +113,28 @@ def test_sigterm_does_not_wait_for_the_next_sweep(own_service: LiveService) -> N
             _expired(own_service.client(), path)
         assert own_service.stop() == 0
         assert "Traceback" not in own_service.said
+
+
+def test_late_money_is_settled_by_hand_and_says_so(own_service: LiveService) -> None:
+    """A bank line for a deposit that has expired credits nothing by itself, lists it, and with "late": true credits it;
+    until then it keeps others of that name and amount from being confirmed by themselves."""
+    own_service.environment = SOON
+    own_service.start()
+    client = own_service.client()
+    deposit = _expired(client, _announce(client, "7301", 700))
+    line = {"bank_transaction_id": "late-1", "depositor_name": "홍 길동", "amount": 700}
+    line["occurred_at"] = deposit["created_at"]
+    received = client.write("/v1/bank-notifications", line).json()
+    assert received["status"] == "unmatched"
+    assert [(c["deposit_id"], c["status"]) for c in received["candidates"]] == [(deposit["id"], "expired")]
+    body = {"telegram_id": "7302", "amount": 700, "depositor_name": "홍길동"}
+    assert client.write("/v1/deposits", body).json()["status"] == "pending"
+    path = f"/v1/bank-notifications/{received['id']}/match"
+    refused = client.write(path, {"deposit_id": deposit["id"]}).json()
+    assert (refused["code"], refused["current_status"]) == ("deposit_expired", "expired")
+    settled = client.write(path, {"deposit_id": deposit["id"], "late": True})
+    assert (settled.status_code, settled.json()["balance_after"]) == (200, 700)
+    (row,) = _audited(client, "deposit_confirmed", deposit["id"])
+    assert (row["details"]["late"], row["details"]["matched_bank_notification_id"]) == (True, received["id"])
+    assert own_service.stop() == 0
+    assert broken_invariants(own_service.database) == []
