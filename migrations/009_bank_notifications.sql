@@ -25,7 +25,9 @@ CREATE INDEX idx_bank_notifications_matched ON bank_notifications(matched_transa
 CREATE INDEX idx_bank_notifications_status ON bank_notifications(status);
 CREATE INDEX idx_bank_notifications_waiting ON bank_notifications(amount, match_name)
   WHERE status = 'unmatched' AND bank_transaction_id IS NOT NULL;
-CREATE INDEX idx_transactions_match ON deposit_transactions(amount, match_name, created_at) WHERE type = 'deposit';
+-- By day first: only the days of the window are ever looked at, and new rows stay close together.
+CREATE INDEX idx_transactions_match ON deposit_transactions(substr(created_at, 1, 10), amount, match_name)
+  WHERE type = 'deposit';
 
 CREATE TRIGGER deposit_transactions_keep_match_name
 BEFORE UPDATE ON deposit_transactions

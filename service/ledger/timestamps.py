@@ -7,6 +7,7 @@ the order of time. Spoken: ``2026-01-19T12:00:00.123Z``.
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 Clock = Callable[[], datetime]
 """Returns the present instant with a time zone; the only source of time, so that tests can set it."""
@@ -124,6 +125,7 @@ def bound(text: str) -> str:
     return f"{seconds}.{instant.microsecond:06d}".rstrip("0").rstrip(".") if instant.microsecond else seconds
 
 
+@lru_cache(maxsize=16)  # all operations of a batch ask for the same one
 def around(text: str, seconds: int) -> tuple[str, str]:
     """The stored spellings of the instants `seconds` before and after a stored `text`; clamped to the years 1 to 9999.
 

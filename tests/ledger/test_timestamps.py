@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.ledger.timestamps import SteadyClock, bound, duration, spoken, stored
+from service.ledger.timestamps import SteadyClock, around, bound, duration, spoken, stored
 
 INSTANTS = st.datetimes(datetime(1, 1, 3), datetime(9999, 12, 29), timezones=st.just(UTC))
 OFFSETS = st.integers(-23 * 60 - 59, 23 * 60 + 59).map(lambda minutes: timezone(timedelta(minutes=minutes)))
@@ -26,6 +26,18 @@ def test_a_bound_compares_with_rows_as_the_instants_do(asked: datetime, offset: 
     kept = row.replace(microsecond=row.microsecond // 1000 * 1000)
     assert (stored(row) >= text) == (kept >= asked)
     assert (stored(row) < text) == (kept < asked)
+
+
+@given(INSTANTS, st.integers(1, 10**9), INSTANTS)
+def test_a_row_lies_around_an_instant_as_the_instants_do(middle: datetime, seconds: int, row: datetime) -> None:
+    """To the millisecond, and the calendar's ends cut the window instead of failing."""
+    since, until = around(stored(middle), seconds)
+    distance = abs(stored_again(row) - stored_again(middle))
+    assert (since <= stored(row) <= until) == (distance <= timedelta(seconds=seconds))
+
+
+def stored_again(moment: datetime) -> datetime:
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 @pytest.mark.parametrize(

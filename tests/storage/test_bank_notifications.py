@@ -118,7 +118,7 @@ def test_a_notification_of_the_bot_shows_what_it_holds(tx: sqlite.Connection) ->
 @pytest.mark.parametrize("statement", ["_SAME_NAME", "_OF_THE_BOT", "_LONGER_NAME", "_SHORTER_NAME", "_QUIET"])
 def test_no_look_up_reads_a_whole_table(tx: sqlite.Connection, statement: str) -> None:
     """Every step is a search by an index that bounds amount and name, however many deposits there are."""
-    sql = getattr(bank_notifications, statement)
+    sql = getattr(bank_notifications, statement).format(days=bank_notifications._days(SINCE, UNTIL))
     parameters = dict.fromkeys(re.findall(r":(\w+)", sql), "1")
     plan = [row[3] for row in tx.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)]
     assert not [
@@ -126,7 +126,7 @@ def test_no_look_up_reads_a_whole_table(tx: sqlite.Connection, statement: str) -
     ], plan
     of_deposits = [step for step in plan if "idx_transactions_match" in step]
     assert of_deposits
-    assert all("amount=? AND match_name" in step for step in of_deposits), plan
+    assert all("(<expr>=? AND amount=? AND match_name" in step for step in of_deposits), plan
 
 
 def test_waiting_notifications_are_found_by_index(tx: sqlite.Connection) -> None:
