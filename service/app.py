@@ -18,6 +18,7 @@ from service.api import (
     deposits,
     docs,
     domain_purchases,
+    explanations,
     health,
     problems,
     request_ids,
@@ -32,7 +33,17 @@ from service.ledger.timestamps import Clock, system_clock
 from service.repository.writer import Writer
 from service.storage import lock, migrator, sqlite
 
-_RESOURCES = (users, deposits, debits, balance_changes, domain_purchases, transactions, audit_logs, health)
+_RESOURCES = (
+    users,
+    explanations,
+    deposits,
+    debits,
+    balance_changes,
+    domain_purchases,
+    transactions,
+    audit_logs,
+    health,
+)
 """A resource is removed by deleting its files and its name here."""
 
 
