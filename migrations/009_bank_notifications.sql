@@ -34,7 +34,8 @@ BEGIN
   SELECT RAISE(ABORT, 'the name that a deposit is matched by never changes');
 END;
 
--- What the bank said never changes; a notification is matched once, with a confirmed deposit of its amount.
+-- What the bank said never changes; a notification is matched once, with a confirmed deposit of its amount. (A deposit
+-- that the bot had matched may get one more: the same bank line, recorded again.)
 CREATE TRIGGER bank_notifications_match_once
 BEFORE UPDATE ON bank_notifications
 WHEN NEW.id IS NOT OLD.id OR NEW.bank_name IS NOT OLD.bank_name OR NEW.depositor_name IS NOT OLD.depositor_name
@@ -53,9 +54,10 @@ WHEN (NEW.status = 'matched') <> (NEW.matched_transaction_id IS NOT NULL)
   OR NEW.matched_transaction_id IS NOT NULL AND (NOT EXISTS (
     SELECT 1 FROM deposit_transactions
     WHERE id = NEW.matched_transaction_id AND type = 'deposit' AND status = 'confirmed' AND amount = NEW.amount)
-  OR EXISTS (SELECT 1 FROM bank_notifications WHERE matched_transaction_id = NEW.matched_transaction_id))
+  OR EXISTS (SELECT 1 FROM bank_notifications
+             WHERE matched_transaction_id = NEW.matched_transaction_id AND match_method IS NOT NULL))
 BEGIN
-  SELECT RAISE(ABORT, 'a bank notification matches one confirmed deposit of its amount, which no other has');
+  SELECT RAISE(ABORT, 'a bank notification matches one confirmed deposit of its amount, once');
 END;
 
 CREATE TRIGGER bank_notifications_need_deposit_update
@@ -63,9 +65,10 @@ BEFORE UPDATE ON bank_notifications
 WHEN NEW.matched_transaction_id IS NOT NULL AND (NOT EXISTS (
     SELECT 1 FROM deposit_transactions
     WHERE id = NEW.matched_transaction_id AND type = 'deposit' AND status = 'confirmed' AND amount = NEW.amount)
-  OR EXISTS (SELECT 1 FROM bank_notifications WHERE matched_transaction_id = NEW.matched_transaction_id))
+  OR EXISTS (SELECT 1 FROM bank_notifications
+             WHERE matched_transaction_id = NEW.matched_transaction_id AND match_method IS NOT NULL))
 BEGIN
-  SELECT RAISE(ABORT, 'a bank notification matches one confirmed deposit of its amount, which no other has');
+  SELECT RAISE(ABORT, 'a bank notification matches one confirmed deposit of its amount, once');
 END;
 
 CREATE TRIGGER bank_notifications_refuse_replace BEFORE INSERT ON bank_notifications

@@ -31,7 +31,8 @@ CREATE INDEX idx_deposits_user ON user_deposits(user_id);
 CREATE TABLE deposit_transactions (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   user_id INTEGER NOT NULL REFERENCES users(id),
-  -- deposit, debit, reversal, opening_credit, opening_debit; other words in rows that the bot wrote.
+  -- deposit, debit, balance_change, domain_purchase, domain_refund, reversal, opening_credit, opening_debit; other words
+  -- in rows that the bot wrote.
   type TEXT NOT NULL,
   -- Won, never negative; the direction says which way.
   amount INTEGER NOT NULL,
@@ -144,13 +145,13 @@ CREATE TABLE audit_logs (
   resource_id INTEGER,
   -- A JSON object; null in some of the bot's rows.
   details TEXT,
-  -- Where the request came from; null for the command line and migrations.
+  -- Where the request came from; null for the command line, expiry and migrations.
   ip_address TEXT,
   user_agent TEXT,
   created_at DATETIME DEFAULT CURRENT_TIMESTAMP,
-  -- The name of the API key that acted, or "cli:<user>"; null in rows of the bot and of migrations.
+  -- The name of the API key that acted, "cli:<user>" or "system:expiry"; null in rows of the bot and of migrations.
   actor TEXT,
-  -- X-Request-ID; null for the command line.
+  -- X-Request-ID; null for the command line and for expiry.
   request_id TEXT
 );
 CREATE INDEX idx_audit_logs_telegram_id ON audit_logs(telegram_id, created_at);
@@ -398,7 +399,8 @@ BEGIN
   SELECT RAISE(ABORT, 'the name that a deposit is matched by never changes');
 END;
 
--- What the bank said never changes; a notification is matched once, with a confirmed deposit of its amount.
+-- What the bank said never changes; a notification is matched once, with a confirmed deposit of its amount. (A deposit
+-- that the bot had matched may get one more: the same bank line, recorded again.)
 CREATE TRIGGER bank_notifications_match_once
 BEFORE UPDATE ON bank_notifications
 WHEN NEW.id IS NOT OLD.id OR NEW.bank_name IS NOT OLD.bank_name OR NEW.depositor_name IS NOT OLD.depositor_name
@@ -417,9 +419,10 @@ WHEN (NEW.status = 'matched') <> (NEW.matched_transaction_id IS NOT NULL)
   OR NEW.matched_transaction_id IS NOT NULL AND (NOT EXISTS (
     SELECT 1 FROM deposit_transactions
     WHERE id = NEW.matched_transaction_id AND type = 'deposit' AND status = 'confirmed' AND amount = NEW.amount)
-  OR EXISTS (SELECT 1 FROM bank_notifications WHERE matched_transaction_id = NEW.matched_transaction_id))
+  OR EXISTS (SELECT 1 FROM bank_notifications
+             WHERE matched_transaction_id = NEW.matched_transaction_id AND match_method IS NOT NULL))
 BEGIN
-  SELECT RAISE(ABORT, 'a bank notification matches one confirmed deposit of its amount, which no other has');
+  SELECT RAISE(ABORT, 'a bank notification matches one confirmed deposit of its amount, once');
 END;
 
 CREATE TRIGGER bank_notifications_need_deposit_update
@@ -427,9 +430,10 @@ BEFORE UPDATE ON bank_notifications
 WHEN NEW.matched_transaction_id IS NOT NULL AND (NOT EXISTS (
     SELECT 1 FROM deposit_transactions
     WHERE id = NEW.matched_transaction_id AND type = 'deposit' AND status = 'confirmed' AND amount = NEW.amount)
-  OR EXISTS (SELECT 1 FROM bank_notifications WHERE matched_transaction_id = NEW.matched_transaction_id))
+  OR EXISTS (SELECT 1 FROM bank_notifications
+             WHERE matched_transaction_id = NEW.matched_transaction_id AND match_method IS NOT NULL))
 BEGIN
-  SELECT RAISE(ABORT, 'a bank notification matches one confirmed deposit of its amount, which no other has');
+  SELECT RAISE(ABORT, 'a bank notification matches one confirmed deposit of its amount, once');
 END;
 
 CREATE TRIGGER bank_notifications_refuse_replace BEFORE INSERT ON bank_notifications

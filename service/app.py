@@ -14,6 +14,7 @@ from service.api import (
     audit_logs,
     auth,
     balance_changes,
+    bank_notifications,
     debits,
     deposits,
     docs,
@@ -29,7 +30,8 @@ from service.api.openapi import PassbookOpenAPI, make_config
 from service.api.request import ApiRequest, Passbook
 from service.config import Config
 from service.ledger.policy import Policy
-from service.ledger.timestamps import Clock, system_clock
+from service.ledger.timestamps import Clock, SteadyClock, system_clock
+from service.repository.sweeper import Sweeper, system_elapsed
 from service.repository.writer import Writer
 from service.storage import lock, migrator, sqlite
 
@@ -37,6 +39,7 @@ _RESOURCES = (
     users,
     explanations,
     deposits,
+    bank_notifications,
     debits,
     balance_changes,
     domain_purchases,
@@ -76,6 +79,11 @@ async def _opened(app: Litestar, *, config: Config, clock: Clock) -> AsyncIterat
     """Opens what a running application holds, in this order, and closes it in the reverse."""
     path = config.database_path
     timeout_ms = config.busy_timeout_ms
+    policy = Policy(
+        match_window_s=config.match_window_s,
+        deposit_expiry_s=config.deposit_expiry_s,
+        hold_expiry_s=config.hold_expiry_s,
+    )
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(lock.exclusive(path))
         thread = sqlite.Thread(partial(sqlite.connect_writer, path, busy_timeout_ms=timeout_ms, checkpoints=True))
@@ -91,17 +99,21 @@ async def _opened(app: Litestar, *, config: Config, clock: Clock) -> AsyncIterat
         writer = Writer(
             thread,
             clock=clock,
-            policy=Policy(
-                match_window_s=config.match_window_s,
-                deposit_expiry_s=config.deposit_expiry_s,
-                hold_expiry_s=config.hold_expiry_s,
-            ),
+            policy=policy,
             render_refusal=problems.render_refusal,
             queue_max=config.write_queue_max,
             batch_max=config.write_batch_max,
         )
         await stack.enter_async_context(writer.running())
-        app.state["passbook"] = Passbook(writer, readers, keys, clock, engine, schema_version)
+        sweeper = Sweeper(
+            readers,
+            writer,
+            clock=SteadyClock(clock, system_elapsed, window_s=max(policy.deposit_expiry_s, policy.hold_expiry_s)),
+            policy=policy,
+            interval_s=config.expiry_interval_s,
+        )
+        app.state["sweeper"] = await stack.enter_async_context(sweeper.running())
+        app.state["passbook"] = Passbook(writer, readers, keys, clock, engine, schema_version, policy)
         yield
 
 

@@ -19,6 +19,7 @@ from service import __version__, resources, server
 from service.app import create_app
 from service.config import Config, ConfigError
 from service.ledger.access import RANDOM_BYTES, ROLES, Scope
+from service.ledger.audit_logs import SERVICE_ACTOR
 from service.ledger.timestamps import spoken, stored, system_clock
 from service.repository import api_keys as key_door
 from service.storage import api_keys, lock, migrator, sqlite
@@ -203,8 +204,9 @@ def keys_create(database: str | None, name: str, role: str | None, scopes: tuple
         raise click.UsageError("Give either --role or one or more --scope.")
     if not name.strip() or len(name) > 64 or not name.isprintable():
         raise click.UsageError("--name takes 1 to 64 printable characters.")
-    if name.startswith(_CLI_ACTOR):
-        raise click.UsageError(f"--name cannot begin with {_CLI_ACTOR}: the audit log names the command line so.")
+    for taken, by in ((_CLI_ACTOR, "the command line"), (SERVICE_ACTOR, "the service's own work")):
+        if name.strip().casefold().startswith(taken):
+            raise click.UsageError(f"--name cannot begin with {taken}: the audit log names {by} so.")
     wanted = ROLES[role] if role else frozenset(Scope(scope) for scope in scopes)
     with _opened(_config(database=database), alone=False) as connection:
         key = key_door.create(

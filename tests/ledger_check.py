@@ -44,6 +44,23 @@ WHERE r.reverses_id IS NOT NULL AND (t.id IS NULL OR t.user_id <> r.user_id OR t
   OR t.direction = r.direction OR t.status <> 'confirmed' OR r.status <> 'confirmed'
   OR (SELECT COUNT(*) FROM deposit_transactions WHERE reverses_id = t.id) <> 1)
 """
+_MATCHED_WRONGLY = """
+SELECT b.id FROM bank_notifications AS b LEFT JOIN deposit_transactions AS t ON t.id = b.matched_transaction_id
+WHERE (b.status = 'matched') <> (b.matched_transaction_id IS NOT NULL)
+   OR b.matched_transaction_id IS NOT NULL AND (t.id IS NULL OR t.status <> 'confirmed' OR t.amount <> b.amount)
+   OR b.match_method IS NOT NULL AND (
+     (SELECT COUNT(*) FROM bank_notifications WHERE matched_transaction_id = t.id AND match_method IS NOT NULL) <> 1)
+"""
+_MATCH_NOT_AUDITED = """
+SELECT b.id FROM bank_notifications AS b WHERE b.bank_transaction_id IS NOT NULL AND (
+  (SELECT COUNT(*) FROM audit_logs WHERE resource_type = 'bank_notification' AND resource_id = b.id
+     AND action = 'bank_notification_received') <> 1
+  OR (SELECT COUNT(*) FROM audit_logs WHERE resource_type = 'bank_notification' AND resource_id = b.id
+        AND (action = 'bank_notification_matched' OR json_extract(details, '$.status') = 'matched'))
+     <> (b.status = 'matched')
+  OR (SELECT COUNT(*) FROM audit_logs WHERE action = 'deposit_confirmed' AND resource_id <> b.matched_transaction_id
+        AND json_extract(details, '$.matched_bank_notification_id') = b.id) > 0)
+"""
 
 
 def broken_invariants(database: Path) -> list[str]:
@@ -58,6 +75,8 @@ def broken_invariants(database: Path) -> list[str]:
             ("a movement is not audited exactly once", _NOT_AUDITED_ONCE),
             ("an audit row names a movement that is not there", _AUDITED_WITHOUT_CHANGE),
             ("a transaction was reversed twice or not whole", _REVERSED_WRONGLY),
+            ("a notification is matched with what is not its deposit", _MATCHED_WRONGLY),
+            ("a notification is not audited once, and once when it is matched", _MATCH_NOT_AUDITED),
             ("a foreign key dangles", "PRAGMA foreign_key_check"),
         ):
             rows = connection.execute(sql).fetchmany(3)

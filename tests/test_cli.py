@@ -147,12 +147,17 @@ def test_foreign_database_is_refused_untouched(tmp_path: Path) -> None:
     assert (tmp_path / "p.db").read_bytes() == before
 
 
-def test_a_key_cannot_pass_for_the_command_line(tmp_path: Path) -> None:
-    """The audit log names the command line cli:…, and no key."""
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [("cli:root", "cli:"), ("system:expiry", "system:"), ("System:expiry", "system:"), (" system:expiry", "system:")],
+)
+def test_a_key_cannot_pass_for_the_command_line_or_the_service(tmp_path: Path, name: str, taken: str) -> None:
+    """The audit log names them cli:… and system:…, and no key; one that only looks so is refused too."""
     where = ("--database", str(tmp_path / "p.db"))
     passbook("migrate", "up", *where)
-    refused = passbook("keys", "create", "--name", "cli:root", "--role", "ops", *where)
-    assert (refused.returncode, "cannot begin with cli:" in refused.stderr) == (2, True)
+    refused = passbook("keys", "create", "--name", name, "--role", "ops", *where)
+    assert (refused.returncode, f"cannot begin with {taken}" in refused.stderr) == (2, True)
+    assert passbook("keys", "list", "--json", *where).stdout == ""
 
 
 @pytest.mark.parametrize("content", [b"SQLite format 3\x00 rubbish", b"not a database at all, but long enough" * 50])

@@ -52,8 +52,8 @@ async def list_audit_logs(
         action=action,
         resource_type=resource_type,
         resource_id=int(resource_id) if resource_id else None,
-        since=instant("since", since),
-        until=instant("until", until),
+        since=instant("query/since", since),
+        until=instant("query/until", until),
     )
     found = await request.passbook.readers.read(
         audit_logs.list_newest, wanted, before_id=before_id(cursor), limit=limit + 1

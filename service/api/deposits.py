@@ -9,7 +9,15 @@ from service.api.auth import needs
 from service.api.params import LIMIT_DEFAULT, Cursor, IdempotencyKey, IdPath, Limit, TelegramIdQuery, before_id, page
 from service.api.request import ApiRequest, write
 from service.ledger.access import Scope
-from service.ledger.deposits import Deposit, DepositAnnounce, DepositCancel, DepositConfirm, DepositPage, DepositWritten
+from service.ledger.deposits import (
+    Deposit,
+    DepositAnnounce,
+    DepositAnnounced,
+    DepositCancel,
+    DepositConfirm,
+    DepositPage,
+    DepositWritten,
+)
 from service.ledger.errors import DepositNotFound, ErrorCode
 from service.ledger.fields import DEPOSIT_STATUS_PATTERN
 from service.repository import deposits as door
@@ -28,8 +36,11 @@ StatusQuery = Annotated[
 )
 async def announce(
     data: JSONBody[DepositAnnounce], request: ApiRequest, idempotency_key: IdempotencyKey
-) -> Response[DepositWritten]:
-    """Puts a pending deposit on record. The user is made on first use."""
+) -> Response[DepositAnnounced]:
+    """Puts a deposit on record: pending, or confirmed when the bank's notification came first.
+
+    The user is made on first use. `collision` warns of a name and amount that another deposit has as well.
+    """
     return await write(request, door.ANNOUNCE, data, idempotency_key)
 
 
@@ -101,4 +112,12 @@ async def cancel(
 ROUTER = Router(
     "/v1/deposits", route_handlers=[announce, list_deposits, get_deposit, confirm, cancel], tags=["deposits"]
 )
-BODIES: list[Any] = [DepositAnnounce, DepositConfirm, DepositCancel, Deposit, DepositWritten, DepositPage]
+BODIES: list[Any] = [
+    DepositAnnounce,
+    DepositConfirm,
+    DepositCancel,
+    Deposit,
+    DepositAnnounced,
+    DepositWritten,
+    DepositPage,
+]

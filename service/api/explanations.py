@@ -33,7 +33,7 @@ async def explain_balance(
     """The balance at a moment and every transaction that made it, newest first: what moved, who moved it, the bank's
     line and the row of the audit log. The sums are over all pages; these explain one moment, whatever is written since.
     """
-    start = place_of(cursor) if cursor is not None else moment("at", at)
+    start = place_of(cursor) if cursor is not None else moment("query/at", at)
     passbook = request.passbook
     found = await passbook.readers.read(_explain, telegram_id, start, now=passbook.clock(), limit=limit)
     if found is None:

@@ -74,6 +74,9 @@ _TO_PURCHASE = {
     name: {"domain_purchase_id": "$response.body#/id"}
     for name in ("getDomainPurchase", "completeDomainPurchase", "releaseDomainPurchase")
 }
+_TO_NOTIFICATION = {
+    name: {"bank_notification_id": "$response.body#/id"} for name in ("getBankNotification", "matchBankNotification")
+}
 _TO_AUDIT_LOG = {"getAuditLog": {"audit_log_id": "$response.body#/audit_log_id"}}
 _LINKS: dict[tuple[str, str], dict[str, dict[str, str]]] = {
     ("createUser", "201"): {**_TO_USER, **_TO_AUDIT_LOG},
@@ -81,6 +84,9 @@ _LINKS: dict[tuple[str, str], dict[str, dict[str, str]]] = {
     ("announceDeposit", "201"): {**_TO_DEPOSIT, **_TO_TRANSACTION, **_TO_USER, **_TO_AUDIT_LOG},
     ("confirmDeposit", "200"): {**_TO_DEPOSIT, **_TO_TRANSACTION, **_TO_USER, **_TO_AUDIT_LOG},
     ("cancelDeposit", "200"): {**_TO_DEPOSIT, **_TO_TRANSACTION, **_TO_USER, **_TO_AUDIT_LOG},
+    ("postBankNotification", "201"): {**_TO_NOTIFICATION, **_TO_AUDIT_LOG},
+    ("postBankNotification", "200"): _TO_NOTIFICATION,
+    ("matchBankNotification", "200"): {**_TO_NOTIFICATION, **_TO_USER, **_TO_AUDIT_LOG},
     ("postDebit", "201"): {**_TO_TRANSACTION, **_TO_USER, **_TO_AUDIT_LOG},
     ("makeDomainPurchase", "201"): {**_TO_PURCHASE, **_TO_USER, **_TO_AUDIT_LOG},
     ("completeDomainPurchase", "200"): {**_TO_PURCHASE, **_TO_AUDIT_LOG},
@@ -88,6 +94,10 @@ _LINKS: dict[tuple[str, str], dict[str, dict[str, str]]] = {
     ("reverseTransaction", "201"): {**_TO_TRANSACTION, **_TO_USER, **_TO_AUDIT_LOG},
 }
 """(operation, status) -> what can be asked next with what the answer holds: operation -> its parameters."""
+
+
+_ALSO_200 = {"createUser": "The user was there", "postBankNotification": "The bank transaction was on record"}
+"""The operations that make a resource once and find it again, and what finding it means."""
 
 
 class _Document(OpenAPI):
@@ -146,8 +156,8 @@ class PassbookOpenAPI(OpenAPIConfig):
             operation["requestBody"]["required"] = not strict_json.may_be_empty(body_type)
         responses = operation["responses"]
         responses.pop("400", None)
-        if operation["operationId"] == "createUser":
-            responses["200"] = {**responses["201"], "description": "The user was there"}
+        if operation["operationId"] in _ALSO_200:
+            responses["200"] = {**responses["201"], "description": _ALSO_200[operation["operationId"]]}
         if operation["operationId"].startswith("readyz"):
             codes.append(ErrorCode.NOT_READY)
         for status in sorted({CATALOGUE[code].status for code in codes}):
@@ -251,6 +261,7 @@ def make_config(bodies: Sequence[Any]) -> PassbookOpenAPI:
         tags=[
             Tag("users", "Users, their balance and their passbook."),
             Tag("deposits", "Money on its way in: announced, then confirmed or cancelled."),
+            Tag("bank", "What the bank says arrived, and which deposit it is for."),
             Tag("debits", "Money out, and batches of signed changes."),
             Tag("domains", "Domain names: held, registered, released."),
             Tag("transactions", "Single transactions."),

@@ -114,24 +114,24 @@ def before_id(cursor: str | None) -> int:
     return int(cursor) if cursor is not None else _FIRST_PAGE
 
 
-def instant(name: str, text: str | None) -> str | None:
-    """The stored spelling of an instant in the query. Raises EdgeError when the calendar has no such instant."""
-    return _read_instant(name, text, bound)
+def instant(pointer: str, text: str | None) -> str | None:
+    """The stored spelling of an instant in the request. Raises EdgeError when the calendar has no such instant."""
+    return _read_instant(pointer, text, bound)
 
 
-def moment(name: str, text: str | None) -> datetime | None:
-    """An instant in the query, in UTC. Raises EdgeError when the calendar has no such instant."""
-    return _read_instant(name, text, parsed)
+def moment(pointer: str, text: str | None) -> datetime | None:
+    """An instant in the request, in UTC. Raises EdgeError when the calendar has no such instant."""
+    return _read_instant(pointer, text, parsed)
 
 
-def _read_instant(name: str, text: str | None, read: Callable[[str], T]) -> T | None:
+def _read_instant(pointer: str, text: str | None, read: Callable[[str], T]) -> T | None:
     if text is None:
         return None
     try:
         return read(text)
     except ValueError as error:
         said = "is no instant of the years 1 to 9999; write one such as 2026-01-19T12:00:00Z"
-        raise invalid(f"query/{name}", said) from error
+        raise invalid(pointer, said) from error
 
 
 def page(request: ApiRequest, page_type: type[Any], found: Sequence[Identified], limit: int) -> Response[Any]:

@@ -45,12 +45,21 @@ CATALOGUE: dict[ErrorCode, Kind] = {
     ErrorCode.TRANSACTION_NOT_FOUND: Kind(404, "There is no such transaction", "Check the id."),
     ErrorCode.AUDIT_LOG_NOT_FOUND: Kind(404, "There is no such audit log row", "Check the id."),
     ErrorCode.DOMAIN_PURCHASE_NOT_FOUND: Kind(404, "There is no such domain purchase", "Check the id."),
+    ErrorCode.BANK_NOTIFICATION_NOT_FOUND: Kind(404, "There is no such bank notification", "Check the id."),
     ErrorCode.METHOD_NOT_ALLOWED: Kind(405, "The path has no such method", "Use a method that Allow lists."),
     ErrorCode.NOT_ACCEPTABLE: Kind(406, "No acceptable media type", "Accept application/json."),
     ErrorCode.INSUFFICIENT_FUNDS: Kind(409, "The balance is too small", "Top up `shortfall` won first."),
     ErrorCode.BALANCE_LIMIT_EXCEEDED: Kind(409, "The balance would grow too large", "Stay within `limit` won."),
     ErrorCode.DEPOSIT_NOT_PENDING: Kind(409, "The deposit is settled already", "Look at `current_status`."),
     ErrorCode.DEPOSIT_EXPIRED: Kind(409, "The deposit has expired", 'Confirm late money with "late": true.'),
+    ErrorCode.DEPOSIT_MATCHED: Kind(409, "The deposit has its bank notification", "Look at `bank_notification_id`."),
+    ErrorCode.DEPOSIT_AMOUNT_DIFFERS: Kind(
+        409, "The bank received another amount", "Announce a deposit of `received` won and match that."
+    ),
+    ErrorCode.BANK_TRANSACTION_REUSED: Kind(
+        409, "The bank transaction is on record otherwise", "See `bank_notification_id`; `differing_fields` differ."
+    ),
+    ErrorCode.BANK_NOTIFICATION_MATCHED: Kind(409, "The notification is matched already", "Look at `deposit_id`."),
     ErrorCode.TRANSACTION_NOT_CONFIRMED: Kind(409, "The transaction moved no money", "Look at `current_status`."),
     ErrorCode.TRANSACTION_REVERSED: Kind(409, "The transaction was reversed before", "Look at `reversed_by_id`."),
     ErrorCode.REFERENCE_USED: Kind(409, "The reference names another change", "Look at `transaction_id`."),
@@ -97,6 +106,9 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     current_status: str | UnsetType = UNSET
     reversed_by_id: int | UnsetType = UNSET
     transaction_id: int | UnsetType = UNSET
+    deposit_id: int | UnsetType = UNSET
+    bank_notification_id: int | UnsetType = UNSET
+    received: int | UnsetType = UNSET
     index: int | UnsetType = UNSET
     differing_fields: list[str] | UnsetType = UNSET
     required_scope: str | UnsetType = UNSET

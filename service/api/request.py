@@ -15,6 +15,7 @@ from service.api.problems import MEDIA_TYPE, EdgeError, unsupported
 from service.ledger.access import Caller
 from service.ledger.errors import ErrorCode
 from service.ledger.idempotency import Request as WriteRequest
+from service.ledger.policy import Policy
 from service.ledger.timestamps import Clock
 from service.repository.unit_of_work import Context, Operation
 from service.repository.writer import Writer
@@ -34,6 +35,7 @@ class Passbook:
     clock: Clock
     engine: EngineInfo
     schema_version: int
+    policy: Policy
 
 
 class ApiRequest(Request[Caller, Any, State]):

@@ -10,12 +10,15 @@ from service.ledger.fields import Instant
 
 DEPOSIT_TRANSACTION = "deposit_transaction"
 """The guide's resource_type for a row of deposit_transactions."""
+BANK_NOTIFICATION = "bank_notification"
 USER = "user"
 API_KEY = "api_key"
 USER_DOMAINS = "user_domains"
+SERVICE_ACTOR = "system:"
+"""How the actor of the service's own work begins; no API key may have such a name."""
 
 JsonObject = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
-Details = Mapping[str, str | int | bool | list[str] | None]
+Details = Mapping[str, str | int | bool | list[str] | list[int] | None]
 
 
 class AuditEvent(Struct, frozen=True, kw_only=True):
@@ -36,7 +39,7 @@ class AuditLog(Struct, frozen=True, kw_only=True):
     """One row of audit_logs as the API shows it.
 
     `details` is the JSON object on record, {"text": …} where an old row holds other text, null where it holds none.
-    actor and request_id are null in rows from before Passbook; ip_address and user_agent where there was no request.
+    actor is null in rows from before Passbook; request_id, ip_address and user_agent where there was no request.
     """
 
     id: int

@@ -3,11 +3,16 @@
 pending -> confirmed | cancelled | expired; an expired one is confirmed only as late money, explicitly.
 """
 
+from collections.abc import Iterator
+
 from msgspec import UNSET, Struct, UnsetType
 
 from service.ledger.errors import DepositExpired, DepositNotPending
-from service.ledger.fields import Amount, DepositorName, Instant, OptionalNote, TelegramId
+from service.ledger.fields import AMOUNT_MAX, Amount, DepositorName, Instant, OptionalNote, TelegramId
 from service.ledger.transactions import TransactionStatus
+
+NEARBY_MAX = 100
+"""How many other amounts are tried for a proposal."""
 
 
 class DepositAnnounce(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -34,7 +39,8 @@ class DepositCancel(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class Deposit(Struct, frozen=True, kw_only=True):
     """A deposit as the API shows it; `amount` in won. confirmed_at is null until it is confirmed.
 
-    depositor_name and created_at are null only in rows that the bot wrote without them.
+    depositor_name and created_at are null only in rows that the bot wrote without them; matched_bank_notification_id
+    until the bank's notification of the money is matched with it.
     """
 
     id: int
@@ -44,6 +50,7 @@ class Deposit(Struct, frozen=True, kw_only=True):
     status: str
     created_at: Instant | None
     confirmed_at: Instant | None
+    matched_bank_notification_id: int | None
 
 
 class DepositWritten(Deposit, frozen=True, kw_only=True):
@@ -55,11 +62,49 @@ class DepositWritten(Deposit, frozen=True, kw_only=True):
     audit_log_id: int
 
 
+class Collision(Struct, frozen=True, kw_only=True):
+    """Says that the bank's notification of a transfer of this name and amount would fit more than this deposit.
+
+    suggested_amount: won; with it the transfer would be unambiguous; null when no amount nearby is.
+    """
+
+    detail: str
+    suggested_amount: int | None
+
+
+class DepositAnnounced(DepositWritten, frozen=True, kw_only=True):
+    """Answer to DepositAnnounce. It is confirmed at once when exactly one notification was waiting for it.
+
+    collision is null when the transfer can be told from all others.
+    """
+
+    collision: Collision | None
+
+
 class DepositPage(Struct, frozen=True, kw_only=True):
     """Newest first; `next_cursor` is null on the last page."""
 
     items: list[Deposit]
     next_cursor: str | None
+
+
+def nearby_amounts(amount: int) -> Iterator[int]:
+    """Amounts in won to propose instead of `amount`: a few won more, or less where there is no more."""
+    for distance in range(1, NEARBY_MAX + 1):
+        if amount + distance <= AMOUNT_MAX:
+            yield amount + distance
+        elif amount - distance >= 1:
+            yield amount - distance
+
+
+def collision_of(amount: int, *, deposits: int, notifications: int, suggested_amount: int | None) -> Collision:
+    """What to say of a transfer of `amount` won that would fit `deposits` others, or that `notifications` tell of."""
+    others = f"{deposits} other deposit{'s' if deposits > 1 else ''}" if deposits else f"{notifications} bank lines"
+    remedy = f"announce {suggested_amount} won instead" if suggested_amount else "have it confirmed by hand"
+    return Collision(
+        detail=f"This name and {amount} won also fit {others}, so that the transfer could not be told apart; {remedy}.",
+        suggested_amount=suggested_amount,
+    )
 
 
 def check_confirmable(deposit_id: int, status: str, *, late: bool) -> None:

@@ -23,12 +23,17 @@ class ErrorCode(StrEnum):
     TRANSACTION_NOT_FOUND = "transaction_not_found"
     AUDIT_LOG_NOT_FOUND = "audit_log_not_found"
     DOMAIN_PURCHASE_NOT_FOUND = "domain_purchase_not_found"
+    BANK_NOTIFICATION_NOT_FOUND = "bank_notification_not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     NOT_ACCEPTABLE = "not_acceptable"
     INSUFFICIENT_FUNDS = "insufficient_funds"
     BALANCE_LIMIT_EXCEEDED = "balance_limit_exceeded"
     DEPOSIT_NOT_PENDING = "deposit_not_pending"
     DEPOSIT_EXPIRED = "deposit_expired"
+    DEPOSIT_MATCHED = "deposit_matched"
+    DEPOSIT_AMOUNT_DIFFERS = "deposit_amount_differs"
+    BANK_TRANSACTION_REUSED = "bank_transaction_reused"
+    BANK_NOTIFICATION_MATCHED = "bank_notification_matched"
     TRANSACTION_NOT_CONFIRMED = "transaction_not_confirmed"
     TRANSACTION_REVERSED = "transaction_reversed"
     REFERENCE_USED = "reference_used"
@@ -92,6 +97,26 @@ class DepositNotPending(Refusal):
 
 class DepositExpired(Refusal):
     code = ErrorCode.DEPOSIT_EXPIRED
+
+
+class DepositMatched(Refusal):
+    code = ErrorCode.DEPOSIT_MATCHED
+
+
+class DepositAmountDiffers(Refusal):
+    code = ErrorCode.DEPOSIT_AMOUNT_DIFFERS
+
+
+class BankNotificationNotFound(Refusal):
+    code = ErrorCode.BANK_NOTIFICATION_NOT_FOUND
+
+
+class BankTransactionReused(Refusal):
+    code = ErrorCode.BANK_TRANSACTION_REUSED
+
+
+class BankNotificationMatched(Refusal):
+    code = ErrorCode.BANK_NOTIFICATION_MATCHED
 
 
 class TransactionNotConfirmed(Refusal):

@@ -17,18 +17,22 @@ _END = r"$(?!\n)"
 # (a name could show as another one in the audit log), and the two non-characters of the first plane.
 _CONTROL = r"\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069\ufffe\uffff"
 # Spaces, fillers, joiners and selectors: allowed within a text, but nothing that can be seen.
-_BLANK = (
+BLANK = (
     r"\u0020\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u202f\u205f-\u206f"
     r"\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb"
 )
 _NOT_CONTROL = f"[^{_CONTROL}]"
-_VISIBLE = f"[^{_CONTROL}{_BLANK}]"
+_VISIBLE = f"[^{_CONTROL}{BLANK}]"
 
 TELEGRAM_ID_PATTERN = r"^[0-9]{1,20}" + _END
 ID_PATTERN = r"^[1-9][0-9]{0,14}" + _END
 TEXT_PATTERN = f"^{_NOT_CONTROL}*{_VISIBLE}{_NOT_CONTROL}*" + _END
+# A message may have several lines.
+MESSAGE_PATTERN = f"^[\\t\\n\\r{BLANK}]*{_VISIBLE}([\\t\\n\\r]|{_NOT_CONTROL})*" + _END
+BANK_TRANSACTION_ID_PATTERN = r"^[\x21-\x7e]{1,100}" + _END
 DOMAIN_PATTERN = f"^{_VISIBLE}+[.\u3002\uff0e\uff61]{_VISIBLE}+" + _END
 DEPOSIT_STATUS_PATTERN = r"^(pending|confirmed|cancelled|expired|reversed)" + _END
+BANK_NOTIFICATION_STATUS_PATTERN = r"^(unmatched|ambiguous|matched)" + _END
 HEADER_TOKEN_PATTERN = r"^(\x22[\x21-\x7e]{1,255}\x22|(?!\x22\x22$)[\x21-\x7e]{1,255})" + _END
 REQUEST_ID_PATTERN = r"^[\x21-\x7e]{1,128}" + _END
 ACTION_PATTERN = r"^\*?[a-z0-9_]{1,64}\*?" + _END
@@ -50,8 +54,11 @@ REMEDIES = {
     TELEGRAM_ID_PATTERN: "1 to 20 digits, as a string",
     ID_PATTERN: "a whole number from 1 to 999999999999999, without leading zeros",
     TEXT_PATTERN: "text with at least one visible character and no control or direction-changing characters",
+    MESSAGE_PATTERN: "text with at least one visible character; of the control characters only tabs and line ends",
+    BANK_TRANSACTION_ID_PATTERN: "1 to 100 visible ASCII characters without spaces",
     DOMAIN_PATTERN: "a domain name of at least two labels, such as 한글.kr",
     DEPOSIT_STATUS_PATTERN: "one of pending, confirmed, cancelled, expired, reversed",
+    BANK_NOTIFICATION_STATUS_PATTERN: "one of unmatched, ambiguous, matched",
     HEADER_TOKEN_PATTERN: "1 to 255 visible ASCII characters without spaces, such as a UUID",
     REQUEST_ID_PATTERN: "1 to 128 visible ASCII characters without spaces",
     ACTION_PATTERN: "lower-case letters, digits and _, optionally with * at one end or both",
@@ -67,6 +74,7 @@ TelegramId = Annotated[
     Meta(min_length=1, max_length=20, pattern=TELEGRAM_ID_PATTERN, description="Telegram's user id, digits as text."),
 ]
 Amount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX, description="Won (KRW), a whole number.")]
+ResourceId = Annotated[int, Meta(ge=1, le=999_999_999_999_999, description="The id that the answer to the write gave.")]
 DepositorName = Annotated[
     str,
     Meta(

@@ -11,6 +11,9 @@ from datetime import UTC, datetime, timedelta
 Clock = Callable[[], datetime]
 """Returns the present instant with a time zone; the only source of time, so that tests can set it."""
 
+Elapsed = Callable[[], float]
+"""Returns seconds since some moment, from a clock that runs evenly and that nobody sets."""
+
 _DURATION = re.compile(
     r"P(?:(?P<days>\d{1,3})D)?(?:T(?:(?P<hours>\d{1,4})H)?(?:(?P<minutes>\d{1,5})M)?(?:(?P<seconds>\d{1,7})S)?)?",
     re.ASCII,
@@ -26,6 +29,34 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def system_clock() -> datetime:
     """The operating system's clock, in UTC."""
     return datetime.now(UTC)
+
+
+class SteadyClock:
+    """`wall`, but never ahead of the time that has really gone by: for deciding that a row has waited long enough.
+
+    Of the rows that were written since this clock was made, none looks older by it than it is, up to `window_s`: a
+    wall clock that jumps ahead makes nothing old, and one that was behind makes nothing old when it comes back. What is
+    not seen is a change that comes and goes between two calls. The price is lateness: a wall clock that jumped ahead
+    is believed again after at most twice `window_s`, or a restart.
+
+    wall - elapsed is constant but for jumps. This clock starts from its least value within the window, kept as two
+    values: that of the part of `window_s` that runs, and that of the part before.
+    """
+
+    def __init__(self, wall: Clock, elapsed: Elapsed, *, window_s: float) -> None:
+        self._wall = wall
+        self._elapsed = elapsed
+        self._window_s = window_s
+        self._part_began = elapsed()
+        self._least = self._least_before = wall() - timedelta(seconds=self._part_began)
+
+    def __call__(self) -> datetime:
+        elapsed = self._elapsed()
+        start = self._wall() - timedelta(seconds=elapsed)
+        if elapsed - self._part_began >= self._window_s:
+            self._least_before, self._least, self._part_began = self._least, start, elapsed
+        self._least = min(self._least, start)
+        return min(self._least, self._least_before) + timedelta(seconds=elapsed)
 
 
 def stored(instant: datetime) -> str:
@@ -96,6 +127,23 @@ def bound(text: str) -> str:
     instant = parsed(text)
     seconds = instant.replace(tzinfo=None).isoformat(sep=" ", timespec="seconds")
     return f"{seconds}.{instant.microsecond:06d}".rstrip("0").rstrip(".") if instant.microsecond else seconds
+
+
+def around(text: str, seconds: int) -> tuple[str, str]:
+    """The stored spellings of the instants `seconds` before and after a stored `text`; clamped to the years 1 to 9999.
+
+    Raises ValueError when `text` is no instant.
+    """
+    instant = datetime.fromisoformat(text).replace(tzinfo=None)
+    try:
+        before = instant - timedelta(seconds=seconds)
+    except OverflowError:
+        before = datetime.min
+    try:
+        after = instant + timedelta(seconds=seconds)
+    except OverflowError:
+        after = datetime.max
+    return before.isoformat(sep=" ", timespec="milliseconds"), after.isoformat(sep=" ", timespec="milliseconds")
 
 
 def duration(text: str) -> timedelta:

@@ -1,33 +1,45 @@
 """Deposits: announce, confirm, cancel."""
 
-from service.ledger.audit_logs import DEPOSIT_TRANSACTION
+from dataclasses import dataclass
+
+import msgspec
+
+from service.ledger.audit_logs import BANK_NOTIFICATION, DEPOSIT_TRANSACTION
+from service.ledger.bank_notifications import MatchMethod, match_name
 from service.ledger.deposits import (
+    Collision,
     Deposit,
     DepositAnnounce,
+    DepositAnnounced,
     DepositCancel,
     DepositConfirm,
     DepositWritten,
     check_cancellable,
     check_confirmable,
+    collision_of,
+    nearby_amounts,
 )
-from service.ledger.errors import DepositNotFound
+from service.ledger.errors import BalanceLimitExceeded, DepositNotFound
 from service.ledger.fields import given
 from service.ledger.idempotency import Answer
-from service.ledger.timestamps import spoken
+from service.ledger.timestamps import around, spoken
 from service.ledger.transactions import TransactionStatus, balance_after_credit
 from service.ledger.users import Account
 from service.repository.unit_of_work import Operation, UnitOfWork, created, ok
 from service.repository.users import find_or_open
-from service.storage import deposits, users
+from service.storage import bank_notifications, deposits, users
 
 
 def _announce(work: UnitOfWork, command: DepositAnnounce, _target: int) -> Answer:
+    name = match_name(command.depositor_name)
+    waiting, collision = _looked_for(work, command.amount, name)
     account = find_or_open(work, command.telegram_id)
     deposit_id = deposits.insert_pending(
         work.tx,
         user_id=account.user_id,
         amount=command.amount,
         depositor_name=command.depositor_name,
+        match_name=name,
         now=work.now,
     )
     audit_log_id = work.audit(
@@ -37,7 +49,7 @@ def _announce(work: UnitOfWork, command: DepositAnnounce, _target: int) -> Answe
         account,
         {"amount": command.amount, "depositor_name": command.depositor_name},
     )
-    answer = DepositWritten(
+    answer = DepositAnnounced(
         id=deposit_id,
         telegram_id=account.telegram_id,
         amount=command.amount,
@@ -45,47 +57,129 @@ def _announce(work: UnitOfWork, command: DepositAnnounce, _target: int) -> Answe
         status=TransactionStatus.PENDING,
         created_at=spoken(work.now),
         confirmed_at=None,
+        matched_bank_notification_id=None,
         balance_before=account.balance,
         balance_after=account.balance,
         version=account.version,
         audit_log_id=audit_log_id,
+        collision=collision,
     )
+    if waiting is not None and has_room(account, command.amount):
+        answer = _confirm_at_once(work, answer, account, waiting)
     return created(answer, f"/v1/deposits/{deposit_id}")
+
+
+def _looked_for(work: UnitOfWork, amount: int, name: str) -> tuple[int | None, Collision | None]:
+    """The one notification that waits for such a deposit, and what a transfer of this name and amount collides with.
+
+    Neither is guessed: with another deposit that the money could be for, or two notifications, people settle it.
+    """
+    since, until = around(work.now, work.policy.match_window_s)
+    if bank_notifications.is_quiet(work.tx, amount=amount, name=name, since=since, until=until):
+        return None, None
+    rivals = bank_notifications.same_name(work.tx, amount=amount, name=name, since=since, until=until)
+    waiting = bank_notifications.waiting(work.tx, amount=amount, name=name, since=since, until=until)
+    if not rivals and len(waiting) < 2:
+        return (waiting[0] if waiting else None), None
+    suggested = next(
+        (
+            other
+            for other in nearby_amounts(amount)
+            if bank_notifications.is_quiet(work.tx, amount=other, name=name, since=since, until=until)
+        ),
+        None,
+    )
+    return None, collision_of(amount, deposits=len(rivals), notifications=len(waiting), suggested_amount=suggested)
+
+
+def _confirm_at_once(
+    work: UnitOfWork, announced: DepositAnnounced, account: Account, notification_id: int
+) -> DepositAnnounced:
+    """Credits a deposit whose notification was there first."""
+    deposit = deposits.find(work.tx, announced.id)
+    assert deposit is not None  # written in this unit of work
+    written = credit(work, deposit, account, note=None, found=Match(notification_id, MatchMethod.AUTOMATIC))
+    work.audit(
+        "bank_notification_matched",
+        BANK_NOTIFICATION,
+        notification_id,
+        account,
+        {"matched_deposit_id": deposit.id, "method": MatchMethod.AUTOMATIC, "amount": deposit.amount},
+    )
+    return DepositAnnounced(**msgspec.structs.asdict(written), collision=None)
 
 
 def _confirm(work: UnitOfWork, command: DepositConfirm, deposit_id: int) -> Answer:
     deposit, account = _find(work, deposit_id)
     check_confirmable(deposit_id, deposit.status, late=command.late is True)
-    balance_after = balance_after_credit(account, deposit.amount)
+    balance_after_credit(account, deposit.amount)
     # After this point the posting must succeed.
+    return ok(credit(work, deposit, account, note=given(command.note), found=None))
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The notification that a deposit's money came with, and how it was found."""
+
+    notification_id: int
+    method: MatchMethod
+
+
+def credit(
+    work: UnitOfWork, deposit: Deposit, account: Account, *, note: str | None, found: Match | None
+) -> DepositWritten:
+    """Confirms a deposit, and settles the notification that was found for it. The caller has checked that it may."""
+    balance_after = balance_after_credit(account, deposit.amount)
     deposits.confirm(work.tx, deposit, account, balance_after=balance_after, now=work.now)
+    if found is not None:
+        settle(work, found, deposit.id)
     audit_log_id = work.audit(
         "deposit_confirmed",
         DEPOSIT_TRANSACTION,
-        deposit_id,
+        deposit.id,
         account,
         {
             "amount": deposit.amount,
             "depositor_name": deposit.depositor_name,
-            "matched_bank_notification_id": None,
+            "matched_bank_notification_id": found.notification_id if found else None,
             "balance_before": account.balance,
             "balance_after": balance_after,
             "version": account.version + 1,
             "late": deposit.status == TransactionStatus.EXPIRED,
-            "note": given(command.note),
+            "note": note,
         },
     )
-    return ok(
-        _written(
-            deposit,
-            TransactionStatus.CONFIRMED,
-            account,
-            confirmed_at=spoken(work.now),
-            balance_after=balance_after,
-            version=account.version + 1,
-            audit_log_id=audit_log_id,
-        )
+    return _written(
+        deposit,
+        TransactionStatus.CONFIRMED,
+        account,
+        confirmed_at=spoken(work.now),
+        notification_id=found.notification_id if found else deposit.matched_bank_notification_id,
+        balance_after=balance_after,
+        version=account.version + 1,
+        audit_log_id=audit_log_id,
     )
+
+
+def settle(work: UnitOfWork, found: Match, deposit_id: int) -> None:
+    """Matches the notification with a confirmed deposit, by whose request this is."""
+    bank_notifications.match(
+        work.tx,
+        notification_id=found.notification_id,
+        deposit_id=deposit_id,
+        method=found.method,
+        actor=work.context.actor,
+        now=work.now,
+    )
+
+
+def has_room(account: Account, amount: int) -> bool:
+    """Whether the money fits the account. What the bank received is put on record even when it does not."""
+    try:
+        balance_after_credit(account, amount)
+    except BalanceLimitExceeded:
+        return False
+    return True
 
 
 def _cancel(work: UnitOfWork, command: DepositCancel, deposit_id: int) -> Answer:
@@ -106,6 +200,7 @@ def _cancel(work: UnitOfWork, command: DepositCancel, deposit_id: int) -> Answer
             TransactionStatus.CANCELLED,
             account,
             confirmed_at=None,
+            notification_id=deposit.matched_bank_notification_id,
             balance_after=account.balance,
             version=account.version,
             audit_log_id=audit_log_id,
@@ -130,6 +225,7 @@ def _written(
     account: Account,
     *,
     confirmed_at: str | None,
+    notification_id: int | None,
     balance_after: int,
     version: int,
     audit_log_id: int,
@@ -142,6 +238,7 @@ def _written(
         status=status,
         created_at=deposit.created_at,
         confirmed_at=confirmed_at,
+        matched_bank_notification_id=notification_id,
         balance_before=account.balance,
         balance_after=balance_after,
         version=version,
@@ -150,7 +247,8 @@ def _written(
 
 
 ANNOUNCE = Operation("deposit_announce", DEPOSIT_TRANSACTION, _announce)
-"""Puts a pending deposit on record; makes the user on first use. Never refused."""
+"""Puts a deposit on record: pending, or confirmed when its notification waits. Makes the user on first use; never
+refused."""
 CONFIRM = Operation("deposit_confirm", DEPOSIT_TRANSACTION, _confirm)
 """Credits the deposit. Refused, in this order, as DepositNotFound, DepositExpired, DepositNotPending,
 BalanceLimitExceeded."""

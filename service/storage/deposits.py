@@ -1,6 +1,7 @@
 """Table deposit_transactions, its rows of type deposit."""
 
 from service.ledger.deposits import Deposit
+from service.ledger.expiry import Due
 from service.ledger.timestamps import spoken
 from service.ledger.transactions import TransactionStatus
 from service.ledger.users import Account
@@ -8,18 +9,19 @@ from service.storage.sqlite import Connection
 
 _SELECT = (
     "SELECT t.id, u.telegram_id, t.amount, t.depositor_name,"
-    " CASE WHEN r.id IS NULL THEN t.status ELSE 'reversed' END, t.created_at, t.confirmed_at"
+    " CASE WHEN r.id IS NULL THEN t.status ELSE 'reversed' END, t.created_at, t.confirmed_at,"
+    " (SELECT MAX(id) FROM bank_notifications WHERE matched_transaction_id = t.id)"
     " FROM deposit_transactions AS t JOIN users AS u ON u.id = t.user_id"
     " LEFT JOIN deposit_transactions AS r ON r.reverses_id = t.id"
 )
 
 
-def insert_pending(tx: Connection, *, user_id: int, amount: int, depositor_name: str, now: str) -> int:
+def insert_pending(tx: Connection, *, user_id: int, amount: int, depositor_name: str, match_name: str, now: str) -> int:
     """Writes an announced deposit; returns its id."""
     deposit_id = tx.execute(
-        "INSERT INTO deposit_transactions (user_id, type, amount, status, depositor_name, created_at)"
-        " VALUES (?, 'deposit', ?, 'pending', ?, ?)",
-        (user_id, amount, depositor_name, now),
+        "INSERT INTO deposit_transactions (user_id, type, amount, status, depositor_name, match_name, created_at)"
+        " VALUES (?, 'deposit', ?, 'pending', ?, ?, ?)",
+        (user_id, amount, depositor_name, match_name, now),
     ).lastrowid
     assert deposit_id is not None
     return deposit_id
@@ -43,6 +45,14 @@ def cancel(tx: Connection, deposit: Deposit) -> None:
     _expect_one(moved, deposit)
 
 
+def expire(tx: Connection, deposit: Deposit) -> None:
+    """Moves the deposit from the status it was read in to expired."""
+    moved = tx.execute(
+        "UPDATE deposit_transactions SET status = 'expired' WHERE id = ? AND status = ?", (deposit.id, deposit.status)
+    ).rowcount
+    _expect_one(moved, deposit)
+
+
 def _expect_one(moved: int, deposit: Deposit) -> None:
     if moved != 1:
         raise RuntimeError(f"deposit {deposit.id} is no longer {deposit.status}")
@@ -52,6 +62,35 @@ def find(tx: Connection, deposit_id: int) -> Deposit | None:
     """One deposit, or None; a transaction of another type is no deposit."""
     row = tx.execute(f"{_SELECT} WHERE t.id = ? AND t.type = 'deposit'", (deposit_id,)).fetchone()
     return _deposit(row) if row else None
+
+
+def find_due(tx: Connection, deposit_id: int, *, created_before: str) -> Deposit | None:
+    """The deposit if it is pending and older than `created_before`, or None. Without a time it counts as older."""
+    row = tx.execute(
+        f"{_SELECT} WHERE t.id = ? AND t.type = 'deposit' AND t.status = 'pending'"
+        " AND (t.created_at IS NULL OR t.created_at < ?)",
+        (deposit_id, created_before),
+    ).fetchone()
+    return _deposit(row) if row else None
+
+
+def list_due(tx: Connection, *, created_before: str, after: Due, limit: int) -> list[Due]:
+    """Up to `limit` pending deposits older than `created_before`, those without a time first, then oldest first."""
+    found = []
+    if after.created_at is None:
+        found = tx.execute(
+            "SELECT created_at, id FROM deposit_transactions INDEXED BY idx_transactions_status"
+            " WHERE status = 'pending' AND type = 'deposit' AND created_at IS NULL AND id > ? ORDER BY id LIMIT ?",
+            (after.id, limit),
+        ).fetchall()
+        after = Due(float("-inf"), 0)  # SQLite sorts numbers before texts
+    found += tx.execute(
+        "SELECT created_at, id FROM deposit_transactions INDEXED BY idx_transactions_status"
+        " WHERE status = 'pending' AND type = 'deposit' AND created_at < ? AND (created_at, id) > (?, ?)"
+        " ORDER BY created_at, id LIMIT ?",
+        (created_before, after.created_at, after.id, limit - len(found)),
+    ).fetchall()
+    return [Due(*row) for row in found]
 
 
 def list_newest(
@@ -73,8 +112,8 @@ def list_newest(
     return [_deposit(row) for row in rows.fetchall()]
 
 
-def _deposit(row: tuple[int, str, int, str | None, str, str | None, str | None]) -> Deposit:
-    deposit_id, telegram_id, amount, depositor_name, status, created_at, confirmed_at = row
+def _deposit(row: tuple[int, str, int, str | None, str, str | None, str | None, int | None]) -> Deposit:
+    deposit_id, telegram_id, amount, depositor_name, status, created_at, confirmed_at, notification_id = row
     return Deposit(
         id=deposit_id,
         telegram_id=telegram_id,
@@ -83,4 +122,5 @@ def _deposit(row: tuple[int, str, int, str | None, str, str | None, str | None])
         status=status,
         created_at=created_at and spoken(created_at),
         confirmed_at=confirmed_at and spoken(confirmed_at),
+        matched_bank_notification_id=notification_id,
     )

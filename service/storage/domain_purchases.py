@@ -1,6 +1,7 @@
 """Table user_domains."""
 
 from service.ledger.domain_purchases import DomainPurchase, DomainPurchaseStatus, Name
+from service.ledger.expiry import Due
 from service.ledger.timestamps import spoken
 from service.storage.sqlite import Connection
 
@@ -30,6 +31,36 @@ def find_live(tx: Connection, name: Name) -> DomainPurchase | None:
         ).fetchone()
     )
     return _purchase(row) if row else None
+
+
+def find_due(tx: Connection, purchase_id: int, *, created_before: str) -> DomainPurchase | None:
+    """The purchase if it is held and older than `created_before`, or None. Without a time it counts as older."""
+    row = tx.execute(
+        f"{_SELECT} WHERE p.id = ? AND p.status = 'pending' AND p.ascii_name IS NOT NULL"
+        " AND p.transaction_id IS NOT NULL AND (p.created_at IS NULL OR p.created_at < ?)",
+        (purchase_id, created_before),
+    ).fetchone()
+    return _purchase(row) if row else None
+
+
+def list_due(tx: Connection, *, created_before: str, after: Due, limit: int) -> list[Due]:
+    """Up to `limit` held purchases older than `created_before`, those without a time first, then oldest first."""
+    found = []
+    if after.created_at is None:
+        found = tx.execute(
+            "SELECT created_at, id FROM user_domains INDEXED BY idx_domains_pending"
+            " WHERE status = 'pending' AND ascii_name IS NOT NULL AND transaction_id IS NOT NULL"
+            " AND created_at IS NULL AND id > ? ORDER BY id LIMIT ?",
+            (after.id, limit),
+        ).fetchall()
+        after = Due(float("-inf"), 0)  # SQLite sorts numbers before texts
+    found += tx.execute(
+        "SELECT created_at, id FROM user_domains INDEXED BY idx_domains_pending"
+        " WHERE status = 'pending' AND ascii_name IS NOT NULL AND transaction_id IS NOT NULL"
+        " AND created_at < ? AND (created_at, id) > (?, ?) ORDER BY created_at, id LIMIT ?",
+        (created_before, after.created_at, after.id, limit - len(found)),
+    ).fetchall()
+    return [Due(*row) for row in found]
 
 
 def list_newest(tx: Connection, *, telegram_id: str | None, before_id: int, limit: int) -> list[DomainPurchase]:

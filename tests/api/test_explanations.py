@@ -217,30 +217,43 @@ def test_pages_of_a_past_moment_stay_there(service: LiveService) -> None:
     assert explain(client, "7006", cursor=cursor, limit=2) == pages[1]
 
 
-def test_a_matched_deposit_shows_the_banks_line(own_service: LiveService) -> None:
+def test_a_matched_deposit_shows_the_banks_line(service: LiveService) -> None:
     """The bank's id, name, amount and time, and who matched it how; null for the deposit that no notification has."""
-    client = own_service.start().client()
-    plain, matched = client.credit("7007", 10), client.credit("7007", 5_000)
-    with by_hand(own_service) as database:
-        database.execute(
-            "INSERT INTO bank_notifications (bank_name, depositor_name, amount, transaction_time,"
-            " matched_transaction_id, bank_transaction_id, match_name, status, match_method, matched_by, matched_at)"
-            " VALUES ('국민은행', '홍 길동', 5000, '2026-01-19 03:00:00.000', ?, 'KB-1', '홍길동', 'matched',"
-            " 'automatic', 'bank-watcher', '2026-01-19 03:00:01.000')",
-            (matched["id"],),
-        )
-    newest, oldest = explain(own_service.client(), "7007")["items"]
+    client, watcher = service.client(), service.client(service.make_key("--name", "watcher", "--role", "service"))
+    plain = client.credit("7007", 10)
+    client.write("/v1/deposits", {"telegram_id": "7007", "amount": 5_431, "depositor_name": "김영희"})
+    occurred_at = f"{moment()[:19]}Z"
+    line = {"bank_transaction_id": "KB-1", "bank_name": "국민은행", "depositor_name": "김 영희", "amount": 5_431}
+    received = watcher.write("/v1/bank-notifications", {**line, "occurred_at": occurred_at})
+    assert received.status_code == 201, received.text
+    newest, oldest = explain(client, "7007")["items"]
     assert (oldest["transaction_id"], oldest["bank_notification"]) == (plain["id"], None)
+    assert newest["actor"] == "watcher"
     assert newest["bank_notification"] == {
-        "id": 1,
-        "bank_transaction_id": "KB-1",
-        "bank_name": "국민은행",
-        "depositor_name": "홍 길동",
-        "amount": 5_000,
-        "occurred_at": "2026-01-19T03:00:00.000Z",
+        **line,
+        "id": received.json()["id"],
+        "occurred_at": occurred_at,
         "match_method": "automatic",
-        "matched_by": "bank-watcher",
+        "matched_by": "watcher",
     }
+
+
+def test_what_the_service_did_by_itself_is_told_as_its_own(own_service: LiveService) -> None:
+    """The refund of a hold that expired: by system:expiry, by no request, with the purchase and its audit row."""
+    own_service.environment = {"PASSBOOK_HOLD_EXPIRY_S": "1", "PASSBOOK_EXPIRY_INTERVAL_S": "1"}
+    client = own_service.start().client()
+    client.credit("7013", 900)
+    hold = {"telegram_id": "7013", "domain": "expires.kr", "price": 900, "hold": True}
+    held = client.write("/v1/domain-purchases", hold).json()
+    deadline = time.monotonic() + 30
+    while (found := explain(client, "7013"))["version"] < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    refund = found["items"][0]
+    assert (refund["type"], refund["effect"], refund["domain"]) == ("domain_refund", 900, "expires.kr")
+    assert (refund["domain_purchase_id"], refund["reverses_id"]) == (held["id"], held["transaction_id"])
+    assert (refund["actor"], refund["request_id"], found["proved"]) == ("system:expiry", None, True)
+    assert client.get(f"/v1/audit-logs/{refund['audit_log_id']}").json()["action"] == "domain_expired"
 
 
 HISTORY = """

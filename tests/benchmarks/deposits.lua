@@ -12,8 +12,9 @@ end
 
 function request()
   counter = counter + 1
+  local user = math.random(1, 1000)
   local body = string.format(
-    '{"telegram_id": "%d", "amount": %d, "depositor_name": "홍길동"}', math.random(1, 1000), math.random(1, 50000))
+    '{"telegram_id": "%d", "amount": %d, "depositor_name": "홍길동%d"}', user, math.random(1, 50000), user)
   return wrk.format("POST", nil, {
     ["Authorization"] = "Bearer " .. os.getenv("API_KEY"),
     ["Content-Type"] = "application/json",

@@ -16,17 +16,17 @@ from service.api.request import ApiRequest
 from service.app import create_app
 from service.config import Config
 from service.ledger.access import Scope
-from service.ledger.deposits import DepositAnnounce, DepositWritten
+from service.ledger.deposits import DepositAnnounce, DepositAnnounced
 from service.repository.unit_of_work import created
 
 
 @post("/empty", operation_id="empty", opt=needs(Scope.DEPOSITS_ANNOUNCE))
 async def empty(
     data: JSONBody[DepositAnnounce], request: ApiRequest, idempotency_key: IdempotencyKey
-) -> Response[DepositWritten]:
+) -> Response[DepositAnnounced]:
     """Everything that an announcement does but the ledger: check the key, decode, encode an answer."""
     answer: Any = created(
-        DepositWritten(
+        DepositAnnounced(
             id=len(idempotency_key),
             telegram_id=data.telegram_id,
             amount=data.amount,
@@ -34,10 +34,12 @@ async def empty(
             status="pending",
             created_at="2026-01-19T12:00:00.000Z",
             confirmed_at=None,
+            matched_bank_notification_id=None,
             balance_before=0,
             balance_after=0,
             version=0,
             audit_log_id=1,
+            collision=None,
         ),
         "/v1/deposits/1",
     )

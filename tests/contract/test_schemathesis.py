@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from service.ledger.timestamps import system_clock
 from tests.ledger_check import broken_invariants
-from tests.live import CHECKOUT, LiveService
+from tests.live import CHECKOUT, Client, LiveService
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 EXAMPLES = int(os.environ.get("PASSBOOK_FUZZ_EXAMPLES", "25"))
 SEEDS = [int(seed) for seed in os.environ.get("PASSBOOK_FUZZ_SEEDS", "1").split(",")]
 TELEGRAM_IDS = ("1", "22", "333")  # as in CONFIG
-OPERATIONS_MIN = 18
+OPERATIONS_MIN = 28
 MUST_BE_REACHED = {
     *("user_created", "user_renamed", "deposit_announced", "deposit_confirmed", "deposit_cancelled", "balance_debited"),
+    *("bank_notification_received", "bank_notification_matched"),
     *("deposit_confirm_failed", "deposit_cancel_failed", "debit_failed"),
 }
 
@@ -27,11 +29,7 @@ def test_the_document_says_exactly_what_the_service_does(own_service: LiveServic
     """No failed check and no warning over all operations, from the document's own links too; and nothing is a 5xx."""
     service = own_service.start()
     client = service.client()
-    for telegram_id in TELEGRAM_IDS:
-        client.credit(telegram_id, 10**12)
-    for telegram_id in TELEGRAM_IDS:
-        held = {"telegram_id": telegram_id, "domain": f"held-{telegram_id}.example", "price": 1, "hold": True}
-        assert client.write("/v1/domain-purchases", held).status_code == 201
+    seed_with_what_the_configuration_names(client)
     ran = subprocess.run(
         [
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG)),
@@ -66,6 +64,23 @@ def test_the_document_says_exactly_what_the_service_does(own_service: LiveServic
     assert service.stop() == 0
     assert "Traceback" not in service.said, service.said
     assert broken_invariants(service.database) == []
+
+
+def seed_with_what_the_configuration_names(client: Client) -> None:
+    """Users with money, one of them with little; held names; pending deposits and lines of the bank that wait."""
+    for telegram_id, amount in zip(TELEGRAM_IDS, (10**12, 10**12, 10), strict=True):
+        client.credit(telegram_id, amount)
+        held = {"telegram_id": telegram_id, "domain": f"held-{telegram_id}.example", "price": 1, "hold": True}
+        assert client.write("/v1/domain-purchases", held).status_code == 201
+        assert (
+            client.write("/v1/debits", {"telegram_id": telegram_id, "amount": 1, "reason": "fuzz"}).status_code == 201
+        )
+    for number in range(60):
+        announced = {"telegram_id": TELEGRAM_IDS[0], "amount": 5000, "depositor_name": f"announced {number}"}
+        assert client.write("/v1/deposits", announced).json()["id"] == 10 + number
+        line = {"bank_transaction_id": f"fuzz-{number}", "depositor_name": f"received {number}", "amount": 5000}
+        line["occurred_at"] = system_clock().isoformat(timespec="seconds")
+        assert client.write("/v1/bank-notifications", line).json()["id"] == 1 + number
 
 
 def reached(service: LiveService) -> set[str]:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -190,3 +191,110 @@ def test_a_client_that_is_reset_within_its_request_changes_nothing(own_service: 
     assert (answer.status, answer.headers.get("idempotency-replayed")) == (201, None)
     assert own_service.stop() == 0
     assert "Traceback" not in own_service.said, own_service.said
+
+
+def _line(bank_id: str, name: str, amount: int, key: str) -> Request:
+    body = {"bank_transaction_id": bank_id, "depositor_name": name, "amount": amount, "occurred_at": _now()}
+    return Request("/v1/bank-notifications", json.dumps(body), key)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="minutes").replace("+00:00", ":00Z")
+
+
+def test_a_bank_transaction_under_many_keys_credits_once(service: LiveService) -> None:
+    """50 times the same bank line under 50 keys and two callers: one 201, the others 200 with the same notification."""
+    body = {"telegram_id": "2610", "amount": 800, "depositor_name": "한 줄"}
+    client = service.client()
+    for _ in range(2):  # a second deposit that the line must not confirm as well
+        client.write("/v1/deposits", {**body, "amount": 801})
+    deposit = client.write("/v1/deposits", body).json()["id"]
+    other = service.make_key("--role", "service")
+    moment = json.loads(_line("race-1", "한줄", 800, "").body)["occurred_at"]
+    line = json.dumps({"bank_transaction_id": "race-1", "depositor_name": "한줄", "amount": 800, "occurred_at": moment})
+    asked = [
+        (Request("/v1/bank-notifications", line, f"line-{n}"), other if n % 2 else service.admin_key)
+        for n in range(CLIENTS)
+    ]
+    answers = _all(service, asked)
+    assert Counter(answer.status for answer in answers) == {201: 1, 200: CLIENTS - 1}
+    assert {(a.json()["id"], a.json()["matched_deposit_id"], a.json()["balance_after"]) for a in answers} == {
+        (answers[0].json()["id"], deposit, 800)
+    }
+    assert _balance(service, "2610") == (800, 1)
+    assert len(_logged(service, "2610", "bank_notification_received")) == 1
+
+
+@pytest.mark.parametrize("number", range(ROUNDS))
+def test_a_bank_line_and_its_announcement_at_once_credit_once(service: LiveService, number: int) -> None:
+    """Whichever is first, exactly one line and one deposit find each other; the rest wait, and nothing is guessed."""
+    user, name = f"270{number}", f"동시 {number}"
+    announce = {"telegram_id": user, "amount": 900, "depositor_name": name}
+    asked = [
+        (Request("/v1/deposits", json.dumps(announce), f"announce-{number}"), service.admin_key),
+        (_line(f"at-once-{number}", name, 900, f"line-at-once-{number}"), service.admin_key),
+    ]
+    answers = _all(service, asked[::-1] if number % 2 else asked)
+    assert {answer.status for answer in answers} == {201}
+    assert _balance(service, user) == (900, 1)
+    assert len(_logged(service, user, "deposit_confirmed")) == 1
+
+
+@pytest.mark.parametrize("number", range(ROUNDS))
+def test_of_many_bank_lines_and_confirmations_one_credits_the_deposit(service: LiveService, number: int) -> None:
+    """25 lines of one transfer each against 25 confirmations by hand: the deposit is credited once, by one of them."""
+    user, name = f"280{number}", f"누가 {number}"
+    body = {"telegram_id": user, "amount": 950, "depositor_name": name}
+    deposit = service.client().write("/v1/deposits", body).json()["id"]
+    asked = [
+        (
+            _line(f"many-{number}-{n}", name, 950, f"many-line-{number}-{n}")
+            if n % 2
+            else Request(f"/v1/deposits/{deposit}/confirm", "{}", f"many-confirm-{number}-{n}"),
+            service.admin_key,
+        )
+        for n in range(CLIENTS)
+    ]
+    answers = _all(service, asked[::-1] if number % 2 else asked)
+    lines = [
+        a.json()
+        for (request, _), a in zip(asked[::-1] if number % 2 else asked, answers, strict=True)
+        if "notifications" in request.path
+    ]
+    confirmed = Counter(answer.status for answer in answers)[200]
+    assert confirmed + sum(line["status"] == "matched" for line in lines) == 1
+    assert {line["matched_deposit_id"] for line in lines} <= {deposit, None}
+    assert _balance(service, user) == (950, 1)
+
+
+def test_a_transaction_is_reversed_once_under_many_keys(service: LiveService) -> None:
+    """50 reversals under 50 keys: one 201, the others 409 that name the reversal; the money went back once."""
+    credit = service.client().credit("2900", 600)
+    path = f"/v1/transactions/{credit['id']}/reverse"
+    answers = _all(service, [(Request(path, "{}", f"reverse-{n}"), service.admin_key) for n in range(CLIENTS)])
+    assert Counter(answer.status for answer in answers) == {201: 1, 409: CLIENTS - 1}
+    won = next(answer.json()["id"] for answer in answers if answer.status == 201)
+    refusals = [answer.json() for answer in answers if answer.status == 409]
+    assert {(r["code"], r["reversed_by_id"]) for r in refusals} == {("transaction_reversed", won)}
+    assert _balance(service, "2900") == (0, 2)
+
+
+def test_a_notification_matched_by_many_at_once_credits_one_deposit(service: LiveService) -> None:
+    """50 times /match between two deposits: one 200, the others 409 that name the deposit that has the money."""
+    client = service.client()
+    made = [
+        client.write("/v1/deposits", {"telegram_id": "2950", "amount": 50, "depositor_name": "둘"}).json()["id"]
+        for _ in range(2)
+    ]
+    line = client.write("/v1/bank-notifications", json.loads(_line("both-1", "둘", 50, "").body)).json()
+    assert line["status"] == "ambiguous"
+    path = f"/v1/bank-notifications/{line['id']}/match"
+    asked = [
+        (Request(path, json.dumps({"deposit_id": made[n % 2]}), f"both-{n}"), service.admin_key) for n in range(CLIENTS)
+    ]
+    answers = _all(service, asked)
+    assert Counter(answer.status for answer in answers) == {200: 1, 409: CLIENTS - 1}
+    won = next(answer.json()["matched_deposit_id"] for answer in answers if answer.status == 200)
+    refusals = [answer.json() for answer in answers if answer.status == 409]
+    assert {(r["code"], r["deposit_id"]) for r in refusals} == {("bank_notification_matched", won)}
+    assert _balance(service, "2950") == (50, 1)

@@ -31,6 +31,9 @@ GOOD = {
     "TELEGRAM_ID_PATTERN": ["0", "1" * 20],
     "ID_PATTERN": ["1", "9" * 15],
     "TEXT_PATTERN": ["a", "홍길동", " a ", "אבג", "e\u0301", "👩‍👩‍👧", "'--", "a\u200db", "\u3000가"],
+    "MESSAGE_PATTERN": ["a", "\n[Web]\r\n홍길동\t5,000원\n", " a"],
+    "BANK_TRANSACTION_ID_PATTERN": ["1", "KB-2026/01:19", "x" * 100],
+    "BANK_NOTIFICATION_STATUS_PATTERN": ["unmatched", "matched"],
     "DOMAIN_PATTERN": ["a.b", "한글.kr", "xn--bj0bj06e.kr", "경쟁。kr"],
     "DEPOSIT_STATUS_PATTERN": ["pending", "reversed"],
     "HEADER_TOKEN_PATTERN": ["a", '"a"', '"', "x" * 255, '"' + "x" * 255 + '"', "a,b;c=d"],
@@ -42,6 +45,9 @@ GOOD = {
     "DURATION_PATTERN": ["PT1H", "P1D", "P999DT9999H99999M9999999S"],
 }
 BAD = {
+    "MESSAGE_PATTERN": ["", "\n", " \t\u3000", "a\0", "\0a", "a\u202e", "a\x0b"],
+    "BANK_TRANSACTION_ID_PATTERN": ["", "a b", "x" * 101, "가", "a\n"],
+    "BANK_NOTIFICATION_STATUS_PATTERN": ["", "pending", "matched\n", "unmatched "],
     "DOMAIN_PATTERN": ["", "a", ".", ".kr", "a.", "a b.kr", "a.kr\n"],
     "DEPOSIT_STATUS_PATTERN": ["", "null", "PENDING", "pending\n"],
     "TELEGRAM_ID_PATTERN": ["", "1" * 21, "-1", "a", "١", "１", " 1", "1\n"],

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.ledger.timestamps import bound, duration, spoken, stored
+from service.ledger.timestamps import SteadyClock, bound, duration, spoken, stored
 
 INSTANTS = st.datetimes(datetime(1, 1, 3), datetime(9999, 12, 29), timezones=st.just(UTC))
 OFFSETS = st.integers(-23 * 60 - 59, 23 * 60 + 59).map(lambda minutes: timezone(timedelta(minutes=minutes)))
@@ -94,3 +94,65 @@ def test_other_durations_are_refused(text: str) -> None:
     """ValueError, whatever else ISO 8601 knows."""
     with pytest.raises(ValueError, match="ISO 8601"):
         duration(text)
+
+
+class _Clocks:
+    """A wall clock that can be set and a clock of the time that goes by."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 19, 12, tzinfo=UTC)
+        self.ran = 5000.0
+        self.steady = SteadyClock(lambda: self.now, lambda: self.ran, window_s=100)
+
+    def goes_by(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+        self.ran += seconds
+
+
+def test_steady_clock_is_the_wall_clock_while_nobody_sets_it() -> None:
+    """To the microsecond, however long it runs."""
+    clocks = _Clocks()
+    for seconds in (0, 1, 0.25, 99, 1, 250, 10_000):
+        clocks.goes_by(seconds)
+        assert clocks.steady() == clocks.now
+
+
+def test_steady_clock_believes_a_jump_ahead_after_two_windows_at_most() -> None:
+    """Until then it goes on as if nobody had set the other; it never stands still for ever."""
+    clocks = _Clocks()
+    right = clocks.now
+    clocks.now += timedelta(days=20_000)
+    for seconds in range(201):
+        if seconds <= 100:
+            assert clocks.steady() == right + timedelta(seconds=seconds)
+        caught_up = clocks.steady() == clocks.now
+        clocks.goes_by(1)
+    assert caught_up
+
+
+def test_steady_clock_follows_a_jump_back_at_once() -> None:
+    """It is never ahead of the wall clock."""
+    clocks = _Clocks()
+    clocks.now -= timedelta(days=3)
+    assert clocks.steady() == clocks.now
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 80), st.sampled_from([0, 0, 0, 1, -1, 30, -30, 10**6, -(10**6)]), st.booleans()),
+        max_size=60,
+    )
+)
+def test_no_row_looks_older_by_the_steady_clock_than_it_is(steps: list[tuple[float, int, bool]]) -> None:
+    """Whatever the wall clock does: of rows written by it, none looks 100 s old (the window) that is younger."""
+    clocks = _Clocks()
+    rows: list[tuple[datetime, float]] = []
+    for seconds, jump, writes in steps:
+        clocks.goes_by(seconds)
+        clocks.now += timedelta(seconds=jump)
+        now = clocks.steady()
+        if writes:
+            rows.append((clocks.now, clocks.ran))
+        for written_at, ran in rows:
+            if now - written_at >= timedelta(seconds=100):
+                assert clocks.ran - ran >= 100 - 0.001

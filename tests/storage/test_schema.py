@@ -26,6 +26,11 @@ def database(tmp_path: Path) -> Iterator[sqlite.Connection]:
     connection.execute("INSERT INTO deposit_transactions (user_id, type, amount) VALUES (1, 'deposit', 500)")
     connection.execute("INSERT INTO audit_logs (action) VALUES ('deposit_confirmed')")
     connection.execute(
+        "INSERT INTO bank_notifications (depositor_name, amount, bank_transaction_id, match_name, status,"
+        " matched_transaction_id, match_method) VALUES ('a', 1000, 'b1', 'a', 'matched', 1, 'automatic'),"
+        " ('a', 500, 'b2', 'a', 'unmatched', NULL, NULL), ('a', 1000, 'b3', 'a', 'ambiguous', NULL, NULL)"
+    )
+    connection.execute(
         "INSERT INTO idempotency_answers (actor, idempotency_key, operation, request, status, body, created_at)"
         " VALUES ('bot', 'k', 'POST /v1/debits', '{}', 201, x'31', 'now')"
     )
@@ -103,6 +108,28 @@ def test_schema_file_says_when_nullable_columns_are_null() -> None:
             " created_at) VALUES ('bot', 'k', 'x', '{}', 200, x'7b7d', 'now')",
             "never replaced",
         ),
+        ("UPDATE bank_notifications SET amount = 1 WHERE id = 2", "keeps what it says"),
+        ("UPDATE bank_notifications SET match_name = 'b' WHERE id = 2", "keeps what it says"),
+        ("UPDATE bank_notifications SET status = 'ambiguous' WHERE id = 2", "matched once"),
+        ("UPDATE bank_notifications SET status = 'matched' WHERE id = 2", "matched once"),
+        ("UPDATE bank_notifications SET matched_by = 'x' WHERE id = 1", "matched once|amount, once"),
+        (
+            "UPDATE bank_notifications SET status = 'matched', matched_transaction_id = 2 WHERE id = 2",
+            "confirmed deposit of its amount",
+        ),
+        (
+            "UPDATE bank_notifications SET status = 'matched', matched_transaction_id = 1 WHERE id = 2",
+            "confirmed deposit of its amount",
+        ),
+        (
+            "UPDATE bank_notifications SET status = 'matched', matched_transaction_id = 1 WHERE id = 3",
+            "confirmed deposit of its amount",
+        ),
+        ("INSERT INTO bank_notifications (amount, status) VALUES (1000, 'matched')", "confirmed deposit of its amount"),
+        ("INSERT INTO bank_notifications (amount, matched_transaction_id) VALUES (1000, 1)", "confirmed deposit"),
+        ("INSERT INTO bank_notifications (amount, bank_transaction_id) VALUES (1, 'b1')", "never replaced"),
+        ("DELETE FROM bank_notifications", "never deleted"),
+        ("UPDATE deposit_transactions SET match_name = 'b' WHERE id = 2", "keeps what it says|matched by"),
         ("UPDATE audit_logs SET details = '{}'", "never updated"),
         ("DELETE FROM audit_logs", "never deleted"),
         ("INSERT OR REPLACE INTO audit_logs (id, action) VALUES (1, 'x')", "never replaced"),

@@ -1,0 +1,126 @@
+"""Bank notifications: receive, list, get, match."""
+
+from typing import Annotated, Any
+
+from litestar import Response, Router, get, post
+from litestar.params import JSONBody, QueryParameter
+
+from service.api.auth import needs
+from service.api.params import LIMIT_DEFAULT, Cursor, IdempotencyKey, IdPath, Limit, before_id, instant, page
+from service.api.request import ApiRequest, write
+from service.ledger.access import Scope
+from service.ledger.bank_notifications import (
+    BankNotification,
+    BankNotificationMatch,
+    BankNotificationPage,
+    BankNotificationPost,
+    BankNotificationWritten,
+)
+from service.ledger.errors import BankNotificationNotFound, ErrorCode
+from service.ledger.fields import BANK_NOTIFICATION_STATUS_PATTERN
+from service.repository import bank_notifications as door
+from service.storage import bank_notifications
+from service.storage.sqlite import Connection
+
+StatusQuery = Annotated[
+    str | None, QueryParameter(pattern=BANK_NOTIFICATION_STATUS_PATTERN, description="Only those in this state.")
+]
+
+
+@post(
+    "/",
+    operation_id="postBankNotification",
+    summary="Say what the bank received",
+    opt=needs(Scope.BANK_NOTIFY, refusals=[ErrorCode.BANK_TRANSACTION_REUSED]),
+)
+async def receive(
+    data: JSONBody[BankNotificationPost], request: ApiRequest, idempotency_key: IdempotencyKey
+) -> Response[BankNotificationWritten]:
+    """Confirms the one pending deposit of this name and amount; with none or several it waits, with its candidates.
+
+    201 for a new bank_transaction_id, 200 for one that is on record: it credits once, whatever the Idempotency-Key.
+    """
+    instant("#/occurred_at", data.occurred_at)
+    return await write(request, door.RECEIVE, data, idempotency_key)
+
+
+@get(
+    "/",
+    operation_id="listBankNotifications",
+    summary="Bank notifications, newest first",
+    opt=needs(Scope.DEPOSITS_CONFIRM),
+)
+async def list_notifications(
+    request: ApiRequest, status: StatusQuery = None, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None
+) -> Response[BankNotificationPage]:
+    """All of them, or those in one state, each with the deposits that its money may be for."""
+    found = await request.passbook.readers.read(
+        bank_notifications.list_newest,
+        status=status,
+        window_s=request.passbook.policy.match_window_s,
+        before_id=before_id(cursor),
+        limit=limit + 1,
+    )
+    return page(request, BankNotificationPage, found, limit)
+
+
+@get(
+    "/{bank_notification_id:str}",
+    operation_id="getBankNotification",
+    summary="A bank notification",
+    opt=needs(Scope.DEPOSITS_CONFIRM, refusals=[ErrorCode.BANK_NOTIFICATION_NOT_FOUND]),
+)
+async def get_notification(bank_notification_id: IdPath, request: ApiRequest) -> BankNotification:
+    """The notification as it stands, with the deposits that its money may be for."""
+    found = await request.passbook.readers.read(
+        _found, int(bank_notification_id), request.passbook.policy.match_window_s
+    )
+    if found is None:
+        raise BankNotificationNotFound(f"There is no bank notification {bank_notification_id}.")
+    return found
+
+
+def _found(tx: Connection, notification_id: int, window_s: int) -> BankNotification | None:
+    found = bank_notifications.find(tx, notification_id)
+    return bank_notifications.with_candidates(tx, found, window_s=window_s) if found else None
+
+
+@post(
+    "/{bank_notification_id:str}/match",
+    operation_id="matchBankNotification",
+    summary="Say which deposit the money is for",
+    status_code=200,
+    opt=needs(
+        Scope.DEPOSITS_CONFIRM,
+        refusals=[
+            ErrorCode.BANK_NOTIFICATION_NOT_FOUND,
+            ErrorCode.BANK_NOTIFICATION_MATCHED,
+            ErrorCode.DEPOSIT_NOT_FOUND,
+            ErrorCode.DEPOSIT_MATCHED,
+            ErrorCode.DEPOSIT_AMOUNT_DIFFERS,
+            ErrorCode.DEPOSIT_EXPIRED,
+            ErrorCode.DEPOSIT_NOT_PENDING,
+            ErrorCode.BALANCE_LIMIT_EXCEEDED,
+        ],
+    ),
+)
+async def match(
+    bank_notification_id: IdPath,
+    data: JSONBody[BankNotificationMatch],
+    request: ApiRequest,
+    idempotency_key: IdempotencyKey,
+) -> Response[BankNotificationWritten]:
+    """Credits the deposit, or only links it when it was confirmed before; recorded as manual, with who did it."""
+    return await write(request, door.MATCH, data, idempotency_key, int(bank_notification_id))
+
+
+ROUTER = Router(
+    "/v1/bank-notifications", route_handlers=[receive, list_notifications, get_notification, match], tags=["bank"]
+)
+BODIES: list[Any] = [
+    BankNotificationPost,
+    BankNotificationMatch,
+    BankNotification,
+    BankNotificationWritten,
+    BankNotificationPage,
+]

@@ -1,0 +1,228 @@
+"""Bank notifications: what the bank says arrived, each matched with the one deposit that announced it.
+
+unmatched | ambiguous -> matched. A notification confirms a deposit by itself only when exactly one fits: the same
+name as `match_name` folds it, the same amount, announced within the policy's window, still pending, and nothing else
+that the money could be for. Everything else is listed for people to settle.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Annotated
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from service.ledger.errors import BankNotificationMatched, BankTransactionReused, DepositAmountDiffers
+from service.ledger.fields import (
+    BANK_TRANSACTION_ID_PATTERN,
+    BLANK,
+    INSTANT_PATTERN,
+    MESSAGE_PATTERN,
+    TEXT_PATTERN,
+    Amount,
+    DepositorName,
+    Instant,
+    OptionalNote,
+    ResourceId,
+    given,
+)
+from service.ledger.timestamps import bound
+
+CANDIDATES_MAX = 10
+"""Most candidates that are listed for one notification, of each likeness."""
+TRUNCATED_CHARACTERS_MIN = 2
+"""A shorter name is no cut of another one: it would suggest half of the users."""
+
+_BLANKS = re.compile(rf"[\s{BLANK}]+")
+
+
+class BankNotificationStatus(StrEnum):
+    """unmatched: no deposit fits, or none that may be confirmed by itself; ambiguous: several do."""
+
+    UNMATCHED = "unmatched"
+    AMBIGUOUS = "ambiguous"
+    MATCHED = "matched"
+
+
+class MatchMethod(StrEnum):
+    """automatic: exactly one deposit fitted; manual: a person said so."""
+
+    AUTOMATIC = "automatic"
+    MANUAL = "manual"
+
+
+class Likeness(StrEnum):
+    """How a candidate's name is like the bank's: the same, or one is the beginning of the other (banks cut names)."""
+
+    SAME_NAME = "same_name"
+    TRUNCATED_NAME = "truncated_name"
+
+
+BankTransactionId = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=100,
+        pattern=BANK_TRANSACTION_ID_PATTERN,
+        description="The bank's own name of the transfer; it credits once, whatever the Idempotency-Key.",
+    ),
+]
+OccurredAt = Annotated[
+    str,
+    Meta(
+        max_length=40,
+        pattern=INSTANT_PATTERN,
+        description="When the bank says that the money came, RFC 3339.",
+        extra_json_schema={"format": "date-time"},
+    ),
+]
+BankName = Annotated[str, Meta(min_length=1, max_length=50, pattern=TEXT_PATTERN, description="The bank, for people.")]
+RawMessage = Annotated[
+    str,
+    Meta(min_length=1, max_length=2000, pattern=MESSAGE_PATTERN, description="The bank's message as it came."),
+]
+
+
+class BankNotificationPost(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Says what the bank said."""
+
+    bank_transaction_id: BankTransactionId
+    depositor_name: DepositorName
+    amount: Amount
+    occurred_at: OccurredAt
+    bank_name: BankName | UnsetType | None = UNSET
+    raw_message: RawMessage | UnsetType | None = UNSET
+
+
+class BankNotificationMatch(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Says which deposit the money is for. `late` is needed, and only then, for a deposit that has expired."""
+
+    deposit_id: ResourceId
+    late: bool | UnsetType = UNSET
+    note: OptionalNote = UNSET
+
+
+class Candidate(Struct, frozen=True, kw_only=True):
+    """A deposit that the money may be for; amount in won. depositor_name is as the user announced it.
+
+    status: pending, expired (match it with "late": true), or confirmed without a notification (matching it moves
+    nothing and only records that this is its money).
+    """
+
+    deposit_id: int
+    telegram_id: str
+    depositor_name: str
+    amount: int
+    status: str
+    created_at: Instant
+    likeness: Likeness
+
+
+class BankNotification(Struct, frozen=True, kw_only=True):
+    """A row of bank_notifications as the API shows it; `amount` in won. created_at is when it came to Passbook.
+
+    bank_transaction_id is null in rows that the bot wrote, in which other members may be null too; bank_name and
+    raw_message when the caller gave none; matched_deposit_id until it is matched; match_method, matched_by (the name of
+    the API key) and matched_at until then, and in rows that the bot matched. `candidates` is empty once it is matched.
+    """
+
+    id: int
+    bank_transaction_id: str | None
+    depositor_name: str | None
+    amount: int
+    occurred_at: Instant | None
+    bank_name: str | None
+    raw_message: str | None
+    status: BankNotificationStatus
+    matched_deposit_id: int | None
+    match_method: MatchMethod | None
+    matched_by: str | None
+    matched_at: Instant | None
+    created_at: Instant | None
+    candidates: list[Candidate]
+
+
+class BankNotificationWritten(BankNotification, frozen=True, kw_only=True):
+    """Answer to every change of a notification: it, and the user's balance (won) before and after the change.
+
+    The user and the balances are null until it is matched; audit_log_id is null when the bank transaction was on
+    record already and nothing changed.
+    """
+
+    telegram_id: str | None
+    balance_before: int | None
+    balance_after: int | None
+    version: int | None
+    audit_log_id: int | None
+
+
+class BankNotificationPage(Struct, frozen=True, kw_only=True):
+    """Newest first; `next_cursor` is null on the last page."""
+
+    items: list[BankNotification]
+    next_cursor: str | None
+
+
+def match_name(depositor_name: str) -> str:
+    """The name as matching compares it: NFC, case folded, without spaces and what cannot be seen. May be empty."""
+    folded = unicodedata.normalize("NFC", depositor_name).casefold()
+    return unicodedata.normalize("NFC", _BLANKS.sub("", folded))
+
+
+def likeness(name: str, other: str) -> Likeness | None:
+    """How two names as `match_name` gives them are alike; None when they are not."""
+    if name == other:
+        return Likeness.SAME_NAME if name else None
+    shorter, longer = sorted((name, other), key=len)
+    if len(shorter) >= TRUNCATED_CHARACTERS_MIN and longer.startswith(shorter):
+        return Likeness.TRUNCATED_NAME
+    return None
+
+
+def fitting(candidates: Sequence[Candidate]) -> tuple[BankNotificationStatus, Candidate | None]:
+    """What a new notification with these candidates becomes, and the deposit that it confirms by itself.
+
+    Two candidates are never guessed between, and neither late money nor what was confirmed without a notification
+    is settled without a person.
+    """
+    same = [candidate for candidate in candidates if candidate.likeness is Likeness.SAME_NAME]
+    if len(same) > 1:
+        return BankNotificationStatus.AMBIGUOUS, None
+    if same and same[0].status == "pending":
+        return BankNotificationStatus.MATCHED, same[0]
+    return BankNotificationStatus.UNMATCHED, None
+
+
+def check_same_transfer(command: BankNotificationPost, known: BankNotification) -> None:
+    """Returns when `command` tells of the transfer that is on record as `known`. Raises BankTransactionReused."""
+    now = (command.depositor_name, command.amount, bound(command.occurred_at), given(command.bank_name))
+    before = (known.depositor_name, known.amount, bound(known.occurred_at or ""), known.bank_name)
+    names = ("depositor_name", "amount", "occurred_at", "bank_name")
+    differing = [name for name, old, new in zip(names, before, now, strict=True) if old != new]
+    if differing:
+        raise BankTransactionReused(
+            f"The bank transaction is on record as notification {known.id}; {', '.join(differing)} differ.",
+            bank_notification_id=known.id,
+            differing_fields=differing,
+        )
+
+
+def check_matchable(notification: BankNotification) -> None:
+    """Returns when `notification` is not settled yet. Raises BankNotificationMatched."""
+    if notification.status is BankNotificationStatus.MATCHED:
+        raise BankNotificationMatched(
+            f"Bank notification {notification.id} is matched with deposit {notification.matched_deposit_id}.",
+            current_status=notification.status,
+            deposit_id=notification.matched_deposit_id or 0,
+        )
+
+
+def check_same_amount(notification: BankNotification, deposit_id: int, amount: int) -> None:
+    """Returns when the deposit of `amount` won is what the bank received. Raises DepositAmountDiffers."""
+    if notification.amount != amount:
+        raise DepositAmountDiffers(
+            f"The bank received {notification.amount} won; deposit {deposit_id} is of {amount} won.",
+            amount=amount,
+            received=notification.amount,
+        )

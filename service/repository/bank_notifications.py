@@ -1,0 +1,157 @@
+"""Bank notifications: received once for each bank transaction, matched with one deposit by rule or by hand."""
+
+import msgspec
+
+from service.ledger.audit_logs import BANK_NOTIFICATION
+from service.ledger.bank_notifications import (
+    BankNotification,
+    BankNotificationMatch,
+    BankNotificationPost,
+    BankNotificationStatus,
+    BankNotificationWritten,
+    MatchMethod,
+    check_matchable,
+    check_same_amount,
+    check_same_transfer,
+    fitting,
+    match_name,
+)
+from service.ledger.deposits import DepositWritten, check_confirmable
+from service.ledger.errors import BankNotificationNotFound, DepositMatched, DepositNotFound
+from service.ledger.fields import given
+from service.ledger.idempotency import Answer
+from service.ledger.timestamps import around, bound
+from service.ledger.transactions import TransactionStatus, balance_after_credit
+from service.ledger.users import Account
+from service.repository.deposits import Match, credit, has_room, settle
+from service.repository.unit_of_work import Operation, UnitOfWork, created, ok
+from service.storage import bank_notifications, deposits, users
+
+
+def _receive(work: UnitOfWork, command: BankNotificationPost, _target: int) -> Answer:
+    known = bank_notifications.find_by_bank_id(work.tx, command.bank_transaction_id)
+    if known is not None:
+        work.concerning(resource_id=known.id)
+        check_same_transfer(command, known)
+        return ok(_written(work, known.id, _account_of(work, known.matched_deposit_id), None, None))
+    occurred_at, name = bound(command.occurred_at), match_name(command.depositor_name)
+    since, until = around(occurred_at, work.policy.match_window_s)
+    found = bank_notifications.candidates(work.tx, amount=command.amount, name=name, since=since, until=until)
+    status, fits = fitting(found)
+    deposit = deposits.find(work.tx, fits.deposit_id) if fits else None
+    account = users.find_account(work.tx, deposit.telegram_id) if deposit else None
+    if deposit is not None and account is not None and not has_room(account, deposit.amount):
+        status, deposit, account = BankNotificationStatus.UNMATCHED, None, None
+    # After this point the posting must succeed.
+    notification_id = bank_notifications.insert(
+        work.tx,
+        command,
+        occurred_at=occurred_at,
+        name=name,
+        status=BankNotificationStatus.UNMATCHED if deposit else status,
+        now=work.now,
+    )
+    audit_log_id = work.audit(
+        "bank_notification_received",
+        BANK_NOTIFICATION,
+        notification_id,
+        account,
+        {
+            "bank_transaction_id": command.bank_transaction_id,
+            "depositor_name": command.depositor_name,
+            "amount": command.amount,
+            "occurred_at": command.occurred_at,
+            "status": status,
+            "matched_deposit_id": deposit.id if deposit else None,
+            "candidate_deposit_ids": [candidate.deposit_id for candidate in found],
+        },
+    )
+    credited = None
+    if deposit is not None and account is not None:
+        credited = credit(work, deposit, account, note=None, found=Match(notification_id, MatchMethod.AUTOMATIC))
+    answer = _written(work, notification_id, account, credited, audit_log_id)
+    return created(answer, f"/v1/bank-notifications/{notification_id}")
+
+
+def _match(work: UnitOfWork, command: BankNotificationMatch, notification_id: int) -> Answer:
+    work.concerning(resource_id=notification_id)
+    notification = _find(work, notification_id)
+    check_matchable(notification)
+    deposit = deposits.find(work.tx, command.deposit_id)
+    account = users.find_account(work.tx, deposit.telegram_id) if deposit else None
+    if deposit is None or account is None:
+        raise DepositNotFound(f"There is no deposit {command.deposit_id}.")
+    work.concerning_account(account)
+    other = bank_notifications.find_of_deposit(work.tx, deposit.id)
+    if other is not None:
+        raise DepositMatched(
+            f"Deposit {deposit.id} is matched with bank notification {other}.", bank_notification_id=other
+        )
+    check_same_amount(notification, deposit.id, deposit.amount)
+    credits_now = deposit.status != TransactionStatus.CONFIRMED
+    if credits_now:
+        check_confirmable(deposit.id, deposit.status, late=command.late is True)
+        balance_after_credit(account, deposit.amount)
+    # After this point the posting must succeed.
+    audit_log_id = work.audit(
+        "bank_notification_matched",
+        BANK_NOTIFICATION,
+        notification_id,
+        account,
+        {
+            "matched_deposit_id": deposit.id,
+            "method": MatchMethod.MANUAL,
+            "amount": notification.amount,
+            "depositor_name": notification.depositor_name,
+            "announced_name": deposit.depositor_name,
+            "credited": credits_now,
+            "note": given(command.note),
+        },
+    )
+    found, credited = Match(notification_id, MatchMethod.MANUAL), None
+    if credits_now:
+        credited = credit(work, deposit, account, note=given(command.note), found=found)
+    else:
+        settle(work, found, deposit.id)
+    return ok(_written(work, notification_id, account, credited, audit_log_id))
+
+
+def _find(work: UnitOfWork, notification_id: int) -> BankNotification:
+    """The notification with its candidates. Raises BankNotificationNotFound."""
+    found = bank_notifications.find(work.tx, notification_id)
+    if found is None:
+        raise BankNotificationNotFound(f"There is no bank notification {notification_id}.")
+    return bank_notifications.with_candidates(work.tx, found, window_s=work.policy.match_window_s)
+
+
+def _account_of(work: UnitOfWork, deposit_id: int | None) -> Account | None:
+    """The account that the money of a matched notification went to."""
+    deposit = deposits.find(work.tx, deposit_id) if deposit_id else None
+    return users.find_account(work.tx, deposit.telegram_id) if deposit else None
+
+
+def _written(
+    work: UnitOfWork,
+    notification_id: int,
+    account: Account | None,
+    credited: DepositWritten | None,
+    audit_log_id: int | None,
+) -> BankNotificationWritten:
+    """The answer; `account` is the user's before the change, `credited` what the change did to it."""
+    return BankNotificationWritten(
+        **msgspec.structs.asdict(_find(work, notification_id)),
+        telegram_id=account.telegram_id if account else None,
+        balance_before=account.balance if account else None,
+        balance_after=credited.balance_after if credited else account.balance if account else None,
+        version=credited.version if credited else account.version if account else None,
+        audit_log_id=audit_log_id,
+    )
+
+
+RECEIVE = Operation("bank_notification_receive", BANK_NOTIFICATION, _receive)
+"""Puts a bank transaction on record, once, and confirms the deposit that it fits alone. Refused as
+BankTransactionReused."""
+MATCH = Operation("bank_notification_match", BANK_NOTIFICATION, _match)
+"""Settles a notification by hand; credits the deposit unless it is confirmed already. Refused, in this order, as
+BankNotificationNotFound, BankNotificationMatched, DepositNotFound, DepositMatched, DepositAmountDiffers,
+DepositExpired, DepositNotPending, BalanceLimitExceeded."""

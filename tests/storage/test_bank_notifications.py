@@ -1,0 +1,137 @@
+"""The deposits that a notification may be for: also the bot's, and never by reading the whole table."""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service import resources
+from service.storage import bank_notifications, deposits, migrator, sqlite
+
+SINCE, NOW, UNTIL = "2026-01-18 12:00:00.000", "2026-01-19 12:00:00.000", "2026-01-20 12:00:00.000"
+
+
+@pytest.fixture
+def tx(tmp_path: Path) -> Iterator[sqlite.Connection]:
+    """A migrated database with one user."""
+    connection = sqlite.connect_writer(tmp_path / "p.db", busy_timeout_ms=0, checkpoints=True)
+    migrator.up(connection, migrator.load(resources.folder("migrations")), lambda _: None)
+    connection.execute("INSERT INTO users (telegram_id) VALUES ('1')")
+    yield connection
+    connection.close()
+
+
+def announce(tx: sqlite.Connection, name: str, *, at: str = NOW, status: str = "pending", by_bot: bool = False) -> int:
+    """A deposit of 5,000 won as Passbook or the bot announced it."""
+    if by_bot:
+        made = tx.execute(
+            "INSERT INTO deposit_transactions (user_id, type, amount, depositor_name, created_at)"
+            " VALUES (1, 'deposit', 5000, ?, ?)",
+            (name, at),
+        ).lastrowid
+        assert made is not None
+    else:
+        folded = bank_notifications.match_name(name)
+        made = deposits.insert_pending(tx, user_id=1, amount=5000, depositor_name=name, match_name=folded, now=at)
+    if status != "pending":
+        tx.execute("UPDATE deposit_transactions SET status = ? WHERE id = ?", (status, made))
+    return made
+
+
+def found(tx: sqlite.Connection, name: str) -> list[tuple[int, str, str]]:
+    """(deposit, status, likeness) of the candidates for 5,000 won of this name."""
+    folded = bank_notifications.match_name(name)
+    candidates = bank_notifications.candidates(tx, amount=5000, name=folded, since=SINCE, until=UNTIL)
+    return [(c.deposit_id, c.status, c.likeness.value) for c in candidates]
+
+
+def test_the_bots_deposits_are_compared_by_the_same_folding(tx: sqlite.Connection) -> None:
+    """Its rows have no folded name; one that is spelled otherwise is a candidate all the same, and so a rival."""
+    ours = announce(tx, "홍길동")
+    bots = announce(tx, unicodedata.normalize("NFD", "홍 길동"), by_bot=True)
+    cut = announce(tx, "홍길", by_bot=True)
+    announce(tx, "김", by_bot=True)
+    assert found(tx, "홍길동") == [
+        (ours, "pending", "same_name"),
+        (bots, "pending", "same_name"),
+        (cut, "pending", "truncated_name"),
+    ]
+    names = {"amount": 5000, "name": "홍길동", "since": SINCE, "until": UNTIL}
+    assert [c.deposit_id for c in bank_notifications.same_name(tx, **names)] == [ours, bots]  # type: ignore[arg-type]
+
+
+def test_expired_deposits_are_candidates_and_cancelled_ones_are_not(tx: sqlite.Connection) -> None:
+    """Late money may be for what has expired; for what was cancelled there is none."""
+    expired = announce(tx, "홍길동", status="expired")
+    announce(tx, "홍길동", status="cancelled")
+    assert found(tx, "홍길동") == [(expired, "expired", "same_name")]
+
+
+def test_the_window_and_the_amount_bound_the_candidates(tx: sqlite.Connection) -> None:
+    """A millisecond before or after it, and any other amount, is none."""
+    announce(tx, "홍길동", at="2026-01-18 11:59:59.999")
+    announce(tx, "홍길동", at="2026-01-20 12:00:00.001")
+    first = announce(tx, "홍길동", at="2026-01-18 12:00:00.000")
+    last = announce(tx, "홍길동", at="2026-01-20 12:00:00.000")
+    assert [deposit_id for deposit_id, _, _ in found(tx, "홍길동")] == [first, last]
+    assert bank_notifications.candidates(tx, amount=5001, name="홍길동", since=SINCE, until=UNTIL) == []
+
+
+def test_at_most_ten_candidates_of_each_likeness_are_listed(tx: sqlite.Connection) -> None:
+    """A popular name stays readable, and the same name comes first."""
+    for _ in range(12):
+        announce(tx, "홍길동")
+        announce(tx, "홍길동전")
+    assert [alike for _, _, alike in found(tx, "홍길동")] == ["same_name"] * 10 + ["truncated_name"] * 10
+
+
+def test_quiet_means_that_nothing_at_all_fits(tx: sqlite.Connection) -> None:
+    """The short question of every announcement never misses a deposit or a notification, of ours or of the bot's."""
+    names = {"amount": 5000, "name": "홍길동", "since": SINCE, "until": UNTIL}
+    assert bank_notifications.is_quiet(tx, **names)  # type: ignore[arg-type]
+    announce(tx, "홍길동")
+    assert not bank_notifications.is_quiet(tx, **names)  # type: ignore[arg-type]
+    assert bank_notifications.is_quiet(tx, **{**names, "name": "홍길순"})  # type: ignore[arg-type]
+    announce(tx, "누구", by_bot=True)
+    assert not bank_notifications.is_quiet(tx, **{**names, "name": "홍길순"})  # type: ignore[arg-type]
+
+
+def test_a_notification_of_the_bot_shows_what_it_holds(tx: sqlite.Connection) -> None:
+    """Odd times and missing names are shown, not refused; its candidates are those of today's rules."""
+    deposit = announce(tx, "홍길동")
+    tx.execute(
+        "INSERT INTO bank_notifications (depositor_name, amount, transaction_time, created_at) VALUES"
+        " ('홍길동', 5000, '2026-01-19 12:00:00', '2026-01-19 12:00:00'), (NULL, 5000, NULL, NULL),"
+        " ('홍길동', 5000, 'yesterday', '2026-01-19 12:00:00')"
+    )
+    odd, unnamed, plain = bank_notifications.list_newest(
+        tx, status="unmatched", window_s=86400, before_id=2**53, limit=10
+    )
+    assert (odd.occurred_at, odd.candidates) == ("yesterday", [])
+    assert (unnamed.depositor_name, unnamed.occurred_at, unnamed.candidates) == (None, None, [])
+    assert (plain.occurred_at, plain.bank_transaction_id) == ("2026-01-19T12:00:00Z", None)
+    assert [c.deposit_id for c in plain.candidates] == [deposit]
+
+
+@pytest.mark.parametrize("statement", ["_SAME_NAME", "_OF_THE_BOT", "_LONGER_NAME", "_SHORTER_NAME", "_QUIET"])
+def test_no_look_up_reads_a_whole_table(tx: sqlite.Connection, statement: str) -> None:
+    """Every step is a search by an index that bounds amount and name, however many deposits there are."""
+    sql = getattr(bank_notifications, statement)
+    parameters = dict.fromkeys(re.findall(r":(\w+)", sql), "1")
+    plan = [row[3] for row in tx.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)]
+    assert not [
+        step for step in plan if step.startswith("SCAN") and "json_each" not in step and "CONSTANT" not in step
+    ], plan
+    of_deposits = [step for step in plan if "idx_transactions_match" in step]
+    assert of_deposits
+    assert all("amount=? AND match_name" in step for step in of_deposits), plan
+
+
+def test_waiting_notifications_are_found_by_index(tx: sqlite.Connection) -> None:
+    """Those that are settled are not even looked at."""
+    sql = f"SELECT id FROM {bank_notifications._WAITING}"
+    parameters = {"amount": 1, "name": "a", "since": SINCE, "until": UNTIL}
+    plan = [row[3] for row in tx.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)]
+    assert plan == ["SEARCH bank_notifications USING INDEX idx_bank_notifications_waiting (amount=? AND match_name=?)"]
