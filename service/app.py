@@ -19,6 +19,7 @@ from service.api import (
     deposits,
     docs,
     domain_purchases,
+    explanations,
     health,
     problems,
     request_ids,
@@ -36,6 +37,7 @@ from service.storage import lock, migrator, sqlite
 
 _RESOURCES = (
     users,
+    explanations,
     deposits,
     bank_notifications,
     debits,

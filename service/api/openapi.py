@@ -67,7 +67,7 @@ _HEADERS: dict[str, dict[str, Any]] = {
 
 
 _OF_USER = {"telegram_id": "$response.body#/telegram_id"}
-_TO_USER = {"getUser": _OF_USER, "getBalance": _OF_USER, "listUserTransactions": _OF_USER}
+_TO_USER = dict.fromkeys(("getUser", "getBalance", "explainBalance", "listUserTransactions"), _OF_USER)
 _TO_DEPOSIT = {name: {"deposit_id": "$response.body#/id"} for name in ("getDeposit", "confirmDeposit", "cancelDeposit")}
 _TO_TRANSACTION = {name: {"transaction_id": "$response.body#/id"} for name in ("getTransaction", "reverseTransaction")}
 _TO_PURCHASE = {

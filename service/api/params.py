@@ -1,7 +1,8 @@
 """The bounded parameters that resources share, and the cursor of a list."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Protocol
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Annotated, Any, Protocol, TypeVar
 from urllib.parse import urlencode
 
 from litestar import Response
@@ -12,13 +13,14 @@ from service.api.request import ApiRequest
 from service.ledger.fields import (
     ACTION_PATTERN,
     DURATION_PATTERN,
+    EXPLANATION_CURSOR_PATTERN,
     HEADER_TOKEN_PATTERN,
     ID_PATTERN,
     INSTANT_PATTERN,
     TELEGRAM_ID_PATTERN,
     WORD_PATTERN,
 )
-from service.ledger.timestamps import bound
+from service.ledger.timestamps import bound, parsed
 
 IdempotencyKey = Annotated[
     str,
@@ -69,6 +71,23 @@ Until = Annotated[
         schema_extra={"format": "date-time"},
     ),
 ]
+At = Annotated[
+    str | None,
+    QueryParameter(
+        max_length=40,
+        pattern=INSTANT_PATTERN,
+        description="RFC 3339 instant to explain; now where it is left out or still to come. A cursor has its own.",
+        schema_extra={"format": "date-time"},
+    ),
+]
+ExplanationCursor = Annotated[
+    str | None,
+    QueryParameter(
+        max_length=50,
+        pattern=EXPLANATION_CURSOR_PATTERN,
+        description="next_cursor of the page before, of the same moment and version; none for the first.",
+    ),
+]
 Window = Annotated[
     str,
     QueryParameter(
@@ -79,6 +98,7 @@ Threshold = Annotated[int, QueryParameter(ge=0, le=1_000_000, description="Liste
 
 _FIRST_PAGE = 2**53
 LIMIT_DEFAULT = 50
+T = TypeVar("T")
 
 
 class Identified(Protocol):
@@ -96,10 +116,19 @@ def before_id(cursor: str | None) -> int:
 
 def instant(pointer: str, text: str | None) -> str | None:
     """The stored spelling of an instant in the request. Raises EdgeError when the calendar has no such instant."""
+    return _read_instant(pointer, text, bound)
+
+
+def moment(pointer: str, text: str | None) -> datetime | None:
+    """An instant in the request, in UTC. Raises EdgeError when the calendar has no such instant."""
+    return _read_instant(pointer, text, parsed)
+
+
+def _read_instant(pointer: str, text: str | None, read: Callable[[str], T]) -> T | None:
     if text is None:
         return None
     try:
-        return bound(text)
+        return read(text)
     except ValueError as error:
         said = "is no instant of the years 1 to 9999; write one such as 2026-01-19T12:00:00Z"
         raise invalid(pointer, said) from error
@@ -109,8 +138,13 @@ def page(request: ApiRequest, page_type: type[Any], found: Sequence[Identified],
     """A page of the first `limit` of `found`, which holds one more when there is a next page; with its Link header."""
     items = list(found[:limit])
     next_cursor = str(items[-1].id) if len(found) > limit else None
-    headers = {}
-    if next_cursor is not None:
-        query = {**request.query_params.dict(), "cursor": [next_cursor], "limit": [str(limit)]}
-        headers["Link"] = f'<{request.scope["path"]}?{urlencode(query, doseq=True)}>; rel="next"'
-    return Response(page_type(items=items, next_cursor=next_cursor), headers=headers)
+    return Response(page_type(items=items, next_cursor=next_cursor), headers=link_to(request, next_cursor, limit))
+
+
+def link_to(request: ApiRequest, next_cursor: str | None, limit: int, *, without: str = "") -> dict[str, str]:
+    """The Link header of a page that has a next one: the same query without the parameter `without`; else nothing."""
+    if next_cursor is None:
+        return {}
+    query = {**request.query_params.dict(), "cursor": [next_cursor], "limit": [str(limit)]}
+    query.pop(without, None)
+    return {"Link": f'<{request.scope["path"]}?{urlencode(query, doseq=True)}>; rel="next"'}

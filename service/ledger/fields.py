@@ -47,6 +47,7 @@ INSTANT_PATTERN = (
     + ")"
     + _END
 )
+EXPLANATION_CURSOR_PATTERN = r"^[0-9]{1,14}-(h|0|[1-9][0-9]{0,14})-[vt][1-9][0-9]{0,14}" + _END
 DURATION_PATTERN = r"^P([0-9]{1,3}D)?(T([0-9]{1,4}H)?([0-9]{1,5}M)?([0-9]{1,7}S)?)?" + _END
 
 REMEDIES = {
@@ -63,6 +64,7 @@ REMEDIES = {
     ACTION_PATTERN: "lower-case letters, digits and _, optionally with * at one end or both",
     WORD_PATTERN: "1 to 64 lower-case letters, digits and _",
     INSTANT_PATTERN: "an RFC 3339 instant such as 2026-01-19T12:00:00Z (write + as %2B in a URL)",
+    EXPLANATION_CURSOR_PATTERN: "next_cursor of the page before, as it is",
     DURATION_PATTERN: "an ISO 8601 duration such as PT1H or P1D",
 }
 """What a pattern asks for, in words, for the message of a validation error."""

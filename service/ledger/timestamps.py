@@ -111,16 +111,21 @@ def _shortest(instant: datetime) -> str:
     return text.removesuffix(".000")
 
 
+def parsed(text: str) -> datetime:
+    """The instant of an RFC 3339 `text`, in UTC. Raises ValueError when it is none of the years 1 to 9999."""
+    try:
+        return datetime.fromisoformat(text.upper().replace("Z", "+00:00")).astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("the instant is out of range") from error
+
+
 def bound(text: str) -> str:
     """The stored spelling of an RFC 3339 `text`, for comparison with stored rows.
 
     Trailing zeros of the fraction are dropped: a row without a fraction must equal a bound at .000.
     Raises ValueError when `text` is no instant of the years 1 to 9999.
     """
-    try:
-        instant = datetime.fromisoformat(text.upper().replace("Z", "+00:00")).astimezone(UTC)
-    except OverflowError as error:
-        raise ValueError("the instant is out of range") from error
+    instant = parsed(text)
     seconds = instant.replace(tzinfo=None).isoformat(sep=" ", timespec="seconds")
     return f"{seconds}.{instant.microsecond:06d}".rstrip("0").rstrip(".") if instant.microsecond else seconds
 

@@ -28,6 +28,7 @@ CONTRACT = {
     "POST /v1/users": "users:write",
     "GET /v1/users/{telegram_id}": "balance:read",
     "GET /v1/users/{telegram_id}/balance": "balance:read",
+    "GET /v1/users/{telegram_id}/balance/explain": "balance:read",
     "GET /v1/users/{telegram_id}/transactions": "balance:read",
     "POST /v1/deposits": "deposits:announce",
     "GET /v1/deposits": "balance:read",

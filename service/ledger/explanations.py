@@ -1,0 +1,226 @@
+"""Why a balance is what it is: its causes, checked to sum.
+
+The cursor of a page is ``<at>-<version>-<place>``. `at` counts milliseconds since the year 1, so that every number of
+14 digits is an instant. `version` is the one that is explained, or ``h`` where only a part of the bot's history is.
+`place` is the last cause of the page before: ``v7`` its version, ``t345`` its transaction id where it has no version.
+So all pages explain one moment, whatever is written between them.
+"""
+
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+from msgspec import Struct
+
+from service.ledger.fields import Instant
+from service.ledger.timestamps import spoken, stored
+from service.ledger.transactions import Direction
+from service.ledger.users import Account
+
+_YEAR_1 = datetime(1, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_UNBOUNDED = 2**53
+
+
+class Source(StrEnum):
+    """Who recorded a cause: Passbook, the bot before it, or the takeover, which states what the bot did not record."""
+
+    PASSBOOK = "passbook"
+    BOT = "bot"
+    TAKEOVER = "takeover"
+
+
+class Doubt(StrEnum):
+    """Why a balance is not proved.
+
+    sum_differs: it is not credits - debits. versions_incomplete: a version is missing. balances_broken: a cause does
+    not begin where the one before it ended, does not add up, or is not confirmed. account_differs: the account is not
+    at the version of the user's last transaction. balance_not_recorded: nobody wrote down what the balance was at that
+    moment, as within the bot's time; it is given as the sum.
+    """
+
+    SUM_DIFFERS = "sum_differs"
+    VERSIONS_INCOMPLETE = "versions_incomplete"
+    BALANCES_BROKEN = "balances_broken"
+    ACCOUNT_DIFFERS = "account_differs"
+    BALANCE_NOT_RECORDED = "balance_not_recorded"
+
+
+class BankLine(Struct, frozen=True, kw_only=True):
+    """What the bank said of a deposit. `amount` in won; `id` is the bank notification's.
+
+    bank_transaction_id, match_method and matched_by are null in the bot's rows; bank_name, depositor_name and
+    occurred_at (the bank's time) when the message did not say.
+    """
+
+    id: int
+    bank_transaction_id: str | None
+    bank_name: str | None
+    depositor_name: str | None
+    amount: int
+    occurred_at: Instant | None
+    match_method: str | None
+    matched_by: str | None
+
+
+class Cause(Struct, frozen=True, kw_only=True):
+    """One confirmed transaction. `amount` and balances in won; `effect` is the amount with the sign of its direction.
+
+    version, balance_before and balance_after are null where `source` is not passbook: the bot recorded no order.
+    confirmed_at is null where the bot recorded none; description (a reason, a note or a domain name), reference and
+    depositor_name where none was given. audit_log_id, the row of the audit log that was written with the movement, is
+    null where the bot wrote none; actor, who acted by the name of its API key, and request_id are null where `source`
+    is not passbook, request_id also for the service's own work. reverses_id is null for what takes nothing back,
+    reversed_by_id until it is taken back itself, as known now. domain_purchase_id and domain are null for what neither
+    pays nor refunds a purchase made with Passbook; bank_notification where none is matched with the transaction.
+    """
+
+    transaction_id: int
+    source: Source
+    type: str
+    direction: Direction
+    amount: int
+    effect: int
+    balance_before: int | None
+    balance_after: int | None
+    version: int | None
+    confirmed_at: Instant | None
+    description: str | None
+    reference: str | None
+    depositor_name: str | None
+    reverses_id: int | None
+    reversed_by_id: int | None
+    domain_purchase_id: int | None
+    domain: str | None
+    audit_log_id: int | None
+    actor: str | None
+    request_id: str | None
+    bank_notification: BankLine | None
+
+
+class BalanceExplanation(Struct, frozen=True, kw_only=True):
+    """A balance at a moment and its causes, newest first. All but `items` and `next_cursor` is over all pages.
+
+    `at` is the moment that is explained: the one asked for, or that of the first page where none was or one still to
+    come. `version` is the last transaction's that counts, 0 before the first of Passbook's. `balance` is what was
+    recorded; `difference` is balance - (credits - debits). `proved` means that `doubts` is empty: the sum is the
+    balance, and every cause of Passbook's continues the one before it. Amounts in won. `next_cursor` is null on the
+    last page.
+    """
+
+    telegram_id: str
+    at: Instant
+    balance: int
+    version: int
+    credits: int
+    debits: int
+    count: int
+    difference: int
+    proved: bool
+    doubts: list[Doubt]
+    items: list[Cause]
+    next_cursor: str | None
+
+
+class Place(Struct, frozen=True, kw_only=True):
+    """The moment that is explained, and where in its causes a page begins.
+
+    `version` is null where no version had been reached `at` that moment: then only those rows of the history count that
+    were confirmed by then. With a version, 0 too, the whole history counts.
+    """
+
+    at: datetime
+    version: int | None
+    before_version: int = _UNBOUNDED
+    before_id: int = _UNBOUNDED
+
+    @property
+    def history_until(self) -> str | None:
+        """Stored text: rows of the history confirmed later do not count. Null where all of them do."""
+        return stored(self.at) if self.version is None else None
+
+    @property
+    def version_max(self) -> int:
+        """The version of the first cause of the page, or of the one that would be."""
+        return min(self.version or 0, self.before_version - 1)
+
+
+class Sums(Struct, frozen=True, kw_only=True):
+    """Causes summed up, in won. `apart`: rows of the history that are later, or versions that do not continue."""
+
+    count: int
+    credits: int
+    debits: int
+    apart: int
+
+    @property
+    def total(self) -> int:
+        """Credits less debits."""
+        return self.credits - self.debits
+
+
+def whole_milliseconds(instant: datetime) -> datetime:
+    """`instant` without what rows do not record."""
+    return instant - (instant - _YEAR_1) % _MILLISECOND
+
+
+def place_of(cursor: str) -> Place:
+    """Where the page of `cursor` begins; the edge has checked its form."""
+    at, version, place = cursor.split("-")
+    number = int(place[1:])
+    return Place(
+        at=_YEAR_1 + int(at) * _MILLISECOND,
+        version=None if version == "h" else int(version),
+        before_version=number if place[0] == "v" else 1,
+        before_id=number if place[0] == "t" else _UNBOUNDED,
+    )
+
+
+def cursor_after(place: Place, last: Cause) -> str:
+    """The cursor of the page after the one that ends with `last`."""
+    version = "h" if place.version is None else place.version
+    position = f"t{last.transaction_id}" if last.version is None else f"v{last.version}"
+    return f"{(place.at - _YEAR_1) // _MILLISECOND}-{version}-{position}"
+
+
+def explain(
+    account: Account,
+    place: Place,
+    *,
+    history: Sums,
+    chain: Sums,
+    recorded: int | None,
+    latest_version: int,
+    causes: list[Cause],
+    limit: int,
+) -> BalanceExplanation:
+    """The page of the first `limit` of `causes`, which holds one more when there is a next page.
+
+    `recorded` is the balance (won) that was written down when the version was reached, null when none was;
+    `latest_version` that of the user's last transaction.
+    """
+    total = history.total + chain.total
+    balance = total if recorded is None else recorded
+    version = place.version or 0
+    found = {
+        Doubt.SUM_DIFFERS: balance != total,
+        Doubt.VERSIONS_INCOMPLETE: chain.count != version,
+        Doubt.BALANCES_BROKEN: chain.apart > 0,
+        Doubt.ACCOUNT_DIFFERS: version >= account.version and latest_version != account.version,
+        Doubt.BALANCE_NOT_RECORDED: recorded is None,
+    }
+    doubts = [doubt for doubt, holds in found.items() if holds]
+    items = causes[:limit]
+    return BalanceExplanation(
+        telegram_id=account.telegram_id,
+        at=spoken(stored(place.at)),
+        balance=balance,
+        version=version,
+        credits=history.credits + chain.credits,
+        debits=history.debits + chain.debits,
+        count=history.count + chain.count,
+        difference=balance - total,
+        proved=not doubts,
+        doubts=doubts,
+        items=items,
+        next_cursor=cursor_after(place, items[-1]) if len(causes) > limit else None,
+    )
