@@ -19,12 +19,14 @@ from service.api import (
     docs,
     domain_purchases,
     health,
+    integrity,
     problems,
     request_ids,
     transactions,
     users,
 )
 from service.api.openapi import PassbookOpenAPI, make_config
+from service.api.proofs import Proofs
 from service.api.request import ApiRequest, Passbook
 from service.config import Config
 from service.ledger.policy import Policy
@@ -32,7 +34,7 @@ from service.ledger.timestamps import Clock, system_clock
 from service.repository.writer import Writer
 from service.storage import lock, migrator, sqlite
 
-_RESOURCES = (users, deposits, debits, balance_changes, domain_purchases, transactions, audit_logs, health)
+_RESOURCES = (users, deposits, debits, balance_changes, domain_purchases, transactions, audit_logs, integrity, health)
 """A resource is removed by deleting its files and its name here."""
 
 
@@ -70,7 +72,8 @@ async def _opened(app: Litestar, *, config: Config, clock: Clock) -> AsyncIterat
         thread = sqlite.Thread(partial(sqlite.connect_writer, path, busy_timeout_ms=timeout_ms, checkpoints=True))
         await thread.open()
         stack.push_async_callback(thread.close)
-        schema_version = await thread.run(migrator.require_latest, migrator.load(resources.folder("migrations")))
+        migrations = migrator.load(resources.folder("migrations"))
+        schema_version = await thread.run(migrator.require_latest, migrations)
         engine = await thread.run(sqlite.engine_info)
         readers = await stack.enter_async_context(
             sqlite.Readers(path, count=config.readers, busy_timeout_ms=timeout_ms).opened()
@@ -90,8 +93,16 @@ async def _opened(app: Litestar, *, config: Config, clock: Clock) -> AsyncIterat
             batch_max=config.write_batch_max,
         )
         await stack.enter_async_context(writer.running())
-        app.state["passbook"] = Passbook(writer, readers, keys, clock, engine, schema_version)
+        proofs = Proofs(path, migrations, clock, busy_timeout_ms=timeout_ms)
+        stack.push_async_callback(proofs.close)
+        app.state["passbook"] = Passbook(writer, readers, keys, clock, engine, schema_version, proofs)
         yield
+
+
+def prepare_to_stop(app: Litestar) -> None:
+    """Ends at once what requests would wait for longer than a stopping service waits for requests."""
+    passbook: Passbook = app.state["passbook"]
+    passbook.proofs.stop()
 
 
 def _answer_options(app: ASGIApp) -> ASGIApp:

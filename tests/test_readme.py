@@ -70,6 +70,8 @@ def test_walk_through_runs_as_it_stands(tmp_path: Path) -> None:
         '"applied":2,"refused":0',
         '"domain":"통장.kr"',
         '"status":"released"',
+        '"status":"sound"',
+        "It adds up: ",
         '"action":"debit_failed"',
         "Revoked pbk_",
     ):

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from service.api import request_ids, strict_json
 from service.api.problems import MEDIA_TYPE, EdgeError, unsupported
+from service.api.proofs import Proofs
 from service.ledger.access import Caller
 from service.ledger.errors import ErrorCode
 from service.ledger.idempotency import Request as WriteRequest
@@ -34,6 +35,7 @@ class Passbook:
     clock: Clock
     engine: EngineInfo
     schema_version: int
+    proofs: Proofs
 
 
 class ApiRequest(Request[Caller, Any, State]):
