@@ -21,12 +21,14 @@ from service.api import (
     domain_purchases,
     explanations,
     health,
+    integrity,
     problems,
     request_ids,
     transactions,
     users,
 )
 from service.api.openapi import PassbookOpenAPI, make_config
+from service.api.proofs import Proofs
 from service.api.request import ApiRequest, Passbook
 from service.config import Config
 from service.ledger.policy import Policy
@@ -45,6 +47,7 @@ _RESOURCES = (
     domain_purchases,
     transactions,
     audit_logs,
+    integrity,
     health,
 )
 """A resource is removed by deleting its files and its name here."""
@@ -89,7 +92,8 @@ async def _opened(app: Litestar, *, config: Config, clock: Clock) -> AsyncIterat
         thread = sqlite.Thread(partial(sqlite.connect_writer, path, busy_timeout_ms=timeout_ms, checkpoints=True))
         await thread.open()
         stack.push_async_callback(thread.close)
-        schema_version = await thread.run(migrator.require_latest, migrator.load(resources.folder("migrations")))
+        migrations = migrator.load(resources.folder("migrations"))
+        schema_version = await thread.run(migrator.require_latest, migrations)
         engine = await thread.run(sqlite.engine_info)
         readers = await stack.enter_async_context(
             sqlite.Readers(path, count=config.readers, busy_timeout_ms=timeout_ms).opened()
@@ -113,8 +117,16 @@ async def _opened(app: Litestar, *, config: Config, clock: Clock) -> AsyncIterat
             interval_s=config.expiry_interval_s,
         )
         app.state["sweeper"] = await stack.enter_async_context(sweeper.running())
-        app.state["passbook"] = Passbook(writer, readers, keys, clock, engine, schema_version, policy)
+        proofs = Proofs(path, migrations, clock, busy_timeout_ms=timeout_ms)
+        stack.push_async_callback(proofs.close)
+        app.state["passbook"] = Passbook(writer, readers, keys, clock, engine, schema_version, policy, proofs)
         yield
+
+
+def prepare_to_stop(app: Litestar) -> None:
+    """Ends at once what requests would wait for longer than a stopping service waits for requests."""
+    passbook: Passbook = app.state["passbook"]
+    passbook.proofs.stop()
 
 
 def _answer_options(app: ASGIApp) -> ASGIApp:

@@ -1,4 +1,4 @@
-"""The command line: passbook serve | migrate | keys | import | openapi."""
+"""The command line: passbook serve | migrate | keys | import | integrity | openapi."""
 
 import contextlib
 import getpass
@@ -13,17 +13,21 @@ from typing import Any
 import click
 import msgspec
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from service import __version__, resources, server
-from service.app import create_app
+from service.app import create_app, prepare_to_stop
 from service.config import Config, ConfigError
 from service.ledger.access import RANDOM_BYTES, ROLES, Scope
 from service.ledger.audit_logs import SERVICE_ACTOR
+from service.ledger.integrity import IntegrityReport, IntegrityStatus
 from service.ledger.timestamps import spoken, stored, system_clock
 from service.repository import api_keys as key_door
 from service.storage import api_keys, lock, migrator, sqlite
 from service.storage.importer import ImportFailed, import_database
+from service.storage.integrity import Proof
 from service.storage.migrator import MigrationError
 
 _KNOWN_ERRORS = (
@@ -34,6 +38,7 @@ _KNOWN_ERRORS = (
     sqlite.EngineError,
     server.ListenError,
 )
+_BROKEN, _CANNOT_BE_CHECKED = 1, 2
 _FIRST_KEY_NAME = "first-admin"
 _CLI_ACTOR = "cli:"
 
@@ -86,7 +91,13 @@ def serve(database: str | None, host: str | None, port: int | None) -> None:
         app = create_app(config)
         bound_host, bound_port = listener.getsockname()[:2]
         url = f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
-        server.run(app, config, listener, lambda: _say_ready(url, config, first_key))
+        server.run(
+            app,
+            config,
+            listener,
+            on_ready=lambda: _say_ready(url, config, first_key),
+            on_stop=lambda: prepare_to_stop(app),
+        )
     click.echo("Stopped.")
 
 
@@ -280,6 +291,81 @@ def import_(database: str | None, file: Path) -> None:
         click.echo("Each of these, but for times spelled anew, is in the audit log with the old value.")
     database_hint = "" if database is None else f" --database {shlex.quote(database)}"
     click.echo(f"Every balance equals its transactions. Next: passbook serve{database_hint}")
+
+
+class _CannotBeChecked(click.ClickException):
+    """Nothing is known of the ledger; no exit code of a broken one."""
+
+    exit_code = _CANNOT_BE_CHECKED
+
+
+@main.command()
+@database_option
+@click.option("--json", "as_json", is_flag=True, help="Print the report as GET /v1/integrity answers it.")
+@click.option("--quick", is_flag=True, help="Leave out the check of the file's pages.")
+def integrity(database: str | None, as_json: bool, quick: bool) -> None:
+    """Prove that it adds up. Exit code 0: sound, 1: broken, 2: it cannot be checked.
+
+    Reads only; also while the service runs. The first rows that fail a check are named.
+    """
+    try:
+        report = _prove(_config(database=database), quick=quick)
+    except (*_KNOWN_ERRORS, sqlite.DatabaseError, OSError) as error:
+        raise _CannotBeChecked(str(error)) from error
+    except KeyboardInterrupt as error:  # its usual exit code is that of a broken ledger
+        raise _CannotBeChecked("It was stopped.") from error
+    if as_json:
+        click.echo(msgspec.json.encode(report))
+    else:
+        _say_report(report)
+    if report.status == IntegrityStatus.UNFINISHED:
+        raise _CannotBeChecked(f"The ledger cannot be checked. {report.reason}")
+    if report.status == IntegrityStatus.BROKEN:
+        sys.exit(_BROKEN)
+
+
+def _prove(config: Config, *, quick: bool) -> IntegrityReport:
+    """The finished proof; with a progress bar where there is a terminal."""
+    path = config.database_path
+    if not path.is_file():
+        raise _CannotBeChecked(f"There is no database {path}.")
+    with contextlib.closing(sqlite.connect_reader(path, busy_timeout_ms=config.busy_timeout_ms)) as connection:
+        migrations = _migrations()
+        migrator.require_latest(connection, migrations)
+        proof = Proof(migrations, system_clock, quick=quick)
+        columns = (TextColumn("{task.description:26}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+            task = bar.add_task("")
+
+            def show() -> None:
+                checked, total = proof.progress
+                bar.update(task, description=proof.step, completed=checked, total=total)
+
+            proof.run(connection, show)
+        return proof.report()
+
+
+def _say_report(report: IntegrityReport) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    for check in report.checks:
+        word, style = ("BROKEN", "bold red") if check.failed else ("ok", "green")
+        failed = f", {check.failed:,} failed" if check.failed else ""
+        console.print(Text(f"{word:7}", style) + Text(f"{check.name:28}{check.checked:>14,} checked{failed}"))
+        for example in check.examples:
+            named = (
+                ("user", example.telegram_id),
+                ("transaction", example.transaction_id),
+                (example.table, example.row_id),
+            )
+            where = ", ".join(f"{kind} {name}" for kind, name in named if kind is not None and name is not None)
+            console.print(Text(f"         {where}: {example.said}" if where else f"         {example.said}"))
+        if check.failed > len(check.examples):
+            console.print(Text(f"         … and {check.failed - len(check.examples):,} more"))
+    seconds = (report.duration_ms or 0) / 1000
+    if report.status != IntegrityStatus.UNFINISHED:
+        word = "It adds up" if report.status == IntegrityStatus.SOUND else "It does not add up"
+        ended = f" It ended early: {report.reason}" if report.reason else ""
+        console.print(Text(f"{word}: {report.checked:,} rows in {seconds:.1f} s.{ended}"))
 
 
 @main.command("openapi")

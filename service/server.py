@@ -36,11 +36,19 @@ def listen(config: Config) -> socket.socket:
     return listener
 
 
-def run(app: Litestar, config: Config, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+def run(
+    app: Litestar,
+    config: Config,
+    listener: socket.socket,
+    *,
+    on_ready: Callable[[], None],
+    on_stop: Callable[[], None],
+) -> None:
     """Serves until SIGTERM or SIGINT; returns when the requests under way are answered and the database is closed.
 
-    `on_ready` is called when requests are taken. What the application's start raises is raised here. The process is
-    expected to end afterwards: from the end of serving on, both signals are ignored.
+    `on_ready` is called when requests are taken, `on_stop` when no more are and those under way are waited for. What
+    the application's start raises is raised here. The process is expected to end afterwards: from the end of serving
+    on, both signals are ignored.
     """
     server = _Server(
         uvicorn.Config(
@@ -58,6 +66,7 @@ def run(app: Litestar, config: Config, listener: socket.socket, on_ready: Callab
             timeout_graceful_shutdown=config.shutdown_grace_s,
         ),
         on_ready,
+        on_stop,
     )
 
     async def serve() -> None:
@@ -88,9 +97,10 @@ def _signals_taken_by(server: uvicorn.Server) -> Iterator[None]:
 class _Server(uvicorn.Server):
     """uvicorn's server, but signals are not its own: none is raised again at the end, so that the exit code is 0."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], on_stop: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_ready = on_ready
+        self._on_stop = on_stop
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -99,3 +109,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._on_stop()
+        await super().shutdown(sockets)

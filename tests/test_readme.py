@@ -74,6 +74,8 @@ def test_walk_through_runs_as_it_stands(tmp_path: Path) -> None:
         '"domain":"통장.kr"',
         '"status":"released"',
         '"difference":0,"proved":true,"doubts":[]',
+        '"status":"sound"',
+        "It adds up: ",
         '"action":"debit_failed"',
         "Revoked pbk_",
     ):

@@ -266,6 +266,7 @@ def make_config(bodies: Sequence[Any]) -> PassbookOpenAPI:
             Tag("domains", "Domain names: held, registered, released."),
             Tag("transactions", "Single transactions."),
             Tag("audit-logs", "What happened, who did it, and what was refused."),
+            Tag("integrity", "The proof that it adds up."),
             Tag("health", "For whoever runs the service."),
         ],
         components=Components(security_schemes={"api_key": SecurityScheme(type="http", scheme="bearer")}),

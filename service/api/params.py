@@ -94,6 +94,15 @@ Window = Annotated[
         min_length=3, max_length=30, pattern=DURATION_PATTERN, description="How far back to look: ISO 8601, PT1H."
     ),
 ]
+MaxAge = Annotated[
+    str,
+    QueryParameter(
+        min_length=3,
+        max_length=30,
+        pattern=DURATION_PATTERN,
+        description="How old the answer may be: ISO 8601, PT1H; PT0S asks for a new one.",
+    ),
+]
 Threshold = Annotated[int, QueryParameter(ge=0, le=1_000_000, description="Listed are those with more attempts.")]
 
 _FIRST_PAGE = 2**53

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from service.api import request_ids, strict_json
 from service.api.problems import MEDIA_TYPE, EdgeError, unsupported
+from service.api.proofs import Proofs
 from service.ledger.access import Caller
 from service.ledger.errors import ErrorCode
 from service.ledger.idempotency import Request as WriteRequest
@@ -36,6 +37,7 @@ class Passbook:
     engine: EngineInfo
     schema_version: int
     policy: Policy
+    proofs: Proofs
 
 
 class ApiRequest(Request[Caller, Any, State]):

@@ -144,7 +144,7 @@ def with_candidates(tx: Connection, notification: BankNotification, *, window_s:
 def candidates(tx: Connection, *, amount: int, name: str, since: str, until: str) -> list[Candidate]:
     """The deposits of `amount` won, announced between the two stored instants, whose name is the same or cut.
 
-    The same name first, at most CANDIDATES_MAX of each likeness.
+    The same name first, then the oldest; at most CANDIDATES_MAX of each likeness.
     """
     parameters = {"amount": amount, "name": name, "since": since, "until": until, "limit": CANDIDATES_MAX}
     days = _days(since, until)
@@ -153,7 +153,7 @@ def candidates(tx: Connection, *, amount: int, name: str, since: str, until: str
         beginnings = [name[:end] for end in range(TRUNCATED_CHARACTERS_MIN, len(name))]
         rows += _all(tx, _LONGER_NAME, days, parameters)
         rows += _all(tx, _SHORTER_NAME, days, {**parameters, "beginnings": msgspec.json.encode(beginnings).decode()})
-    return _capped(_candidate(row, name) for row in rows)
+    return _capped(_candidate(row, name) for row in sorted(rows))
 
 
 def same_name(tx: Connection, *, amount: int, name: str, since: str, until: str) -> list[Candidate]:
@@ -161,7 +161,7 @@ def same_name(tx: Connection, *, amount: int, name: str, since: str, until: str)
     parameters = {"amount": amount, "name": name, "since": since, "until": until, "limit": CANDIDATES_MAX}
     days = _days(since, until)
     rows = _all(tx, _SAME_NAME, days, parameters) + _all(tx, _OF_THE_BOT, days, parameters)
-    found = (_candidate(row, name) for row in rows)
+    found = (_candidate(row, name) for row in sorted(rows))
     return _capped(one for one in found if one is not None and one.likeness == "same_name")
 
 

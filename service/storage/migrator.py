@@ -131,15 +131,7 @@ def require_latest(connection: Connection, migrations: list[Migration]) -> int:
 
 def _recognise(connection: Connection, migrations: list[Migration]) -> int:
     found = schema_of(connection)
-    stages: list[dict[str, str]] = []
-    scratch = sqlite.open_scratch()
-    try:
-        for migration in migrations:
-            for statement in statements(migration.up):
-                scratch.execute(statement)
-            stages.append(schema_of(scratch))
-    finally:
-        scratch.close()
+    stages = _stages(migrations)
     for version in reversed(range(len(stages))):
         if stages[version].items() <= found.items() and not found.keys() & WORKING_TABLES_OF_001:
             return version
@@ -149,6 +141,25 @@ def _recognise(connection: Connection, migrations: list[Migration]) -> int:
     raise MigrationError(
         "This is not the bot's database as the baseline describes it. Export it and use: passbook import FILE"
     )
+
+
+def _stages(migrations: list[Migration]) -> list[dict[str, str]]:
+    """What `schema_of` gives after each of `migrations`."""
+    stages = []
+    scratch = sqlite.open_scratch()
+    try:
+        for migration in migrations:
+            for statement in statements(migration.up):
+                scratch.execute(statement)
+            stages.append(schema_of(scratch))
+    finally:
+        scratch.close()
+    return stages
+
+
+def schema_after(migrations: list[Migration]) -> dict[str, str]:
+    """What `schema_of` gives for a database that all of `migrations` made."""
+    return _stages(migrations)[-1]
 
 
 def schema_of(connection: Connection) -> dict[str, str]:

@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -42,6 +44,7 @@ _STATEMENTS_CACHED = 256
 # Primary result codes, https://www.sqlite.org/rescode.html
 _ERROR, _BUSY, _LOCKED, _FULL, _TOOBIG, _CONSTRAINT, _MISMATCH, _RANGE = 1, 5, 6, 13, 18, 19, 20, 25
 _NONE = 0
+_NICENESS = 15
 
 
 class EngineError(Exception):
@@ -180,6 +183,13 @@ def make_folder(folder: Path) -> None:
 def ping(connection: Connection) -> None:
     """Reads one page of the database; raises DatabaseError when that cannot be done."""
     connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+
+
+def yield_to_others() -> None:
+    """Makes the calling thread one that runs when no other wants to, where the system knows such threads (Linux)."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 def open_scratch(path: Path | str = ":memory:") -> Connection:

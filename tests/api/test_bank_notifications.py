@@ -1,12 +1,15 @@
 """Bank notifications over real HTTP: what the bank received credits once, and only what it surely is for."""
 
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.live import Client, LiveService
+from tests.ledger_check import broken_invariants
+from tests.live import Client, LiveService, passbook
 
 
 @pytest.fixture
@@ -342,3 +345,47 @@ def test_a_list_goes_on_by_cursor(client: Client) -> None:
         path = page.headers.get("Link", "").partition(">")[0].lstrip("<")
     assert found[:5] == made[::-1]
     assert found == sorted(set(found), reverse=True)
+
+
+def test_a_line_that_the_bot_had_booked_is_linked_and_not_paid_again(own_service: LiveService) -> None:
+    """After the takeover the bank's watcher may send yesterday's lines again: the bot's deposit is a candidate, a new one
+    of that name and amount waits for a person, and linking the line to the bot's deposit moves nothing."""
+    database = str(own_service.database)
+    assert passbook("migrate", "up", "--to", "1", "--database", database).returncode == 0
+    with closing(sqlite3.connect(database)) as bot, bot:
+        bot.execute("INSERT INTO users (telegram_id) VALUES ('8001')")
+        bot.execute("INSERT INTO user_deposits (user_id, balance) VALUES (1, 5000)")
+        bot.execute(
+            "INSERT INTO deposit_transactions (user_id, type, amount, status, depositor_name, confirmed_at)"
+            " VALUES (1, 'deposit', 5000, 'confirmed', '홍길동', CURRENT_TIMESTAMP)"
+        )
+        bot.execute(
+            "INSERT INTO bank_notifications (depositor_name, amount, transaction_time, matched_transaction_id)"
+            " VALUES ('홍길동', 5000, CURRENT_TIMESTAMP, 1), ('홍길순', 700, CURRENT_TIMESTAMP, NULL)"
+        )
+    assert passbook("migrate", "up", "--database", database).returncode == 0
+    assert (
+        passbook("keys", "create", "--name", "first-admin", "--role", "admin", "--database", database).returncode == 0
+    )
+    own_service.admin_key = passbook(
+        "keys", "create", "--name", "a", "--role", "admin", "--database", database
+    ).stdout.strip()
+    client = own_service.start().client()
+    announced = announce(client, "8001", "홍길동", 5000)
+    again = notify(client, "again-1", "홍길동", 5000).json()
+    assert (again["status"], announced["status"], balance(client, "8001")) == ("ambiguous", "pending", 5000)
+    assert [(c["deposit_id"], c["status"]) for c in again["candidates"]] == [
+        (1, "confirmed"),
+        (announced["id"], "pending"),
+    ]
+    linked = client.write(f"/v1/bank-notifications/{again['id']}/match", {"deposit_id": 1}).json()
+    assert (linked["status"], linked["balance_before"], linked["balance_after"]) == ("matched", 5000, 5000)
+    assert notify(client, "new-1", "홍길동", 5000).json()["matched_deposit_id"] == announced["id"]
+    waiting = client.get("/v1/bank-notifications?status=unmatched").json()["items"]
+    assert [(n["id"], n["bank_transaction_id"], n["depositor_name"]) for n in waiting] == [(2, None, "홍길순")]
+    assert announce(client, "8001", "홍길순", 700)["status"] == "pending"  # the bot's lines credit only by hand
+    by_hand = client.write("/v1/bank-notifications/2/match", {"deposit_id": announced["id"] + 1}).json()
+    assert (by_hand["match_method"], by_hand["balance_after"]) == ("manual", 10700)
+    assert client.get("/v1/integrity?max_age=PT0S").json()["status"] == "sound"
+    assert own_service.stop() == 0
+    assert broken_invariants(own_service.database) == []

@@ -56,7 +56,8 @@ def main() -> None:
         create_app(config, extra_routes=[empty]),
         config,
         listener,
-        lambda: print(f"ready http://{host}:{port}", flush=True),
+        on_ready=lambda: print(f"ready http://{host}:{port}", flush=True),
+        on_stop=lambda: None,
     )
 
 

@@ -1,0 +1,36 @@
+"""Does it add up?"""
+
+from typing import Any
+
+from litestar import Router, get
+
+from service.api.auth import needs
+from service.api.params import MaxAge
+from service.api.problems import invalid
+from service.api.request import ApiRequest
+from service.ledger.access import Scope
+from service.ledger.fields import DURATION_PATTERN, REMEDIES
+from service.ledger.integrity import IntegrityReport
+from service.ledger.timestamps import duration
+
+WAIT_S = 10.0
+"""How long a request waits for a proof to finish."""
+
+
+@get("/", operation_id="getIntegrity", summary="The proof that it adds up", opt=needs(Scope.AUDIT_READ))
+async def get_integrity(request: ApiRequest, max_age: MaxAge = "PT1H") -> IntegrityReport:
+    """The last proof over the whole ledger, if it is not older than `max_age`; else a new one, one for all who ask.
+
+    A new one is waited for some seconds. If it takes longer, status is running: what it has seen so far, with the last
+    finished one as `previous`; ask again. A broken ledger is a true answer too: 200, status broken, and the first
+    failures of each check name the user, the transaction and the row.
+    """
+    try:
+        limit = duration(max_age)
+    except (ValueError, OverflowError) as error:
+        raise invalid("query/max_age", f"must be {REMEDIES[DURATION_PATTERN]}") from error
+    return await request.passbook.proofs.report(limit, wait_s=WAIT_S)
+
+
+ROUTER = Router("/v1/integrity", route_handlers=[get_integrity], tags=["integrity"])
+BODIES: list[Any] = [IntegrityReport]

@@ -1,0 +1,756 @@
+"""The proof that the ledger adds up, in SQL that only reads.
+
+The tables are gone through in chunks of rows, each in a read transaction of its own: whatever is compared within a
+chunk comes from one snapshot, so that writes beside it give no false alarm, and a long proof does not keep the
+write-ahead log from being reused. A chunk of users takes all that they own with it. Each statement names its range by
+:low and :high and is answered from indexes; its rows are the failures, so that a sound ledger costs no memory.
+
+A statement selects telegram_id, transaction_id, table, row id, and then the arguments of its judge, which says which
+check failed and how. `+column` keeps SQLite from choosing the index of that column.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from typing import Any
+
+from msgspec import Struct
+
+from service.ledger.integrity import (
+    DESCRIPTIONS,
+    EXAMPLES_MAX,
+    IntegrityCheck,
+    IntegrityExample,
+    IntegrityReport,
+    IntegrityStatus,
+)
+from service.ledger.timestamps import Clock, spoken, stored
+from service.storage import migrator, sqlite
+from service.storage.sqlite import Connection
+
+_ID_MIN, _ID_MAX = -(2**63), 2**63 - 1
+_CHUNK_MIN, _CHUNK_FIRST, _CHUNK_MAX = 16, 1024, 1 << 17
+_CHUNK_S = 0.05
+_AMOUNT_MAX = 2**53
+
+Failures = Iterable[tuple[str, str]]
+"""(name of the check, what is wrong), in the words of a report."""
+
+
+class _Statement(Struct, frozen=True):
+    sql: str
+    judge: Callable[..., Failures]
+
+
+class _Pass(Struct, frozen=True):
+    """One table, gone through by `key`. `counts` selects how many rows each check has in a chunk, by its name."""
+
+    table: str
+    key: str
+    counts: str
+    statements: tuple[_Statement, ...]
+
+
+def _says(check: str) -> Callable[..., Failures]:
+    """A judge for a statement that says by itself what is wrong."""
+    return lambda said: [(check, said)]
+
+
+_MOVED = "iif(t.direction = 'credit', t.amount, -t.amount)"
+_DOMAIN_TYPES = "('domain_purchase', 'domain_refund')"
+_MONEY_ACTIONS = "('deposit_confirmed', 'balance_debited', 'balance_credited', 'transaction_reversed')"
+_DEPOSIT_ACTIONS = "('deposit_announced', 'deposit_cancelled', 'deposit_expired')"
+_DOMAIN_ACTIONS = "('domain_registered', 'domain_held', 'domain_released', 'domain_expired')"
+_BANK_ACTIONS = "('bank_notification_received', 'bank_notification_matched')"
+_USER_ACTIONS = "('user_created', 'user_renamed')"
+_KEY_ACTIONS = "('api_key_created', 'api_key_revoked')"
+
+
+def _detail(name: str) -> str:
+    """SQL of a member of an audit row's details; null where they are no JSON."""
+    return f"iif(json_valid(a.details), json_extract(a.details, '$.{name}'), NULL)"
+
+
+_TRANSACTION_ID = _detail("transaction_id")
+_BANK_ID = _detail("matched_bank_notification_id")
+
+
+def _agrees(amount: str) -> str:
+    """SQL of whether the audit row `a` tells of the movement `t` what is so."""
+    details = " AND ".join(
+        f"json_extract(a.details, '$.{name}') = t.{column}"
+        for name, column in (
+            (amount, "amount"),
+            ("balance_before", "balance_before"),
+            ("balance_after", "balance_after"),
+            ("version", "version"),
+        )
+    )
+    return f"(a.user_id = t.user_id AND CASE WHEN json_valid(a.details) THEN {details} END)"
+
+
+_ACCOUNTS = f"""
+SELECT u.telegram_id, NULL, iif(d.id IS NULL, 'users', 'user_deposits'), COALESCE(d.id, u.id),
+  d.balance, d.version, COALESCE(SUM(m.moved), 0) AS total, COALESCE(SUM(m.moved) FILTER (WHERE m.version IS NULL), 0)
+    AS unnumbered, COUNT(*) FILTER (WHERE m.beyond) AS beyond,
+  (SELECT balance_before FROM deposit_transactions WHERE user_id = u.id AND version = 1) AS began,
+  (SELECT COALESCE(MAX(version), 0) FROM deposit_transactions WHERE user_id = u.id AND version IS NOT NULL) AS last,
+  (SELECT balance_after FROM deposit_transactions WHERE user_id = u.id AND version = d.version) AS left_at
+FROM users AS u LEFT JOIN user_deposits AS d ON d.user_id = u.id
+LEFT JOIN (
+  SELECT user_id, version, typeof(amount) <> 'integer' OR amount NOT BETWEEN -{_AMOUNT_MAX} AND {_AMOUNT_MAX} AS beyond,
+    iif(typeof(amount) = 'integer' AND amount BETWEEN -{_AMOUNT_MAX} AND {_AMOUNT_MAX},
+        iif(direction = 'credit', amount, -amount), 0) AS moved
+  FROM deposit_transactions WHERE +status = 'confirmed'
+) AS m ON m.user_id = u.id
+WHERE u.id BETWEEN :low AND :high
+GROUP BY u.id
+HAVING d.id IS NULL OR d.balance < 0 OR d.balance IS NOT total OR beyond > 0 OR began <> unnumbered
+  OR d.version IS NOT last OR d.balance <> left_at
+"""
+
+
+def _judge_account(
+    balance: int | None,
+    version: int | None,
+    total: int,
+    unnumbered: int,
+    beyond: int,
+    began: int | None,
+    last: int,
+    left_at: int | None,
+) -> Iterator[tuple[str, str]]:
+    if balance is None:
+        yield "balances", "The user has no account."
+        return
+    if balance != total:
+        yield "balances", f"The balance is {balance}, the confirmed transactions sum to {total}."
+    elif balance < 0:
+        yield "balances", f"The balance is negative: {balance}."
+    elif beyond:
+        yield "balances", f"{beyond} of the confirmed amounts are no whole numbers of won within 2^53."
+    if began is not None and began != unnumbered:
+        yield "versions", f"Version 1 began at {began}, the transactions from before it sum to {unnumbered}."
+    if version != last:
+        yield "versions", f"The account is at version {version}, its last transaction has version {last}."
+    elif left_at is not None and left_at != balance:
+        yield "versions", f"The balance is {balance}, transaction version {version} left it at {left_at}."
+
+
+_CHAIN = f"""
+SELECT (SELECT telegram_id FROM users WHERE id = t.user_id), t.id, 'deposit_transactions', t.id,
+  t.version, t.status, t.balance_before, {_MOVED}, t.balance_after, p.id, p.balance_after
+FROM deposit_transactions AS t
+LEFT JOIN deposit_transactions AS p ON p.user_id = t.user_id AND p.version = t.version - 1
+WHERE t.user_id BETWEEN :low AND :high AND t.version IS NOT NULL AND (
+  +t.status <> 'confirmed' OR t.balance_after IS NOT t.balance_before + {_MOVED}
+  OR t.version > 1 AND p.balance_after IS NOT t.balance_before)
+"""
+
+
+def _judge_link(
+    version: int, status: str, before: int, moved: int, after: int, previous: int | None, previous_after: int | None
+) -> Iterator[tuple[str, str]]:
+    if status != "confirmed":
+        yield "versions", f"It has version {version} and is {status}."
+    if before is None or after != before + moved:
+        yield "versions", f"It moved {before} by {moved} and left {after}."
+    if version > 1 and previous is None:
+        yield "versions", f"It has version {version}, and the user has no version {version - 1}."
+    elif version > 1 and previous_after != before:
+        yield "versions", f"It began at {before}, version {version - 1} before it left {previous_after}."
+
+
+_USERS = _Pass(
+    "users",
+    "id",
+    """
+    SELECT COUNT(*) AS balances, COUNT(*) AS audit_of_users,
+      (SELECT COUNT(*) FROM deposit_transactions
+       WHERE user_id BETWEEN :low AND :high AND version IS NOT NULL) AS versions
+    FROM users WHERE id BETWEEN :low AND :high
+    """,
+    (
+        _Statement(_ACCOUNTS, _judge_account),
+        _Statement(_CHAIN, _judge_link),
+        _Statement(
+            """
+            SELECT NULL, NULL, 'user_deposits', d.id, 'The account''s user ' || d.user_id || ' is not there.'
+            FROM user_deposits AS d
+            WHERE d.user_id BETWEEN :low AND :high AND NOT EXISTS (SELECT 1 FROM users WHERE id = d.user_id)
+            """,
+            _says("balances"),
+        ),
+        _Statement(
+            """
+            SELECT u.telegram_id, NULL, 'users', u.id, 'More than one audit row says that the user was made.'
+            FROM users AS u WHERE u.id BETWEEN :low AND :high AND (
+              SELECT COUNT(*) FROM audit_logs AS a WHERE a.resource_type = 'user' AND a.resource_id = u.id
+                AND +a.action = 'user_created' AND a.actor IS NOT NULL) > 1
+            """,
+            _says("audit_of_users"),
+        ),
+    ),
+)
+
+_AUDITED = f"""
+SELECT (SELECT telegram_id FROM users WHERE id = t.user_id), t.id, 'deposit_transactions', t.id,
+  t.version IS NOT NULL AND t.type NOT IN {_DOMAIN_TYPES} AS money_wanted, t.type = 'deposit' AS is_deposit,
+  t.match_name IS NOT NULL AS is_ours, t.status,
+  COUNT(*) FILTER (WHERE a.action IN {_MONEY_ACTIONS}) AS money,
+  COUNT(*) FILTER (WHERE a.action IN {_MONEY_ACTIONS} AND {_agrees("amount")} IS NOT TRUE) AS differing,
+  COUNT(*) FILTER (WHERE a.action = 'deposit_announced') AS announced,
+  COUNT(*) FILTER (WHERE a.action = 'deposit_cancelled') AS cancelled,
+  COUNT(*) FILTER (WHERE a.action = 'deposit_expired') AS expired,
+  COUNT(*) FILTER (WHERE a.action = 'deposit_confirmed' AND {_BANK_ID} IS NOT NULL AND NOT EXISTS (
+    SELECT 1 FROM bank_notifications AS b WHERE b.id = {_BANK_ID} AND b.matched_transaction_id = t.id)) AS misnamed
+FROM deposit_transactions AS t
+LEFT JOIN audit_logs AS a ON a.resource_type = 'deposit_transaction' AND a.resource_id = t.id AND a.actor IS NOT NULL
+WHERE t.id BETWEEN :low AND :high
+GROUP BY t.id
+HAVING money <> money_wanted OR differing > 0 AND money_wanted OR misnamed > 0
+  OR announced NOT BETWEEN is_ours AND is_deposit
+  OR cancelled NOT BETWEEN (is_ours AND t.status = 'cancelled') AND (t.status = 'cancelled')
+  OR expired NOT BETWEEN (is_ours AND t.status = 'expired') AND (t.status IN ('expired', 'confirmed'))
+"""
+
+
+def _judge_audited(
+    money_wanted: int,
+    is_deposit: int,
+    is_ours: int,
+    status: str,
+    money: int,
+    differing: int,
+    announced: int,
+    cancelled: int,
+    expired: int,
+    misnamed: int,
+) -> Iterator[tuple[str, str]]:
+    if money != money_wanted:
+        yield "audit_of_movements", f"{money} audit rows tell that it moved money; there must be {money_wanted}."
+    elif differing and money_wanted:
+        yield "audit_of_movements", "Its audit row tells another user, amount, balance or version."
+    for action, rows, least, most in (
+        ("announced", announced, is_ours, is_deposit),
+        ("cancelled", cancelled, is_ours and status == "cancelled", status == "cancelled"),
+        ("expired", expired, is_ours and status == "expired", status in {"expired", "confirmed"}),
+    ):
+        if not least <= rows <= most:
+            yield "audit_of_deposits", f"It is {status}, and {rows} audit rows tell that it was {action}."
+    if misnamed:
+        yield "bank_notifications", "Its audit row names a bank notification that does not name it."
+
+
+_TRANSACTIONS = _Pass(
+    "deposit_transactions",
+    "id",
+    """
+    SELECT COUNT(*) AS foreign_keys, COUNT(version) AS audit_of_movements, COUNT(match_name) AS audit_of_deposits,
+      COUNT(reverses_id) AS reversals
+    FROM deposit_transactions WHERE id BETWEEN :low AND :high
+    """,
+    (
+        _Statement(_AUDITED, _judge_audited),
+        # The audit row of a movement for a domain hangs on the purchase; it is found by its user and its instant.
+        _Statement(
+            f"""
+            SELECT u.telegram_id, t.id, 'deposit_transactions', t.id,
+              CASE (SELECT COUNT(*) FROM audit_logs AS a
+                    WHERE a.telegram_id = u.telegram_id AND a.created_at = t.created_at AND a.actor IS NOT NULL
+                      AND +a.resource_type = 'user_domains' AND +a.action IN {_DOMAIN_ACTIONS}
+                      AND {_TRANSACTION_ID} = t.id)
+                WHEN 1 THEN NULL WHEN 0 THEN 'No audit row of its instant tells that it moved money.'
+                ELSE 'More than one audit row tells that it moved money.' END AS said
+            FROM deposit_transactions AS t LEFT JOIN users AS u ON u.id = t.user_id
+            WHERE t.id BETWEEN :low AND :high AND t.version IS NOT NULL AND +t.type IN {_DOMAIN_TYPES}
+              AND said IS NOT NULL
+            """,
+            _says("audit_of_movements"),
+        ),
+        _Statement(
+            """
+            SELECT (SELECT telegram_id FROM users WHERE id = r.user_id), r.id, 'deposit_transactions', r.id,
+              CASE
+                WHEN t.id IS NULL THEN 'It takes back transaction ' || r.reverses_id || ', which is not there.'
+                WHEN t.user_id <> r.user_id THEN 'It takes back a transaction of another user.'
+                WHEN t.amount <> r.amount THEN 'It moves ' || r.amount || ' and takes back ' || t.amount || '.'
+                WHEN t.direction = r.direction THEN 'It moves money the same way as what it takes back.'
+                WHEN t.status <> 'confirmed' OR r.status <> 'confirmed' THEN 'It or what it takes back moved no money.'
+                WHEN EXISTS (SELECT 1 FROM deposit_transactions WHERE reverses_id = r.reverses_id AND id <> r.id)
+                  THEN 'Another transaction takes back the same.'
+              END AS said
+            FROM deposit_transactions AS r LEFT JOIN deposit_transactions AS t ON t.id = r.reverses_id
+            WHERE r.reverses_id BETWEEN :low AND :high AND said IS NOT NULL
+            """,
+            _says("reversals"),
+        ),
+        _Statement(
+            """
+            SELECT NULL, t.id, 'deposit_transactions', t.id, 'Its user ' || t.user_id || ' is not there.'
+            FROM deposit_transactions AS t
+            WHERE t.id BETWEEN :low AND :high AND NOT EXISTS (SELECT 1 FROM users WHERE id = t.user_id)
+            """,
+            _says("foreign_keys"),
+        ),
+    ),
+)
+
+_TOLD = f"""
+SELECT a.telegram_id, iif(a.resource_type = 'deposit_transaction', a.resource_id, NULL), 'audit_logs', a.id,
+  a.action, a.resource_type, a.resource_id
+FROM audit_logs AS a
+WHERE a.id BETWEEN :low AND :high AND a.actor IS NOT NULL AND CASE
+  WHEN a.action IN {_MONEY_ACTIONS} OR a.action IN {_DEPOSIT_ACTIONS} THEN a.resource_type IS NOT 'deposit_transaction'
+    OR NOT EXISTS (SELECT 1 FROM deposit_transactions WHERE id = a.resource_id)
+  WHEN a.action IN {_DOMAIN_ACTIONS} THEN a.resource_type IS NOT 'user_domains'
+    OR NOT EXISTS (SELECT 1 FROM user_domains WHERE id = a.resource_id AND ascii_name IS NOT NULL)
+  WHEN a.action IN {_BANK_ACTIONS} THEN a.resource_type IS NOT 'bank_notification'
+    OR NOT EXISTS (SELECT 1 FROM bank_notifications WHERE id = a.resource_id)
+  WHEN a.action IN {_USER_ACTIONS} THEN a.resource_type IS NOT 'user'
+    OR NOT EXISTS (SELECT 1 FROM users WHERE id = a.resource_id AND telegram_id = a.telegram_id)
+  WHEN a.action IN {_KEY_ACTIONS} THEN a.resource_type IS NOT 'api_key'
+    OR NOT EXISTS (SELECT 1 FROM api_keys WHERE id = a.resource_id)
+END
+"""
+_CHECK_OF_ACTION = {
+    action: check
+    for check, actions in (
+        ("audit_of_movements", _MONEY_ACTIONS),
+        ("audit_of_deposits", _DEPOSIT_ACTIONS),
+        ("audit_of_domain_purchases", _DOMAIN_ACTIONS),
+        ("audit_of_bank_notifications", _BANK_ACTIONS),
+        ("audit_of_users", _USER_ACTIONS),
+        ("audit_of_api_keys", _KEY_ACTIONS),
+    )
+    for action in actions.strip("()").replace("'", "").split(", ")
+}
+
+
+def _judge_told(action: str, resource_type: str | None, resource_id: int | None) -> Failures:
+    return [(_CHECK_OF_ACTION[action], f"It tells {action} of {resource_type} {resource_id}, which is not there.")]
+
+
+_AUDIT_LOGS = _Pass(
+    "audit_logs",
+    "id",
+    f"""
+    SELECT COUNT(*) FILTER (WHERE action IN {_MONEY_ACTIONS}) AS audit_of_movements,
+      COUNT(*) FILTER (WHERE action IN {_DEPOSIT_ACTIONS}) AS audit_of_deposits,
+      COUNT(*) FILTER (WHERE action IN {_DOMAIN_ACTIONS}) AS audit_of_domain_purchases,
+      COUNT(*) FILTER (WHERE action IN {_BANK_ACTIONS}) AS audit_of_bank_notifications,
+      COUNT(*) FILTER (WHERE action IN {_USER_ACTIONS}) AS audit_of_users,
+      COUNT(*) FILTER (WHERE action IN {_KEY_ACTIONS}) AS audit_of_api_keys
+    FROM audit_logs WHERE id BETWEEN :low AND :high AND actor IS NOT NULL
+    """,
+    (
+        _Statement(_TOLD, _judge_told),
+        _Statement(
+            f"""
+            SELECT a.telegram_id, {_TRANSACTION_ID}, 'audit_logs', a.id,
+              CASE
+                WHEN t.version IS NULL OR t.type NOT IN {_DOMAIN_TYPES}
+                  THEN 'It tells of transaction ' || {_TRANSACTION_ID} || ', which is no movement for a domain.'
+                WHEN {_agrees("price")} IS NOT TRUE
+                  THEN 'It tells another user, price, balance or version than transaction ' || t.id || ' has.'
+                WHEN NOT EXISTS (SELECT 1 FROM user_domains
+                                 WHERE id = a.resource_id AND transaction_id IN (t.id, t.reverses_id))
+                  THEN 'The domain purchase that it names was not paid for by transaction ' || t.id || '.'
+              END AS said
+            FROM audit_logs AS a LEFT JOIN deposit_transactions AS t ON t.id = {_TRANSACTION_ID}
+            WHERE a.id BETWEEN :low AND :high AND a.actor IS NOT NULL AND +a.action IN {_DOMAIN_ACTIONS}
+              AND {_TRANSACTION_ID} IS NOT NULL AND said IS NOT NULL
+            """,
+            _says("audit_of_movements"),
+        ),
+    ),
+)
+
+_BANK_NOTIFICATIONS = _Pass(
+    "bank_notifications",
+    "id",
+    """
+    SELECT COUNT(*) AS bank_notifications, COUNT(bank_transaction_id) AS audit_of_bank_notifications,
+      COUNT(matched_transaction_id) AS foreign_keys
+    FROM bank_notifications WHERE id BETWEEN :low AND :high
+    """,
+    (
+        # What the bot matched is its history; what it did not say or said twice cannot be mended.
+        _Statement(
+            """
+            SELECT (SELECT telegram_id FROM users WHERE id = t.user_id), b.matched_transaction_id,
+              'bank_notifications', b.id,
+              CASE
+                WHEN (b.status = 'matched') <> (b.matched_transaction_id IS NOT NULL)
+                  THEN 'It is ' || b.status || ' and ' || iif(b.matched_transaction_id IS NULL, 'names no deposit.',
+                    'names transaction ' || b.matched_transaction_id || '.')
+                WHEN b.bank_transaction_id IS NULL AND b.match_method IS NULL THEN NULL
+                WHEN (b.status = 'matched') <> (b.match_method IS NOT NULL)
+                  THEN 'It is ' || b.status || ' and ' || iif(b.match_method IS NULL, 'does not say', 'says') || ' how.'
+                WHEN b.status <> 'matched' THEN NULL
+                WHEN t.id IS NULL OR t.type <> 'deposit' OR t.status <> 'confirmed'
+                  THEN 'Transaction ' || b.matched_transaction_id || ', which it names, is no confirmed deposit.'
+                WHEN t.amount <> b.amount
+                  THEN 'It is of ' || b.amount || ', the deposit that it names of ' || t.amount || '.'
+                WHEN EXISTS (SELECT 1 FROM bank_notifications
+                             WHERE matched_transaction_id = b.matched_transaction_id AND id <> b.id
+                               AND match_method IS NOT NULL)
+                  THEN 'Another bank notification names the same deposit.'
+              END AS said
+            FROM bank_notifications AS b LEFT JOIN deposit_transactions AS t ON t.id = b.matched_transaction_id
+            WHERE b.id BETWEEN :low AND :high AND said IS NOT NULL
+            """,
+            _says("bank_notifications"),
+        ),
+        _Statement(
+            f"""
+            SELECT NULL, b.matched_transaction_id, 'bank_notifications', b.id,
+              CASE
+                WHEN COUNT(*) FILTER (WHERE a.action = 'bank_notification_received')
+                     <> (b.bank_transaction_id IS NOT NULL)
+                  THEN 'Not exactly one audit row tells that it arrived.'
+                WHEN COUNT(*) FILTER (WHERE a.action = 'bank_notification_matched'
+                       OR a.action = 'bank_notification_received' AND {_detail("status")} = 'matched')
+                     <> (b.match_method IS NOT NULL)
+                  THEN 'The audit rows that tell of its match are not one for a matched one and none for another.'
+              END AS said
+            FROM bank_notifications AS b
+            LEFT JOIN audit_logs AS a
+              ON a.resource_type = 'bank_notification' AND a.resource_id = b.id AND a.actor IS NOT NULL
+            WHERE b.id BETWEEN :low AND :high
+            GROUP BY b.id HAVING said IS NOT NULL
+            """,
+            _says("audit_of_bank_notifications"),
+        ),
+        _Statement(
+            """
+            SELECT NULL, b.matched_transaction_id, 'bank_notifications', b.id,
+              'Transaction ' || b.matched_transaction_id || ' is not there.'
+            FROM bank_notifications AS b
+            WHERE b.id BETWEEN :low AND :high AND b.matched_transaction_id IS NOT NULL
+              AND NOT EXISTS (SELECT 1 FROM deposit_transactions WHERE id = b.matched_transaction_id)
+            """,
+            _says("foreign_keys"),
+        ),
+    ),
+)
+
+_USER_DOMAINS = _Pass(
+    "user_domains",
+    "id",
+    """
+    SELECT COUNT(ascii_name) AS domain_purchases, COUNT(ascii_name) AS audit_of_domain_purchases,
+      COUNT(*) AS foreign_keys
+    FROM user_domains WHERE id BETWEEN :low AND :high
+    """,
+    (
+        _Statement(
+            """
+            SELECT (SELECT telegram_id FROM users WHERE id = p.user_id), p.transaction_id, 'user_domains', p.id,
+              CASE
+                WHEN t.id IS NULL THEN 'The transaction that paid for it is not there.'
+                WHEN t.user_id <> p.user_id THEN 'Another user paid for it.'
+                WHEN t.amount IS NOT p.price OR t.direction <> 'debit' OR t.version IS NULL
+                  THEN 'Its price is ' || COALESCE(p.price, 'null') || '; the transaction that it names paid none such.'
+                WHEN p.status NOT IN ('pending', 'registered', 'released', 'expired')
+                  THEN 'No purchase is ' || p.status || '.'
+                WHEN p.status IN ('released', 'expired')
+                  AND NOT EXISTS (SELECT 1 FROM deposit_transactions WHERE reverses_id = t.id)
+                  THEN 'It is ' || p.status || ' and was not paid back.'
+                WHEN p.status IN ('pending', 'registered')
+                  AND EXISTS (SELECT 1 FROM deposit_transactions WHERE reverses_id = t.id AND +type = 'domain_refund')
+                  THEN 'It is ' || p.status || ' and was paid back.'
+                WHEN p.status IN ('pending', 'registered') AND EXISTS (
+                  SELECT 1 FROM user_domains WHERE ascii_name = p.ascii_name AND status IN ('pending', 'registered')
+                    AND id <> p.id)
+                  THEN 'Another live purchase has its name.'
+              END AS said
+            FROM user_domains AS p LEFT JOIN deposit_transactions AS t ON t.id = p.transaction_id
+            WHERE p.id BETWEEN :low AND :high AND p.ascii_name IS NOT NULL AND said IS NOT NULL
+            """,
+            _says("domain_purchases"),
+        ),
+        _Statement(
+            """
+            SELECT (SELECT telegram_id FROM users WHERE id = p.user_id), p.transaction_id, 'user_domains', p.id,
+              'It is ' || p.status || ', and of its steps these audit rows tell: '
+                || COALESCE(group_concat(a.action, ', '), 'none') || '.'
+            FROM user_domains AS p
+            LEFT JOIN audit_logs AS a
+              ON a.resource_type = 'user_domains' AND a.resource_id = p.id AND a.actor IS NOT NULL
+              AND +a.action IN ('domain_registered', 'domain_held', 'domain_released', 'domain_expired')
+            WHERE p.id BETWEEN :low AND :high AND p.ascii_name IS NOT NULL
+            GROUP BY p.id
+            HAVING CASE p.status
+              WHEN 'registered' THEN COUNT(*) FILTER (WHERE a.action = 'domain_registered') = 1
+                AND COUNT(*) FILTER (WHERE a.action = 'domain_held') <= 1
+                AND COUNT(*) FILTER (WHERE a.action IN ('domain_released', 'domain_expired')) = 0
+              WHEN 'pending' THEN COUNT(a.id) = 1 AND COUNT(*) FILTER (WHERE a.action = 'domain_held') = 1
+              ELSE COUNT(a.id) = 2 AND COUNT(*) FILTER (WHERE a.action = 'domain_held') = 1
+                AND COUNT(*) FILTER (WHERE a.action = 'domain_' || p.status) = 1
+            END = 0
+            """,
+            _says("audit_of_domain_purchases"),
+        ),
+        _Statement(
+            """
+            SELECT NULL, p.transaction_id, 'user_domains', p.id, 'Its user ' || p.user_id || ' is not there.'
+            FROM user_domains AS p
+            WHERE p.id BETWEEN :low AND :high AND NOT EXISTS (SELECT 1 FROM users WHERE id = p.user_id)
+            """,
+            _says("foreign_keys"),
+        ),
+    ),
+)
+
+_REFERENCES = _Pass(
+    "balance_change_references",
+    "rowid",
+    "SELECT COUNT(*) AS foreign_keys FROM balance_change_references WHERE rowid BETWEEN :low AND :high",
+    (
+        _Statement(
+            """
+            SELECT NULL, c.transaction_id, 'balance_change_references', c.rowid,
+              'Transaction ' || c.transaction_id || ' is not there.'
+            FROM balance_change_references AS c
+            WHERE c.rowid BETWEEN :low AND :high
+              AND NOT EXISTS (SELECT 1 FROM deposit_transactions WHERE id = c.transaction_id)
+            """,
+            _says("foreign_keys"),
+        ),
+    ),
+)
+
+_API_KEYS = _Pass(
+    "api_keys",
+    "id",
+    "SELECT COUNT(*) AS audit_of_api_keys FROM api_keys WHERE id BETWEEN :low AND :high",
+    (
+        _Statement(
+            """
+            SELECT NULL, NULL, 'api_keys', k.id,
+              CASE
+                WHEN COUNT(*) FILTER (WHERE a.action = 'api_key_created') <> 1
+                  THEN 'Not exactly one audit row tells that it was made.'
+                WHEN COUNT(*) FILTER (WHERE a.action = 'api_key_revoked') <> (k.revoked_at IS NOT NULL)
+                  THEN iif(k.revoked_at IS NULL, 'It is live', 'It is revoked') || '; the audit rows tell otherwise.'
+              END AS said
+            FROM api_keys AS k
+            LEFT JOIN audit_logs AS a ON a.resource_type = 'api_key' AND a.resource_id = k.id AND a.actor IS NOT NULL
+            WHERE k.id BETWEEN :low AND :high
+            GROUP BY k.id HAVING said IS NOT NULL
+            """,
+            _says("audit_of_api_keys"),
+        ),
+    ),
+)
+
+PASSES = (_USERS, _TRANSACTIONS, _AUDIT_LOGS, _BANK_NOTIFICATIONS, _USER_DOMAINS, _REFERENCES, _API_KEYS)
+"""All of it but the schema and the file."""
+
+
+class _Found:
+    """What one check has seen so far."""
+
+    __slots__ = ("checked", "examples", "failed")
+
+    def __init__(self) -> None:
+        self.checked = 0
+        self.failed = 0
+        self.examples: list[IntegrityExample] = []
+
+
+class _Stopped(Exception):
+    """`stop` was called."""
+
+
+class Proof:
+    """One run over the whole ledger: `run` on one thread, `report` and `stop` from any. Lifetime: one run.
+
+    `quick` leaves out the check of the file, which reads every page.
+    """
+
+    def __init__(self, migrations: list[migrator.Migration], clock: Clock, *, quick: bool = False) -> None:
+        self._migrations = migrations
+        self._clock = clock
+        self._names = [name for name in DESCRIPTIONS if not (quick and name == "file")]
+        self._found = {name: _Found() for name in self._names}
+        self._started_at = clock()
+        self._finished_at: datetime | None = None
+        self._checked = 0
+        self._total = 0
+        self._reason: str | None = None
+        self._stop = threading.Event()
+        self._connection: Connection | None = None
+        self.step = ""
+        """The table, or the check, that is being gone through."""
+
+    def run(self, connection: Connection, on_progress: Callable[[], None] = lambda: None) -> None:
+        """Carries the proof out on a read-only connection of its own; `on_progress` is called after every chunk.
+
+        What the database raises ends it early and becomes the report's reason.
+        """
+        self._connection = connection
+        try:
+            self._total = sum(self._rows_of(connection, each) for each in PASSES)
+            if "file" in self._found:
+                self._total += connection.execute("PRAGMA page_count").fetchone()[0]
+            for each in PASSES:
+                self.step = each.table
+                for _ in self._chunks(connection, each):
+                    on_progress()
+            for name, check in (("schema", self._check_schema), ("file", self._check_file)):
+                if name in self._found:
+                    self.step = name
+                    self._raise_if_stopped()
+                    on_progress()
+                    check(connection)
+        except _Stopped:
+            self.fail("It was stopped.")
+        except sqlite.DatabaseError as error:
+            self.fail("It was stopped." if self._stop.is_set() else f"The database answered: {error}.")
+        finally:
+            self._connection = None
+            self._finished_at = self._finished_at or self._clock()
+
+    def fail(self, reason: str) -> None:
+        """Ends the proof early."""
+        self._reason = reason
+        self._finished_at = self._clock()
+
+    def stop(self) -> None:
+        """Asks the run to end soon; it then counts as unfinished."""
+        self._stop.set()
+        connection = self._connection
+        if connection is not None:
+            connection.interrupt()
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When it ended; None while it runs."""
+        return self._finished_at
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """How many rows are checked, and of how many."""
+        return self._checked, max(self._total, self._checked)
+
+    def report(self, previous: IntegrityReport | None = None) -> IntegrityReport:
+        """The proof as far as it is."""
+        finished_at = self._finished_at
+        took = finished_at - self._started_at if finished_at else None
+        checked, total = self.progress
+        return IntegrityReport(
+            status=self._status(),
+            started_at=spoken(stored(self._started_at)),
+            finished_at=spoken(stored(finished_at)) if finished_at else None,
+            duration_ms=None if took is None else max(0, round(took.total_seconds() * 1000)),
+            checked=checked,
+            total=total,
+            reason=self._reason,
+            checks=[
+                IntegrityCheck(
+                    name=name,
+                    description=DESCRIPTIONS[name],
+                    checked=found.checked,
+                    failed=found.failed,
+                    examples=list(found.examples),
+                )
+                for name, found in self._found.items()
+            ],
+            previous=previous,
+        )
+
+    def _status(self) -> IntegrityStatus:
+        if self._finished_at is None:
+            return IntegrityStatus.RUNNING
+        if any(found.failed for found in self._found.values()):
+            return IntegrityStatus.BROKEN
+        return IntegrityStatus.SOUND if self._reason is None else IntegrityStatus.UNFINISHED
+
+    def _raise_if_stopped(self) -> None:
+        if self._stop.is_set():
+            raise _Stopped
+
+    def _rows_of(self, connection: Connection, each: _Pass) -> int:
+        self._raise_if_stopped()
+        return int(connection.execute(f"SELECT COUNT(*) FROM {each.table}").fetchone()[0])
+
+    def _chunks(self, connection: Connection, each: _Pass) -> Iterator[None]:
+        """Goes through one table; a chunk grows or shrinks so that its snapshot lasts some hundredths of a second."""
+        low: int = _ID_MIN
+        rows = _CHUNK_FIRST
+        while True:
+            self._raise_if_stopped()
+            began = time.perf_counter()
+            connection.execute("BEGIN")
+            try:
+                beyond = connection.execute(
+                    f"SELECT {each.key} FROM {each.table} WHERE {each.key} >= ? ORDER BY {each.key} LIMIT 1 OFFSET ?",
+                    (low, rows),
+                ).fetchone()
+                # The last chunk has no end: what belongs to no row of the table is seen there too.
+                self._check_chunk(connection, each, low, _ID_MAX if beyond is None else beyond[0] - 1)
+            finally:
+                if connection.in_transaction:  # after some errors SQLite itself has ended it
+                    connection.execute("COMMIT")
+            yield
+            if beyond is None:
+                return
+            low = beyond[0]
+            took = time.perf_counter() - began
+            if took < _CHUNK_S / 2:
+                rows = min(rows * 2, _CHUNK_MAX)
+            elif took > _CHUNK_S * 2:
+                rows = max(rows // 2, _CHUNK_MIN)
+
+    def _check_chunk(self, connection: Connection, each: _Pass, low: int, high: int) -> None:
+        limits = {"low": low, "high": high}
+        for statement in each.statements:
+            for telegram_id, transaction_id, table, row_id, *facts in connection.execute(statement.sql, limits):
+                for check, said in statement.judge(*facts):
+                    self._add(check, telegram_id, transaction_id, table, row_id, said)
+        counts = connection.execute(each.counts, limits)
+        names = [column[0] for column in counts.description]
+        for name, count in zip(names, counts.fetchone(), strict=True):
+            self._found[name].checked += count
+        self._checked += connection.execute(
+            f"SELECT COUNT(*) FROM {each.table} WHERE {each.key} BETWEEN :low AND :high", limits
+        ).fetchone()[0]
+
+    def _check_schema(self, connection: Connection) -> None:
+        wanted = migrator.schema_after(self._migrations)
+        found = migrator.schema_of(connection)
+        kinds: dict[str, str] = dict(connection.execute("SELECT name, type FROM sqlite_master").fetchall())
+        for name, sql in wanted.items():
+            self._found["schema"].checked += 1
+            if name not in found:
+                self._add("schema", None, None, None, None, f"{name} is not there.")
+            elif found[name] != sql:
+                self._add("schema", None, None, None, None, f"The {kinds[name]} {name} is not as it was made.")
+        for name in found.keys() - wanted.keys():
+            if kinds[name] == "trigger":
+                self._add("schema", None, None, None, None, f"The trigger {name} is none of Passbook's.")
+
+    def _check_file(self, connection: Connection) -> None:
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        for (said,) in connection.execute("PRAGMA quick_check"):
+            if said != "ok":
+                self._add("file", None, None, None, None, said)
+        self._found["file"].checked = pages
+        self._checked += pages
+
+    def _add(self, check: str, telegram_id: Any, transaction_id: Any, table: Any, row_id: Any, said: str) -> None:
+        found = self._found[check]
+        found.failed += 1
+        if len(found.examples) < EXAMPLES_MAX:
+            found.examples.append(
+                IntegrityExample(
+                    telegram_id=None if telegram_id is None else str(telegram_id),
+                    transaction_id=transaction_id if isinstance(transaction_id, int) else None,
+                    table=table,
+                    row_id=row_id,
+                    said=said,
+                )
+            )
