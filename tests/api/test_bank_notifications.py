@@ -348,8 +348,8 @@ def test_a_list_goes_on_by_cursor(client: Client) -> None:
 
 
 def test_a_line_that_the_bot_had_booked_is_linked_and_not_paid_again(own_service: LiveService) -> None:
-    """After the takeover the bank's watcher may send yesterday's lines again: the bot's deposit is a candidate, a new one
-    of that name and amount waits for a person, and linking the line to the bot's deposit moves nothing."""
+    """The bank's watcher may send yesterday's lines again: the bot's deposit is a candidate, a new one of that name and
+    amount waits for a person, and linking the line to the bot's deposit moves nothing."""
     database = str(own_service.database)
     assert passbook("migrate", "up", "--to", "1", "--database", database).returncode == 0
     with closing(sqlite3.connect(database)) as bot, bot:
