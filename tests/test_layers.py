@@ -19,7 +19,7 @@ ALLOWED = {
     "app": {"ledger", "storage", "repository", "api", "config", "resources"},
     "http_protocol": {"ledger", "api"},
     "server": {"config", "http_protocol"},
-    "cli": {"ledger", "storage", "repository", "api", "app", "server", "config", "resources"},
+    "cli": {"ledger", "storage", "repository", "api", "app", "server", "config", "resources", "cli"},
 }
 """What each part of service/ may import of the others."""
 FRAMEWORKS = {

@@ -1,0 +1,99 @@
+"""What the commands share: settings, the database, who acts, and errors as one sentence."""
+
+import contextlib
+import getpass
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from service import resources, server
+from service.config import Config, ConfigError
+from service.ledger.timestamps import stored, system_clock
+from service.storage import lock, migrator, sqlite
+from service.storage.importer import ImportFailed
+from service.storage.migrator import MigrationError
+
+KNOWN_ERRORS = (
+    ConfigError,
+    MigrationError,
+    ImportFailed,
+    lock.DatabaseInUse,
+    sqlite.EngineError,
+    server.ListenError,
+)
+CLI_ACTOR = "cli:"
+
+database_option = click.option(
+    "--database", metavar="FILE", help="The database. Default: $PASSBOOK_DATABASE, or data/passbook.db."
+)
+
+
+class Command(click.Command):
+    """A command that turns what a user can mend into one sentence and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KNOWN_ERRORS as error:
+            raise click.ClickException(str(error)) from error
+        except sqlite.DatabaseError as error:
+            raise click.ClickException(f"The database answered: {error}.") from error
+        except OSError as error:
+            raise click.ClickException(f"{error.filename or 'The system'}: {error.strerror or error}.") from error
+
+
+class Group(click.Group):
+    """A group whose commands are of that kind."""
+
+    command_class = Command
+
+
+def config_of(**overrides: str | int | None) -> Config:
+    """The settings of the environment, then `overrides`. Raises ConfigError."""
+    return Config.from_env(os.environ, **overrides)
+
+
+def load_migrations() -> list[migrator.Migration]:
+    """The migrations that this program has."""
+    return migrator.load(resources.folder("migrations"))
+
+
+def require_ours(config: Config) -> None:
+    """Raises MigrationError or EngineError for a file of something else, before a writing connection touches it."""
+    path = config.database_path
+    if path.is_file() and path.stat().st_size > 0:
+        with contextlib.closing(sqlite.connect_reader(path, busy_timeout_ms=config.busy_timeout_ms)) as connection:
+            migrator.version_of(connection, load_migrations())
+
+
+@contextlib.contextmanager
+def opened(config: Config, *, alone: bool) -> Iterator[sqlite.Connection]:
+    """A writing connection for the block; `alone` for work that no service may run beside."""
+    path = config.database_path
+    with contextlib.ExitStack() as stack:
+        if alone:
+            sqlite.make_folder(path.parent)
+            stack.enter_context(lock.exclusive(path))
+            require_ours(config)
+        elif not path.is_file():
+            raise click.ClickException(f"There is no database {path}. Make one with: passbook migrate up")
+        connection = sqlite.connect_writer(path, busy_timeout_ms=config.busy_timeout_ms, checkpoints=alone)
+        stack.callback(connection.close)
+        if not alone:
+            migrator.require_latest(connection, load_migrations())
+        yield connection
+
+
+def actor() -> str:
+    """Who runs the command, as the audit log names it."""
+    try:
+        return f"{CLI_ACTOR}{getpass.getuser()}"
+    except (KeyError, OSError):  # a container may run as a user without a name
+        return f"{CLI_ACTOR}{os.getuid()}"
+
+
+def now() -> str:
+    """The present instant as rows hold it."""
+    return stored(system_clock())

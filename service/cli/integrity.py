@@ -1,0 +1,100 @@
+"""passbook integrity: the proof that the ledger adds up, for a timer and for people."""
+
+import contextlib
+import sys
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from service.cli.common import (
+    KNOWN_ERRORS,
+    Command,
+    config_of,
+    database_option,
+    load_migrations,
+)
+from service.config import Config
+from service.ledger.integrity import IntegrityReport, IntegrityStatus
+from service.ledger.timestamps import system_clock
+from service.storage import migrator, sqlite
+from service.storage.integrity import Proof
+
+_BROKEN, _CANNOT_BE_CHECKED = 1, 2
+
+
+class _CannotBeChecked(click.ClickException):
+    """Nothing is known of the ledger; no exit code of a broken one."""
+
+    exit_code = _CANNOT_BE_CHECKED
+
+
+@click.command(cls=Command)
+@database_option
+@click.option("--json", "as_json", is_flag=True, help="Print the report as GET /v1/integrity answers it.")
+@click.option("--quick", is_flag=True, help="Leave out the check of the file's pages.")
+def integrity(database: str | None, as_json: bool, quick: bool) -> None:
+    """Prove that it adds up. Exit code 0: sound, 1: broken, 2: it cannot be checked.
+
+    Reads only; also while the service runs. The first rows that fail a check are named.
+    """
+    try:
+        report = _prove(config_of(database=database), quick=quick)
+    except (*KNOWN_ERRORS, sqlite.DatabaseError, OSError) as error:
+        raise _CannotBeChecked(str(error)) from error
+    except KeyboardInterrupt as error:  # its usual exit code is that of a broken ledger
+        raise _CannotBeChecked("It was stopped.") from error
+    if as_json:
+        click.echo(msgspec.json.encode(report))
+    else:
+        _say_report(report)
+    if report.status == IntegrityStatus.UNFINISHED:
+        raise _CannotBeChecked(f"The ledger cannot be checked. {report.reason}")
+    if report.status == IntegrityStatus.BROKEN:
+        sys.exit(_BROKEN)
+
+
+def _prove(config: Config, *, quick: bool) -> IntegrityReport:
+    """The finished proof; with a progress bar where there is a terminal."""
+    path = config.database_path
+    if not path.is_file():
+        raise _CannotBeChecked(f"There is no database {path}.")
+    with contextlib.closing(sqlite.connect_reader(path, busy_timeout_ms=config.busy_timeout_ms)) as connection:
+        migrations = load_migrations()
+        migrator.require_latest(connection, migrations)
+        proof = Proof(migrations, system_clock, quick=quick)
+        columns = (TextColumn("{task.description:26}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+            task = bar.add_task("")
+
+            def show() -> None:
+                checked, total = proof.progress
+                bar.update(task, description=proof.step, completed=checked, total=total)
+
+            proof.run(connection, show)
+        return proof.report()
+
+
+def _say_report(report: IntegrityReport) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    for check in report.checks:
+        word, style = ("BROKEN", "bold red") if check.failed else ("ok", "green")
+        failed = f", {check.failed:,} failed" if check.failed else ""
+        console.print(Text(f"{word:7}", style) + Text(f"{check.name:28}{check.checked:>14,} checked{failed}"))
+        for example in check.examples:
+            named = (
+                ("user", example.telegram_id),
+                ("transaction", example.transaction_id),
+                (example.table, example.row_id),
+            )
+            where = ", ".join(f"{kind} {name}" for kind, name in named if kind is not None and name is not None)
+            console.print(Text(f"         {where}: {example.said}" if where else f"         {example.said}"))
+        if check.failed > len(check.examples):
+            console.print(Text(f"         … and {check.failed - len(check.examples):,} more"))
+    seconds = (report.duration_ms or 0) / 1000
+    if report.status != IntegrityStatus.UNFINISHED:
+        word = "It adds up" if report.status == IntegrityStatus.SOUND else "It does not add up"
+        ended = f" It ended early: {report.reason}" if report.reason else ""
+        console.print(Text(f"{word}: {report.checked:,} rows in {seconds:.1f} s.{ended}"))

@@ -1,0 +1,87 @@
+"""passbook serve: the service, and its database when there is none."""
+
+import contextlib
+import os
+import sys
+
+import click
+
+from service import __version__, server
+from service.app import create_app, prepare_to_stop
+from service.cli.common import (
+    Command,
+    actor,
+    config_of,
+    database_option,
+    load_migrations,
+    now,
+    require_ours,
+)
+from service.config import Config
+from service.ledger.access import RANDOM_BYTES, ROLES
+from service.repository import api_keys as key_door
+from service.storage import api_keys, lock, migrator, sqlite
+
+_FIRST_KEY_NAME = "first-admin"
+
+
+@click.command(cls=Command)
+@database_option
+@click.option("--host", help="Address to listen on. Default: 127.0.0.1.")
+@click.option("--port", type=int, help="Port to listen on; 0 takes a free one. Default: 8000.")
+def serve(database: str | None, host: str | None, port: int | None) -> None:
+    """Serve the API. Makes the database when there is none; prints an admin key, once, when there is no key."""
+    config = config_of(database=database, host=host, port=port)
+    with contextlib.closing(server.listen(config)) as listener:
+        # Only now: a start that fails at the port must not use up the one time that the first key is shown.
+        first_key = _prepare(config)
+        app = create_app(config)
+        bound_host, bound_port = listener.getsockname()[:2]
+        url = f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
+        server.run(
+            app,
+            config,
+            listener,
+            on_ready=lambda: _say_ready(url, config, first_key),
+            on_stop=lambda: prepare_to_stop(app),
+        )
+    click.echo("Stopped.")
+
+
+def _prepare(config: Config) -> str | None:
+    """Makes and migrates a database that is not there, and its first key; the key, or None when there were keys."""
+    path = config.database_path
+    sqlite.make_folder(path.parent)
+    with lock.exclusive(path):
+        require_ours(config)
+        connection = sqlite.connect_writer(path, busy_timeout_ms=config.busy_timeout_ms, checkpoints=True)
+        with contextlib.closing(connection):
+            migrations = load_migrations()
+            if migrator.version_of(connection, migrations) == -1:
+                migrator.up(connection, migrations, lambda line: click.echo(f"  {line}"))
+                sqlite.sync(path.parent)
+                click.echo(f"Made the database {path}.")
+            migrator.require_latest(connection, migrations)
+            if api_keys.list_all(connection):
+                return None
+            return key_door.create(
+                connection,
+                name=_FIRST_KEY_NAME,
+                scopes=ROLES["admin"],
+                actor=actor(),
+                now=now(),
+                random_bytes=os.urandom(RANDOM_BYTES),
+            )
+
+
+def _say_ready(url: str, config: Config, first_key: str | None) -> None:
+    click.echo(f"Passbook {__version__} serves {config.database_path} at {url} (docs: {url}/docs). Stop: Ctrl+C.")
+    if first_key is not None:
+        click.echo(
+            f"\nFirst admin key, shown only now: {first_key}\n\nTry it:\n"
+            f"  curl -sS {url}/v1/deposits -H 'Authorization: Bearer {first_key}' \\\n"
+            "    -H 'Content-Type: application/json' -H 'Idempotency-Key: first-deposit' \\\n"
+            '    -d \'{"telegram_id": "123456", "amount": 5000, "depositor_name": "홍길동"}\'\n\n'
+            "Make narrower keys with: passbook keys create --name telegram-bot --role bot"
+        )
+    sys.stdout.flush()
