@@ -120,14 +120,15 @@ def bound(text: str) -> str:
         instant = datetime.fromisoformat(text.upper().replace("Z", "+00:00")).astimezone(UTC)
     except OverflowError as error:
         raise ValueError("the instant is out of range") from error
-    seconds = instant.replace(tzinfo=None).isoformat(sep=" ", timespec="seconds")
-    return f"{seconds}.{instant.microsecond:06d}".rstrip("0").rstrip(".") if instant.microsecond else seconds
+    return _without_zeros(instant.replace(tzinfo=None))
 
 
 def around(text: str, seconds: int) -> tuple[str, str]:
     """The stored spellings of the instants `seconds` before and after a stored `text`; clamped to the years 1 to 9999.
 
-    Raises ValueError when `text` is no instant.
+    Rows spell an instant with any number of digits, and a shorter text sorts first: the one before is spelled as short
+    as can be, the one after in full, so that a row exactly there lies between them. Raises ValueError when `text` is no
+    instant.
     """
     instant = datetime.fromisoformat(text).replace(tzinfo=None)
     try:
@@ -138,7 +139,13 @@ def around(text: str, seconds: int) -> tuple[str, str]:
         after = instant + timedelta(seconds=seconds)
     except OverflowError:
         after = datetime.max
-    return before.isoformat(sep=" ", timespec="milliseconds"), after.isoformat(sep=" ", timespec="milliseconds")
+    return _without_zeros(before), after.isoformat(sep=" ", timespec="microseconds")
+
+
+def _without_zeros(instant: datetime) -> str:
+    """The shortest stored text of an `instant` of UTC that has lost its time zone."""
+    text = instant.isoformat(sep=" ")
+    return text.rstrip("0") if instant.microsecond else text
 
 
 def duration(text: str) -> timedelta:

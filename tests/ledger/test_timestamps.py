@@ -1,14 +1,16 @@
 """Instants as rows hold them and as the API speaks them."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.ledger.timestamps import SteadyClock, bound, duration, spoken, stored
+from service.ledger.timestamps import SteadyClock, around, bound, duration, spoken, stored
 
 INSTANTS = st.datetimes(datetime(1, 1, 3), datetime(9999, 12, 29), timezones=st.just(UTC))
+Spelling = Callable[[datetime], str]
 OFFSETS = st.integers(-23 * 60 - 59, 23 * 60 + 59).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 
 
@@ -26,6 +28,18 @@ def test_a_bound_compares_with_rows_as_the_instants_do(asked: datetime, offset: 
     kept = row.replace(microsecond=row.microsecond // 1000 * 1000)
     assert (stored(row) >= text) == (kept >= asked)
     assert (stored(row) < text) == (kept < asked)
+
+
+@given(INSTANTS, st.integers(0, 86_400), st.sampled_from([stored, lambda instant: bound(instant.isoformat())]))
+def test_what_lies_exactly_at_an_edge_lies_between(instant: datetime, seconds: int, spelled: Spelling) -> None:
+    """However the row at the edge is spelled: with milliseconds, as ours are, or without trailing zeros."""
+    instant = instant.replace(microsecond=instant.microsecond // 1000 * 1000)
+    since, until = around(spelled(instant), seconds)
+    length, moment = timedelta(seconds=seconds), timedelta(milliseconds=1)
+    for row in (spelled(instant - length), spelled(instant + length)):
+        assert since <= row <= until
+    assert spelled(instant - length - moment) < since
+    assert spelled(instant + length + moment) > until
 
 
 @pytest.mark.parametrize(
