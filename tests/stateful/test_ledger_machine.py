@@ -25,7 +25,7 @@ from tests.test_layers import imports_of
 
 BATCH = 10
 """Examples with one seed. After these Hypothesis mostly varies what it has, which costs time and reaches little."""
-EXAMPLES = int(os.environ.get("PASSBOOK_STATEFUL_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("PASSBOOK_STATEFUL_EXAMPLES", "50"))
 STEPS = int(os.environ.get("PASSBOOK_STATEFUL_STEPS", "30"))
 SEED = int(
     os.environ.get("PASSBOOK_STATEFUL_SEED")
