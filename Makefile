@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 DATABASE ?= data/passbook.db
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint fuzz bench openapi lock clean
+.PHONY: help serve test lint fuzz stateful bench openapi lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ lint: $(VENV)/.installed-dev ## ruff and mypy --strict
 
 fuzz: $(VENV)/.installed-dev ## A long schemathesis run (the tests have a short one)
 	PASSBOOK_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest tests/contract/test_schemathesis.py -s
+
+stateful: $(VENV)/.installed-dev ## A long random run of the ledger against its model (the tests have a short one)
+	PASSBOOK_STATEFUL_EXAMPLES=1000 PASSBOOK_STATEFUL_STEPS=50 $(BIN)/python -m pytest tests/stateful -s -k test_the_service
 
 bench: $(VENV)/.installed-dev ## Deposits against an empty handler of the same application (needs wrk)
 	@command -v wrk >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q wrk; } \

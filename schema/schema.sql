@@ -143,7 +143,7 @@ CREATE TABLE audit_logs (
   action TEXT NOT NULL,
   -- deposit_transaction, user, user_deposits, user_domains, api_key; null in some of the bot's rows.
   resource_type TEXT,
-  -- Null when the resource does not exist.
+  -- Null when none was named or made; one that was asked for and is not there is named all the same.
   resource_id INTEGER,
   -- A JSON object; null in some of the bot's rows.
   details TEXT,

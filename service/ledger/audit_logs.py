@@ -24,7 +24,8 @@ Details = Mapping[str, str | int | bool | list[str] | list[int] | None]
 class AuditEvent(Struct, frozen=True, kw_only=True):
     """What an operation puts on record; who, when and by which request come from its context.
 
-    user_id and telegram_id are null when no known user is concerned, resource_id when the resource does not exist.
+    user_id is null when no user that is there is concerned; telegram_id when no user was named or found; resource_id
+    when no resource was named, or made. One that was asked for and is not there is named all the same.
     """
 
     action: str

@@ -125,16 +125,16 @@ def bound(text: str) -> str:
     Trailing zeros of the fraction are dropped: a row without a fraction must equal a bound at .000.
     Raises ValueError when `text` is no instant of the years 1 to 9999.
     """
-    instant = parsed(text)
-    seconds = instant.replace(tzinfo=None).isoformat(sep=" ", timespec="seconds")
-    return f"{seconds}.{instant.microsecond:06d}".rstrip("0").rstrip(".") if instant.microsecond else seconds
+    return _without_zeros(parsed(text).replace(tzinfo=None))
 
 
 @lru_cache(maxsize=16)  # all operations of a batch ask for the same one
 def around(text: str, seconds: int) -> tuple[str, str]:
     """The stored spellings of the instants `seconds` before and after a stored `text`; clamped to the years 1 to 9999.
 
-    Raises ValueError when `text` is no instant.
+    Rows spell an instant with any number of digits, and a shorter text sorts first: the one before is spelled as short
+    as can be, the one after in full, so that a row exactly there lies between them. Raises ValueError when `text` is no
+    instant.
     """
     instant = datetime.fromisoformat(text).replace(tzinfo=None)
     try:
@@ -145,7 +145,13 @@ def around(text: str, seconds: int) -> tuple[str, str]:
         after = instant + timedelta(seconds=seconds)
     except OverflowError:
         after = datetime.max
-    return before.isoformat(sep=" ", timespec="milliseconds"), after.isoformat(sep=" ", timespec="milliseconds")
+    return _without_zeros(before), after.isoformat(sep=" ", timespec="microseconds")
+
+
+def _without_zeros(instant: datetime) -> str:
+    """The shortest stored text of an `instant` of UTC that has lost its time zone."""
+    text = instant.isoformat(sep=" ")
+    return text.rstrip("0") if instant.microsecond else text
 
 
 def duration(text: str) -> timedelta:

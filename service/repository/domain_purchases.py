@@ -14,7 +14,7 @@ from service.ledger.domain_purchases import (
 from service.ledger.errors import DomainPurchaseNotFound, DomainTaken, UserNotFound
 from service.ledger.fields import given
 from service.ledger.idempotency import Answer
-from service.ledger.transactions import Direction, balance_after_credit, balance_after_debit
+from service.ledger.transactions import Direction, Transaction, balance_after_credit, balance_after_debit
 from service.ledger.users import Account
 from service.repository.unit_of_work import Operation, UnitOfWork, created, ok
 from service.storage import domain_purchases, transactions, users
@@ -106,9 +106,9 @@ def give_back(
 
     No money moves when ops reversed the payment before. Raises BalanceLimitExceeded.
     """
-    paid = transactions.find(work.tx, purchase.transaction_id or 0)
+    paid = _standing(work, purchase.transaction_id)
     balance_after, version, refund_id = account.balance, account.version, None
-    if paid is not None and paid.reversed_by_id is None:
+    if paid is not None:
         balance_after, version = balance_after_credit(account, paid.amount), account.version + 1
         refund_id = transactions.insert_confirmed(
             work.tx,
@@ -140,6 +140,18 @@ def give_back(
     )
     settled = domain_purchases.find(work.tx, purchase.id)
     return _written(settled, account, balance_after, version, audit_log_id)
+
+
+def _standing(work: UnitOfWork, transaction_id: int | None) -> Transaction | None:
+    """The debit that has the user's money now; None when the payment was taken back.
+
+    A reversal may itself have been reversed: then the last one of the chain is what took the money again.
+    """
+    last = None
+    while transaction_id is not None:
+        last = transactions.find(work.tx, transaction_id)
+        transaction_id = last.reversed_by_id if last else None
+    return last if last is not None and last.direction == Direction.DEBIT else None
 
 
 def _find_held(work: UnitOfWork, purchase_id: int) -> tuple[DomainPurchase, Account]:

@@ -16,8 +16,8 @@ _TOTALS = (
     "COUNT(*) FILTER (WHERE counts), COALESCE(SUM(amount) FILTER (WHERE counts AND direction = 'credit'), 0),"
     " COALESCE(SUM(amount) FILTER (WHERE counts AND direction = 'debit'), 0)"
 )
-# A purchase is found by its name, which its transactions have as their description: transaction_id has no index. Its
-# audit rows are told apart by the transaction in their details; a row of the bot's may hold text that is no JSON.
+# A purchase is found by its name, which its transactions have as their description, and by its audit row, which names
+# the transaction in its details: transaction_id has no index. A row of the bot's may hold text that is no JSON.
 _SELECT_CAUSES = """
 SELECT t.id, t.type, t.direction, t.amount, t.balance_before, t.balance_after, t.version, t.confirmed_at, t.description,
        t.reference, t.depositor_name, t.reverses_id, (SELECT id FROM deposit_transactions WHERE reverses_id = t.id),
@@ -29,7 +29,9 @@ JOIN deposit_transactions AS t ON t.id = k.id
 LEFT JOIN user_domains AS p ON p.id = (
   SELECT MIN(id) FROM user_domains
   WHERE t.version IS NOT NULL AND t.type IN ('domain_purchase', 'domain_refund')
-    AND domain = t.description AND transaction_id = COALESCE(t.reverses_id, t.id))
+    AND domain = t.description AND user_id = t.user_id AND EXISTS (
+      SELECT 1 FROM audit_logs WHERE resource_type = 'user_domains' AND resource_id = user_domains.id
+        AND CASE WHEN json_valid(details) THEN json_extract(details, '$.transaction_id') END = t.id))
 LEFT JOIN audit_logs AS a ON a.id = CASE WHEN p.id IS NULL THEN (
   SELECT MIN(id) FROM audit_logs
   WHERE resource_type = 'deposit_transaction' AND resource_id = t.id AND action IN

@@ -355,7 +355,12 @@ _AUDIT_LOGS = _Pass(
                 WHEN {_agrees("price")} IS NOT TRUE
                   THEN 'It tells another user, price, balance or version than transaction ' || t.id || ' has.'
                 WHEN NOT EXISTS (SELECT 1 FROM user_domains
-                                 WHERE id = a.resource_id AND transaction_id IN (t.id, t.reverses_id))
+                                 WHERE id = a.resource_id AND transaction_id IN (
+                                   WITH RECURSIVE chain(id) AS (
+                                     SELECT t.id UNION SELECT r.reverses_id FROM chain
+                                     JOIN deposit_transactions AS r ON r.id = chain.id
+                                     WHERE r.reverses_id IS NOT NULL)
+                                   SELECT id FROM chain))
                   THEN 'The domain purchase that it names was not paid for by transaction ' || t.id || '.'
               END AS said
             FROM audit_logs AS a LEFT JOIN deposit_transactions AS t ON t.id = {_TRANSACTION_ID}

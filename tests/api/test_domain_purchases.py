@@ -133,3 +133,26 @@ def test_unknown_user_and_purchase_are_404(service: LiveService) -> None:
     assert client.get("/v1/domain-purchases/999999").json()["code"] == "domain_purchase_not_found"
     for verb in ("complete", "release"):
         assert client.write(f"/v1/domain-purchases/999999/{verb}").status_code == 404
+
+
+def test_a_payment_that_was_taken_back_and_taken_again_is_paid_back(service: LiveService) -> None:
+    """What the last of a chain of reversals took is what a release gives: held, reversed, the reversal reversed."""
+    client = service.client()
+    client.credit("6301", 900)
+    body = {"telegram_id": "6301", "domain": "chain.example", "price": 900, "hold": True}
+    held = client.write("/v1/domain-purchases", body).json()
+    back = client.write(f"/v1/transactions/{held['transaction_id']}/reverse", {}).json()
+    again = client.write(f"/v1/transactions/{back['id']}/reverse", {}).json()
+    assert (back["balance_after"], again["balance_after"]) == (900, 0)
+    released = client.write(f"/v1/domain-purchases/{held['id']}/release", {}).json()
+    assert (released["status"], released["balance_after"]) == ("released", 900)
+    refund = client.get("/v1/users/6301/transactions?limit=1").json()["items"][0]
+    assert (refund["type"], refund["reverses_id"]) == ("domain_refund", again["id"])
+    explained = client.get("/v1/users/6301/balance/explain").json()
+    assert explained["proved"] is True
+    assert (explained["items"][0]["domain"], explained["items"][0]["audit_log_id"]) == (
+        "chain.example",
+        released["audit_log_id"],
+    )
+    report = client.get("/v1/integrity?max_age=PT0S").json()
+    assert [check for check in report["checks"] if check["failed"]] == []

@@ -1,5 +1,6 @@
 """Instants as rows hold them and as the API speaks them."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from service.ledger.timestamps import SteadyClock, around, bound, duration, spoken, stored
 
 INSTANTS = st.datetimes(datetime(1, 1, 3), datetime(9999, 12, 29), timezones=st.just(UTC))
+Spelling = Callable[[datetime], str]
 OFFSETS = st.integers(-23 * 60 - 59, 23 * 60 + 59).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 
 
@@ -38,6 +40,18 @@ def test_a_row_lies_around_an_instant_as_the_instants_do(middle: datetime, secon
 
 def stored_again(moment: datetime) -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+@given(INSTANTS, st.integers(0, 86_400), st.sampled_from([stored, lambda instant: bound(instant.isoformat())]))
+def test_what_lies_exactly_at_an_edge_lies_between(instant: datetime, seconds: int, spelled: Spelling) -> None:
+    """However the row at the edge is spelled: with milliseconds, as ours are, or without trailing zeros."""
+    instant = instant.replace(microsecond=instant.microsecond // 1000 * 1000)
+    since, until = around(spelled(instant), seconds)
+    length, moment = timedelta(seconds=seconds), timedelta(milliseconds=1)
+    for row in (spelled(instant - length), spelled(instant + length)):
+        assert since <= row <= until
+    assert spelled(instant - length - moment) < since
+    assert spelled(instant + length + moment) > until
 
 
 @pytest.mark.parametrize(

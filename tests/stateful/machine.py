@@ -1,0 +1,539 @@
+"""A Hypothesis state machine: requests in any order, each answered by the service and by the model, and compared."""
+
+import itertools
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any, TypeVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+
+from tests.stateful.model import (
+    BALANCE_MAX,
+    DEPOSIT_EXPIRY,
+    HOLD_EXPIRY,
+    MATCH_WINDOW,
+    Line,
+    Model,
+    Request,
+    deposit_view,
+    differences,
+    purchase_view,
+    transaction_view,
+)
+from tests.stateful.served import CALLERS, Answer, Served
+
+NAMES = {
+    "홍길동": "홍길동",
+    "홍 길동": "홍길동",
+    unicodedata.normalize("NFD", "홍길동"): "홍길동",
+    "홍길동전자": "홍길동전자",
+    "홍길": "홍길",
+    "홍": "홍",
+    "Hong Gil-Dong": "honggil-dong",
+    "HONG GIL-DONG": "honggil-dong",
+}
+"""Depositors' names, and each as it is compared: NFC, in small letters, without spaces."""
+AMOUNTS = (1000, 1001, 1002, 5000)
+POOR = 4000
+ROOM = 600
+"""How far the rich user is from the limit."""
+UNKNOWN_ID = 999_999_999
+VERBS = {
+    *("deposits/confirm", "deposits/cancel", "bank-notifications/match", "transactions/reverse"),
+    *("domain-purchases/complete", "domain-purchases/release"),
+}
+_SEOUL = timezone(timedelta(hours=9))
+
+T = TypeVar("T")
+_examples = itertools.count(1)
+
+names = st.sampled_from(sorted(NAMES))
+amounts = st.sampled_from(AMOUNTS)
+places = st.integers(0, 40)
+"""Which of several, counted from the newest."""
+seldom = st.sampled_from([False] * 3 + [True])
+mostly = st.sampled_from([True] * 3 + [False])
+users = st.sampled_from([0, 0, 1, 2, 3, 4, 4, 4])
+"""The first has a little money, the last one nearly all that there may be; the others are not there at first."""
+callers = st.sampled_from([CALLERS[0]] * 3 + [CALLERS[1]])
+notes = st.sampled_from([None, "전화로 확인"])
+offsets = st.sampled_from(
+    [
+        *(timedelta(0), timedelta(minutes=-5), timedelta(minutes=5), timedelta(milliseconds=500)),
+        *(MATCH_WINDOW, -MATCH_WINDOW, MATCH_WINDOW + timedelta(seconds=1), -MATCH_WINDOW - timedelta(seconds=1)),
+    ]
+)
+lengths = st.sampled_from(
+    [
+        *(timedelta(seconds=1), timedelta(minutes=30), timedelta(hours=1), timedelta(hours=1, seconds=1)),
+        *(timedelta(hours=12), timedelta(hours=24), timedelta(hours=24, milliseconds=1), timedelta(hours=25)),
+    ]
+)
+
+
+def _acts(known: Mapping[str, object]) -> st.SearchStrategy[list[str]]:
+    return st.lists(st.sampled_from(sorted(known)), min_size=1, max_size=4)
+
+
+# In each, the newest deposit, line or purchase is meant.
+DEPOSIT_ACTS: "dict[str, Callable[[LedgerMachine], None]]" = {
+    "another of this name": lambda m: m.announce(3, m.model.deposits[-1].amount, m.model.deposits[-1].depositor_name),
+    "asked again": lambda m: m.ask_again(0, refused=False, turned=True),
+    "cancelled": lambda m: m.cancel(0, pending=False, note=None),
+    "confirmed": lambda m: m.confirm(0, late=False, note=None),
+    "confirmed late": lambda m: m.confirm(0, late=True, note=None),
+    "expired": lambda m: m._wait(timedelta(hours=24, milliseconds=1), sweep=True),
+    "heard of": lambda m: m.hear_of_a_deposit(0, 0, timedelta(0), kst=True),
+    "matched": lambda m: m.match_what_waits(0, 0, late=True) if m.waiting_lines() else None,
+    "nearly expired": lambda m: m._wait(timedelta(hours=24), sweep=True),
+    "reversed": lambda m: m.reverse(0, unmoved=False, note=None),
+}
+LINE_ACTS: "dict[str, Callable[[LedgerMachine, int], None]]" = {
+    "announced": lambda m, user: m.announce_what_was_heard_of(user, 0, 0) if m.waiting_lines() else None,
+    "announced to be less": lambda m, user: m.announce(user, 1000, m.model.lines[-1].depositor_name),
+    "heard again": lambda m, _: m.hear_again(0, kst=True, other={}),
+    "heard otherwise": lambda m, _: m.hear_again(0, kst=False, other={"amount": 7}),
+    "matched": lambda m, _: m.match(0, 0, unknown=False, late=True) if m.model.deposits else None,
+    "matched by amount": lambda m, _: m.match_what_waits(0, 1, late=False) if m.waits_for_people() else None,
+    "waited for to the edge": lambda m, _: m._wait_until(m.model.lines[-1].occurred_at + MATCH_WINDOW),
+}
+PURCHASE_ACTS: "dict[str, Callable[[LedgerMachine], None]]" = {
+    "asked again": lambda m: m.ask_again(0, refused=False, turned=False),
+    "bought by another": lambda m: m.buy(0, m.spelling_of(m.model.purchases[-1].domain), 1000, hold=False),
+    "completed": lambda m: m.settle_purchase(0, held=False, verb="complete"),
+    "expired": lambda m: m._wait(timedelta(hours=1, seconds=1), sweep=True),
+    "released": lambda m: m.settle_purchase(0, held=False, verb="release"),
+    "reversed": lambda m: m.reverse(0, unmoved=False, note=None),
+}
+
+
+class Mismatch(AssertionError):
+    """The service and the model disagree."""
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """One example: users, names, bank ids and domains of its own, ten days after the last one.
+
+    `reached` counts the codes of refusals, of all examples.
+    """
+
+    def __init__(self, service: Served, reached: Counter[str]) -> None:
+        super().__init__()
+        number = next(_examples)
+        self.service = service
+        self.reached = reached
+        self.prefix = f"example-{number}"
+        self.users = [f"{number}{place}" for place in range(5)]
+        self.domains = _domains(number)
+        seeds = {self.users[0]: POOR, self.users[-1]: BALANCE_MAX - ROOM}
+        self.newest_before = service.begin(seeds)
+        self.model = Model(NAMES, self.domains, service.clock.now)
+        for telegram_id, balance in seeds.items():
+            self.model.seed(telegram_id, balance)
+        self.sent: list[tuple[Request, Answer]] = []
+        self.numbers = itertools.count(1)
+        self.wrong = False
+        self._compare_what_moved()
+
+    # Requests.
+
+    @rule(caller=callers, user=users, username=st.sampled_from([None, "hong", "gildong"]))
+    def create_user(self, caller: str, user: int, username: str | None) -> None:
+        self._post(caller, "/v1/users", telegram_id=self.users[user], username=username)
+
+    @rule(user=users, amount=amounts, name=names)
+    def announce(self, user: int, amount: int, name: str) -> None:
+        self._post(CALLERS[0], "/v1/deposits", telegram_id=self.users[user], amount=amount, depositor_name=name)
+
+    @precondition(lambda self: self.model.deposits)
+    @rule(place=places, late=seldom, note=notes)
+    def confirm(self, place: int, late: bool, note: str | None) -> None:
+        path = f"/v1/deposits/{_pick(self.model.deposits, place).id}/confirm"
+        self._post(CALLERS[0], path, late=late or None, note=note)
+
+    @precondition(lambda self: any(deposit.status == "expired" for deposit in self.model.deposits))
+    @rule(place=places, late=st.booleans())
+    def confirm_what_has_expired(self, place: int, late: bool) -> None:
+        deposit = _pick([deposit for deposit in self.model.deposits if deposit.status == "expired"], place)
+        self._post(CALLERS[0], f"/v1/deposits/{deposit.id}/confirm", late=late or None)
+
+    @precondition(lambda self: self.model.deposits)
+    @rule(place=places, pending=mostly, note=notes)
+    def cancel(self, place: int, pending: bool, note: str | None) -> None:
+        waiting = [deposit for deposit in self.model.deposits if deposit.status == "pending"]
+        deposit = _pick(waiting if pending and waiting else self.model.deposits, place)
+        self._post(CALLERS[0], f"/v1/deposits/{deposit.id}/cancel", note=note)
+
+    @rule(name=names, amount=amounts, offset=offsets, kst=st.booleans(), bank_name=st.sampled_from([None, "KB"]))
+    def hear_from_the_bank(self, name: str, amount: int, offset: timedelta, kst: bool, bank_name: str | None) -> None:
+        self._notify(name, amount, self.model.now + offset, kst, bank_name)
+
+    @precondition(lambda self: self.model.deposits)
+    @rule(place=places, spelling=places, offset=offsets, kst=st.booleans())
+    def hear_of_a_deposit(self, place: int, spelling: int, offset: timedelta, kst: bool) -> None:
+        deposit = _pick(self.model.deposits, place)
+        name = _pick([name for name, folded in NAMES.items() if folded == deposit.folded], spelling)
+        self._notify(name, deposit.amount, deposit.created_at + offset, kst, None)
+
+    @precondition(lambda self: self.waiting_lines())
+    @rule(user=users, place=places, spelling=places)
+    def announce_what_was_heard_of(self, user: int, place: int, spelling: int) -> None:
+        line = _pick(self.waiting_lines(), place)
+        self.announce(user, line.amount, _pick([n for n, folded in NAMES.items() if folded == line.folded], spelling))
+
+    @precondition(lambda self: self.model.lines)
+    @rule(place=places, kst=st.booleans(), other=st.sampled_from([{}, {}, {"amount": 7}, {"bank_name": "NH"}]))
+    def hear_again(self, place: int, kst: bool, other: Mapping[str, Any]) -> None:
+        line = _pick(self.model.lines, place)
+        body = {"depositor_name": line.depositor_name, "amount": line.amount, "bank_name": line.bank_name, **other}
+        when = _spelled(line.occurred_at, kst)
+        self._post(
+            CALLERS[1],
+            "/v1/bank-notifications",
+            bank_transaction_id=line.bank_transaction_id,
+            occurred_at=when,
+            **body,
+        )
+
+    @precondition(lambda self: self.model.lines and self.model.deposits)
+    @rule(place=places, which=places, unknown=seldom, late=seldom)
+    def match(self, place: int, which: int, unknown: bool, late: bool) -> None:
+        """Any line with any deposit, or with what is no deposit."""
+        line, deposit = _pick(self.model.lines, place), _pick(self.model.deposits, which)
+        path = f"/v1/bank-notifications/{line.id}/match"
+        self._post(CALLERS[0], path, deposit_id=UNKNOWN_ID if unknown else deposit.id, late=late or None)
+
+    @precondition(lambda self: self.waits_for_people())
+    @rule(place=places, which=places, late=st.booleans())
+    def match_what_waits(self, place: int, which: int, late: bool) -> None:
+        """With a deposit of the amount where there is one: open, expired, confirmed by hand, or matched before."""
+        line = _pick([line for line in self.model.lines if line.status != "matched"], place)
+        alike = [deposit for deposit in self.model.deposits if deposit.amount == line.amount]
+        deposit = _pick(alike or self.model.deposits, which)
+        self._post(CALLERS[0], f"/v1/bank-notifications/{line.id}/match", deposit_id=deposit.id, late=late or None)
+
+    @rule(user=users, amount=st.sampled_from([*AMOUNTS, -1, 0, 1]), reference=st.sampled_from([None, "order"]))
+    def debit(self, user: int, amount: int, reference: str | None) -> None:
+        """-1, 0 and 1 stand for all that is there, one won less and one more."""
+        there = self.model.users.get(self.users[user])
+        if amount in {-1, 0, 1}:
+            amount = min(max(amount + (there.balance if there else 1), 1), 1_000_000_000_000)
+        self._post(
+            CALLERS[0], "/v1/debits", telegram_id=self.users[user], amount=amount, reason="값", reference=reference
+        )
+
+    @rule(
+        caller=callers,
+        changes=st.lists(
+            st.tuples(users, st.sampled_from([700, 3000, -700, -3000, -4000]), st.integers(1, 12)),
+            min_size=1,
+            max_size=4,
+        ),
+        atomic=st.sampled_from([None, True, False, False]),
+    )
+    def change_balances(self, caller: str, changes: list[tuple[int, int, int]], atomic: bool | None) -> None:
+        told = [
+            {
+                "telegram_id": self.users[user],
+                "amount": amount,
+                "reason": "bonus",
+                "reference": f"{self.prefix}-{reference}",
+            }
+            for user, amount, reference in changes
+        ]
+        self._post(caller, "/v1/balance-changes", changes=told, atomic=atomic)
+
+    @rule(user=users, place=places, price=st.sampled_from([1000, 1500, 9000]), hold=mostly)
+    def buy(self, user: int, place: int, price: int, hold: bool) -> None:
+        domain = _pick(list(self.domains), place)
+        self._post(
+            CALLERS[0],
+            "/v1/domain-purchases",
+            telegram_id=self.users[user],
+            domain=domain,
+            price=price,
+            hold=hold or None,
+        )
+
+    @precondition(lambda self: self.model.purchases)
+    @rule(place=places, held=mostly, verb=st.sampled_from(["complete", "release"]))
+    def settle_purchase(self, place: int, held: bool, verb: str) -> None:
+        all_of_them = self.model.purchases
+        waiting = [purchase for purchase in all_of_them if purchase.status == "pending"]
+        purchase = _pick(waiting if held and waiting else all_of_them, place)
+        self._post(CALLERS[0], f"/v1/domain-purchases/{purchase.id}/{verb}")
+
+    @rule(place=places, unmoved=seldom, note=notes)
+    def reverse(self, place: int, unmoved: bool, note: str | None) -> None:
+        known = self.model.transactions
+        waiting = [transaction for transaction in known if transaction.status != "confirmed"]
+        transaction = _pick(waiting if unmoved and waiting else known, place)
+        self._post(CALLERS[0], f"/v1/transactions/{transaction.id}/reverse", note=note)
+
+    @rule(what=st.sampled_from(sorted(VERBS)), place=places)
+    def ask_for_what_is_not_there(self, what: str, place: int) -> None:
+        """An id that is nobody's; a transaction that is no deposit is not there as a deposit."""
+        others = [known.id for known in self.model.transactions if known.type != "deposit" and known.id]
+        missing = _pick([UNKNOWN_ID, *(others if what.startswith("deposits") else [])], place)
+        body = {"deposit_id": missing} if what.endswith("match") else {}
+        noun, verb = what.split("/")
+        self._post(CALLERS[0], f"/v1/{noun}/{missing if noun == 'deposits' else UNKNOWN_ID}/{verb}", **body)
+
+    # Several in a row about one thing: what a random walk over all rules would seldom come by.
+
+    @rule(user=users, amount=amounts, name=names, acts=_acts(DEPOSIT_ACTS))
+    def story_of_a_deposit(self, user: int, amount: int, name: str, acts: list[str]) -> None:
+        self.announce(user, amount, name)
+        for act in acts:
+            DEPOSIT_ACTS[act](self)
+
+    @rule(user=users, amount=amounts, name=names, offset=offsets, acts=_acts(LINE_ACTS))
+    def story_of_a_line(self, user: int, amount: int, name: str, offset: timedelta, acts: list[str]) -> None:
+        self._notify(name, amount, self.model.now + offset, kst=False, bank_name="KB")
+        for act in acts:
+            LINE_ACTS[act](self, user)
+
+    @rule(user=users, place=places, price=st.sampled_from([1000, 1500]), hold=mostly, acts=_acts(PURCHASE_ACTS))
+    def story_of_a_purchase(self, user: int, place: int, price: int, hold: bool, acts: list[str]) -> None:
+        self.buy(user, place, price, hold)
+        for act in acts:
+            if self.model.purchases:
+                PURCHASE_ACTS[act](self)
+
+    # Requests that were made before.
+
+    @precondition(lambda self: self.sent)
+    @rule(place=places, refused=st.booleans(), turned=st.booleans())
+    def ask_again(self, place: int, refused: bool, turned: bool) -> None:
+        """The same request: its members may stand in another order."""
+        sent = [(request, answer) for request, answer in self.sent if refused == (answer.status >= 400)]
+        before, first = _pick(sent or self.sent, place)
+        self._send(Request(before.caller, before.key, before.path, before.body, self._next()), turned=turned)
+        assert first.status < 500
+
+    @precondition(lambda self: self.sent)
+    @rule(place=places, caller=callers, path=seldom)
+    def ask_otherwise_under_the_same_key(self, place: int, caller: str, path: bool) -> None:
+        """Another body or path under a key that is used up; a key that another caller used is new to this one."""
+        before, _ = _pick(self.sent, place)
+        if path:
+            other = Request(caller, before.key, "/v1/users", {"telegram_id": self.users[1]}, self._next())
+        else:
+            other = Request(caller, before.key, before.path, _otherwise(before), self._next())
+        self._send(other)
+
+    # Time.
+
+    @rule(length=lengths, sweep=mostly)
+    def time_passes(self, length: timedelta, sweep: bool) -> None:
+        self._wait(length, sweep)
+
+    @rule(place=places, past=st.booleans(), sweep=mostly)
+    def time_passes_to_the_edge(self, place: int, past: bool, sweep: bool) -> None:
+        """To the very instant at which something that waits is as old as it may be, or a millisecond further."""
+        edges = {
+            *(line.occurred_at + MATCH_WINDOW for line in self.model.lines if line.status == "unmatched"),
+            *(known.created_at + DEPOSIT_EXPIRY for known in self.model.deposits if known.status == "pending"),
+            *(known.created_at + HOLD_EXPIRY for known in self.model.purchases if known.status == "pending"),
+        }
+        left = sorted(edge - self.model.now for edge in edges if edge > self.model.now)
+        if left:
+            self._wait(_pick(left, place) + timedelta(milliseconds=past), sweep)
+
+    # What must be so after each request.
+
+    def _compare_balances(self) -> None:
+        for telegram_id, user in self.model.users.items():
+            held = self.model.held(user)
+            told = {"telegram_id": telegram_id, "balance": user.balance, "held": held, "version": user.version}
+            self._same(told, self.service.get(f"/v1/users/{telegram_id}/balance"), "balance")
+
+    def _compare_what_moved(self) -> None:
+        self._compare_balances()
+        for telegram_id in self.model.touched:
+            self._compare_transactions(telegram_id)
+
+    def teardown(self) -> None:
+        """Everything that waits expires; then all that is there is compared, and every row of the audit log."""
+        if self.wrong:
+            return
+        self._wait(timedelta(days=3), sweep=True)
+        self._compare_balances()
+        for telegram_id in set(self.users) - self.model.users.keys():
+            self._same({"code": "user_not_found"}, self.service.get(f"/v1/users/{telegram_id}/balance"), "no user")
+        for telegram_id in self.model.users:
+            self._compare_transactions(telegram_id)
+            self._compare_lists(telegram_id)
+        for line in self.model.lines:
+            self._same(self.model.line_view(line), self.service.get(f"/v1/bank-notifications/{line.id}"), "line")
+        for things in (self.model.transactions, self.model.lines, self.model.purchases, self.model.logged):
+            ids = [thing.id for thing in things if thing.id is not None]
+            self._check([] if len(set(ids)) == len(ids) else [f"an id was given twice: {ids}"], "ids")
+        self._compare_audit_logs()
+
+    # How it is asked and compared.
+
+    def waiting_lines(self) -> list[Line]:
+        """Those that no deposit fitted."""
+        return [line for line in self.model.lines if line.status == "unmatched"]
+
+    def waits_for_people(self) -> bool:
+        """Whether there is a line to match, and a deposit."""
+        return bool(self.model.deposits) and any(line.status != "matched" for line in self.model.lines)
+
+    def spelling_of(self, domain: str) -> int:
+        """The place of the last spelling of a name."""
+        spellings = list(self.domains)
+        last = max(place for place, spelling in enumerate(spellings) if self.domains[spelling][0] == domain)
+        return len(spellings) - 1 - last
+
+    def _post(self, caller: str, path: str, **body: Any) -> None:
+        given = {name: value for name, value in body.items() if value is not None}
+        request_id = self._next()
+        self._send(Request(caller, f"{request_id}-key", path, given, request_id))
+
+    def _send(self, request: Request, *, turned: bool = False) -> None:
+        expected = self.model.post(request)
+        body = dict(reversed(request.body.items())) if turned else dict(request.body)
+        answer = self.service.post(request.caller, request.key, request.path, json.dumps(body), request.request_id)
+        what = f"{request} answered {answer.status} {answer.body!r}"
+        replayed = answer.headers.get("idempotency-replayed")
+        if expected.replay:
+            first = next(a for r, a in self.sent if (r.caller, r.key) == (request.caller, request.key))
+            location = answer.headers.get("location")
+            same = (answer.status, answer.body, location) == (first.status, first.body, first.headers.get("location"))
+            self._check([] if same and replayed == "true" else [f"the first answer was {first}"], what)
+            self._compare_what_moved()
+            return
+        members = expected.members
+        if expected.status >= 400:
+            members = {**members, "request_id": request.request_id, "type": f"urn:passbook:problem:{members['code']}"}
+            self.reached[members["code"]] += 1
+        self.reached.update(result["code"] for result in members.get("results", []) if result["status"] == "refused")
+        found = [] if answer.status == expected.status else [f"the status is not {expected.status}"]
+        found += [] if replayed is None else ["it is no replay"]
+        self._check([*found, *differences(members, answer.json())], what)
+        if members.get("code") != "idempotency_key_reused":
+            self.sent.append((request, answer))
+        self._compare_what_moved()
+
+    def _notify(self, name: str, amount: int, at: datetime, kst: bool, bank_name: str | None) -> None:
+        self._post(
+            CALLERS[1],
+            "/v1/bank-notifications",
+            bank_transaction_id=f"{self.prefix}-{len(self.model.lines)}",
+            depositor_name=name,
+            amount=amount,
+            occurred_at=_spelled(at, kst),
+            bank_name=bank_name,
+        )
+
+    def _wait(self, length: timedelta, sweep: bool) -> None:
+        self.service.clock.now += length
+        self.model.now = self.service.clock.now
+        self.model.touched.clear()
+        if sweep:
+            self._sweep()
+            self._compare_what_moved()
+
+    def _wait_until(self, instant: datetime) -> None:
+        if instant > self.model.now:
+            self._wait(instant - self.model.now, sweep=False)
+
+    def _sweep(self) -> None:
+        expected, found = self.model.sweep(), self.service.sweep()
+        self._check([] if expected == found else [f"{found} expired, not {expected}"], "sweep")
+
+    def _compare_transactions(self, telegram_id: str) -> None:
+        user = self.model.users[telegram_id]
+        expected = [transaction_view(transaction) for transaction in reversed(user.transactions)]
+        answer = self.service.get(f"/v1/users/{telegram_id}/transactions?limit=1000")
+        self._same({"items": expected, "next_cursor": None}, answer, f"transactions of {telegram_id}")
+
+    def _compare_lists(self, telegram_id: str) -> None:
+        deposits = [deposit_view(d) for d in reversed(self.model.deposits) if d.user.telegram_id == telegram_id]
+        purchases = [purchase_view(p) for p in reversed(self.model.purchases) if p.user.telegram_id == telegram_id]
+        for noun, expected in (("deposits", deposits), ("domain-purchases", purchases)):
+            answer = self.service.get(f"/v1/{noun}?telegram_id={telegram_id}&limit=1000")
+            self._same({"items": expected}, answer, f"{noun} of {telegram_id}")
+
+    def _compare_audit_logs(self) -> None:
+        """One row for every change and every refusal, none for a replay; and the ids that answers named are theirs."""
+        rows = self.service.rows(
+            "SELECT id, action, resource_type, CASE WHEN resource_type = 'user' THEN NULL ELSE resource_id END,"
+            " telegram_id, actor, request_id, details ->> '$.code' FROM audit_logs WHERE id > ? ORDER BY id",
+            self.newest_before,
+        )
+        found = Counter(tuple(row[1:]) for row in rows)
+        expected = Counter(logged.row() for logged in self.model.logged)
+        by_id = {row[0]: tuple(row[1:]) for row in rows}
+        wrong = [f"{count} too many: {row}" for row, count in (found - expected).items()]
+        wrong += [f"{count} missing: {row}" for row, count in (expected - found).items()]
+        wrong += [
+            f"audit_log_id {logged.id} is {by_id.get(logged.id)}, not {logged.row()}"
+            for logged in self.model.logged
+            if logged.id is not None and by_id.get(logged.id) != logged.row()
+        ]
+        self._check(wrong, "audit log")
+
+    def _same(self, expected: dict[str, Any], answer: Answer, what: str) -> None:
+        self._check(list(differences(expected, answer.json(), what)), f"{answer.status} {answer.body!r}")
+
+    def _check(self, wrong: Sequence[str], what: str) -> None:
+        if wrong:
+            self.wrong = True
+            raise Mismatch("\n".join([*wrong, what]))
+
+    def _next(self) -> str:
+        return f"{self.prefix}-{next(self.numbers)}"
+
+
+def _pick(things: Sequence[T], place: int) -> T:
+    return things[-1 - place % len(things)]
+
+
+def _spelled(instant: datetime, kst: bool) -> str:
+    """The instant in RFC 3339, as Seoul's time or as UTC."""
+    instant = instant.replace(microsecond=instant.microsecond // 1000 * 1000)
+    return instant.astimezone(_SEOUL).isoformat() if kst else instant.replace(tzinfo=None).isoformat() + "Z"
+
+
+def _otherwise(before: Request) -> dict[str, Any]:
+    """The body of a request, with one member changed."""
+    body = dict(before.body)
+    for name in ("amount", "price", "deposit_id"):
+        if name in body:
+            return {**body, name: body[name] % 1000 + 1}
+    if "changes" in body:
+        first = body["changes"][0]
+        return {
+            **body,
+            "changes": [*body["changes"], {**first, "reference": f"{first['reference']}-more", "amount": 1}],
+        }
+    if before.path == "/v1/users":
+        return {**body, "username": f"{body.get('username', '')}x"}
+    return {**body, "note": f"{body.get('note', '')}."}
+
+
+def _domains(number: int) -> dict[str, tuple[str, str]]:
+    """Spellings of four names, each with the name as people read it and as the DNS knows it."""
+    korean, german = f"한글{number}", f"straße{number}"
+    korean_ascii = f"xn--{korean.encode('punycode').decode()}.kr"
+    german_ascii = f"xn--{german.encode('punycode').decode()}.de"
+    spellings = {
+        (f"{korean}.kr", korean_ascii): (
+            f"{korean}.kr",
+            unicodedata.normalize("NFD", f"{korean}.kr"),
+            f"{korean}。KR",
+            korean_ascii,
+            korean_ascii.upper(),
+        ),
+        (f"{german}.de", german_ascii): (f"{german}.de", f"STRAßE{number}.de", german_ascii),
+        (f"strasse{number}.de", f"strasse{number}.de"): (f"strasse{number}.de", f"Strasse{number}.DE."),
+        (f"shop{number}.com", f"shop{number}.com"): (f"shop{number}.com", f"ＳＨＯＰ{number}.com"),
+    }
+    return {spelling: name for name, many in spellings.items() for spelling in many}

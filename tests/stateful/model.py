@@ -1,0 +1,820 @@
+"""The ledger as its documents tell of it, in plain Python: what a request answers, moves, and leaves on record.
+
+Nothing of the service is imported; its constants are stated again. `Model.post` takes a request as it goes over HTTP
+and returns what the answer must say. Where an answer must name a thing whose id only the service can choose, the
+expected value is that thing: it learns its id from the first answer that tells it, and every later one must agree.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+BALANCE_MAX = 9_007_199_254_740_991
+AMOUNT_MAX = 1_000_000_000_000
+MATCH_WINDOW = timedelta(hours=24)
+DEPOSIT_EXPIRY = timedelta(hours=24)
+HOLD_EXPIRY = timedelta(hours=1)
+NEARBY_MAX = 100
+CUT_NAME_MIN = 2
+CANDIDATES_MAX = 10
+SWEEPER = "system:expiry"
+
+
+@dataclass(eq=False)
+class Thing:
+    """What the service gives an id; None until an answer has told it."""
+
+    id: int | None = field(default=None, kw_only=True)
+
+
+@dataclass(eq=False)
+class User:
+    """A user and the account: its balance in won, how often it moved, and its transactions, oldest first."""
+
+    telegram_id: str
+    username: str | None = None
+    balance: int = 0
+    version: int = 0
+    transactions: "list[Transaction]" = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Transaction(Thing):
+    """A line of the passbook. `folded`: the depositor's name as it is compared; `line`: the bank's, if matched."""
+
+    user: User
+    type: str
+    direction: str
+    amount: int
+    created_at: datetime
+    status: str = "pending"
+    depositor_name: str | None = None
+    folded: str | None = None
+    description: str | None = None
+    reference: str | None = None
+    confirmed_at: datetime | None = None
+    balance_before: int | None = None
+    balance_after: int | None = None
+    version: int | None = None
+    reverses: "Transaction | None" = None
+    reversed_by: "Transaction | None" = None
+    line: "Line | None" = None
+
+    @property
+    def shown_status(self) -> str:
+        """The status as the API shows it."""
+        return "reversed" if self.reversed_by else self.status
+
+
+@dataclass(eq=False)
+class Line(Thing):
+    """What the bank said arrived."""
+
+    bank_transaction_id: str
+    depositor_name: str
+    folded: str
+    amount: int
+    occurred_at: datetime
+    bank_name: str | None
+    created_at: datetime
+    status: str = "unmatched"
+    deposit: Transaction | None = None
+    method: str | None = None
+    matched_by: str | None = None
+    matched_at: datetime | None = None
+
+
+@dataclass(eq=False)
+class Purchase(Thing):
+    """A domain name taken up: held while pending."""
+
+    user: User
+    domain: str
+    ascii_name: str
+    price: int
+    status: str
+    payment: Transaction
+    created_at: datetime
+    registered_at: datetime | None
+
+
+@dataclass(eq=False)
+class Logged(Thing):
+    """A row of the audit log. `resource` is a thing, an id, or None; `code` says why, for a refusal."""
+
+    action: str
+    resource_type: str
+    resource: Thing | int | None
+    telegram_id: str | None
+    actor: str
+    request_id: str | None
+    code: str | None = None
+
+    def row(self) -> tuple[object, ...]:
+        """The row, when all ids are known. A user's own id is never shown, and so not told."""
+        resource = self.resource.id if isinstance(self.resource, Thing) else self.resource
+        return (self.action, self.resource_type, resource, self.telegram_id, self.actor, self.request_id, self.code)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The candidates of a line, in any order; at most CANDIDATES_MAX of each likeness, whichever these are."""
+
+    same: list[dict[str, Any]]
+    cut: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A write as it goes over HTTP; `caller` is the name of its API key."""
+
+    caller: str
+    key: str
+    path: str
+    body: Mapping[str, Any]
+    request_id: str
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the answer must be: its status and members that it has. A replay has the bytes of the first answer."""
+
+    status: int
+    members: dict[str, Any]
+    replay: bool = False
+
+
+class Refused(Exception):
+    """The request is refused: by what code, and with what facts."""
+
+    def __init__(self, code: str, **members: Any) -> None:
+        super().__init__(code)
+        self.code = code
+        self.members = members
+
+    def expected(self) -> Expected:
+        """The problem document: what is not there is 404, what the ledger holds otherwise 409."""
+        status = 404 if self.code.endswith("_not_found") else 409
+        return Expected(status, {"status": status, "code": self.code, **self.members})
+
+
+@dataclass
+class Model:
+    """All that the ledger holds of one example. `folded` and `domains` say what the spellings in use mean.
+
+    `folded`: depositor's name -> that name as it is compared; `domains`: spelling -> (readable name, ASCII name).
+    """
+
+    folded: Mapping[str, str]
+    domains: Mapping[str, tuple[str, str]]
+    now: datetime
+    users: dict[str, User] = field(default_factory=dict)
+    lines: list[Line] = field(default_factory=list)
+    purchases: list[Purchase] = field(default_factory=list)
+    logged: list[Logged] = field(default_factory=list)
+    touched: set[str] = field(default_factory=set)
+    """Whose transactions the last change was about."""
+    _order: list[Transaction] = field(default_factory=list)
+    _answered: dict[tuple[str, str], tuple[str, Mapping[str, Any], int]] = field(default_factory=dict)
+    _references: dict[tuple[str, str], Transaction] = field(default_factory=dict)
+    _request: Request | None = None
+    _about: tuple[Thing | int | None, str | None] = (None, None)
+
+    # What there is.
+
+    @property
+    def transactions(self) -> list[Transaction]:
+        """Every transaction, oldest first."""
+        return self._order
+
+    @property
+    def deposits(self) -> list[Transaction]:
+        """Every deposit, oldest first."""
+        return [transaction for transaction in self._order if transaction.type == "deposit"]
+
+    def held(self, user: User) -> int:
+        """The price of what the user holds."""
+        return sum(p.price for p in self.purchases if p.user is user and p.status == "pending")
+
+    def seed(self, telegram_id: str, balance: int) -> None:
+        """A user who had `balance` won before the example, by one opening entry."""
+        user = self.users[telegram_id] = User(telegram_id)
+        self._move(user, "opening_credit", "credit", balance, description="seed")
+
+    # What is asked for.
+
+    def post(self, request: Request) -> Expected:
+        """What the service must answer to `request` now; what it does is done here too."""
+        self.touched.clear()
+        earlier = self._answered.get((request.caller, request.key))
+        if earlier is not None:
+            return self._again(request, *earlier)
+        operation, resource_type, run = self._route(request.path)
+        self._request, self._about = request, (None, None)
+        try:
+            expected = run(request.body)
+        except Refused as refused:
+            expected = refused.expected()
+            self._log(f"{operation}_failed", resource_type, *self._about, code=refused.code)
+        self._answered[request.caller, request.key] = (request.path, request.body, expected.status)
+        self._request = None
+        return expected
+
+    def sweep(self) -> tuple[int, int]:
+        """Lets everything expire that has waited longer than it may: how many deposits, how many purchases."""
+        self.touched.clear()
+        deposits = [d for d in self.deposits if d.status == "pending" and d.created_at < self.now - DEPOSIT_EXPIRY]
+        for deposit in deposits:
+            deposit.status = "expired"
+            self.touched.add(deposit.user.telegram_id)
+            self._log("deposit_expired", "deposit_transaction", deposit, deposit.user.telegram_id)
+        purchases = 0
+        for purchase in self.purchases:
+            if purchase.status == "pending" and purchase.created_at < self.now - HOLD_EXPIRY:
+                try:
+                    self._give_back(purchase, "expired")
+                except Refused:
+                    continue  # it would exceed the limit, and stays held
+                purchases += 1
+        return len(deposits), purchases
+
+    def _again(self, request: Request, path: str, body: Mapping[str, Any], status: int) -> Expected:
+        if path != request.path:
+            return Refused("idempotency_key_reused", differing_fields=["path"]).expected()
+        differing = sorted(name for name in {*body, *request.body} if body.get(name) != request.body.get(name))
+        if differing:
+            return Refused("idempotency_key_reused", differing_fields=differing).expected()
+        return Expected(status, {}, replay=True)
+
+    def _route(self, path: str) -> tuple[str, str, Callable[[Mapping[str, Any]], Expected]]:
+        """The operation's name in the audit log, what kind of thing it is about, and what it does."""
+        _, _, noun, *rest = path.split("/")
+        if not rest:
+            return {
+                "users": ("user_create", "user", self._create_user),
+                "deposits": ("deposit_announce", "deposit_transaction", self._announce),
+                "bank-notifications": ("bank_notification_receive", "bank_notification", self._receive),
+                "debits": ("debit", "deposit_transaction", self._debit),
+                "balance-changes": ("balance_change", "deposit_transaction", self._change_balances),
+                "domain-purchases": ("domain_purchase", "user_domains", self._buy),
+            }[noun]
+        target, verb = int(rest[0]), rest[1]
+        operation, resource_type, run = {
+            ("deposits", "confirm"): ("deposit_confirm", "deposit_transaction", self._confirm),
+            ("deposits", "cancel"): ("deposit_cancel", "deposit_transaction", self._cancel),
+            ("bank-notifications", "match"): ("bank_notification_match", "bank_notification", self._match),
+            ("domain-purchases", "complete"): ("domain_complete", "user_domains", self._complete),
+            ("domain-purchases", "release"): ("domain_release", "user_domains", self._release),
+            ("transactions", "reverse"): ("transaction_reverse", "deposit_transaction", self._reverse),
+        }[noun, verb]
+        return operation, resource_type, lambda body: run(target, body)
+
+    # Users.
+
+    def _create_user(self, body: Mapping[str, Any]) -> Expected:
+        user, username = self.users.get(body["telegram_id"]), body.get("username")
+        log, status = None, 200
+        if user is None:
+            user, status = self._open(body["telegram_id"], username), 201
+            log = self.logged[-1]
+        elif username is not None and username != user.username:
+            user.username = username
+            log = self._log("user_renamed", "user", None, user.telegram_id)
+        return Expected(
+            status,
+            {
+                "telegram_id": user.telegram_id,
+                "username": user.username,
+                "audit_log_id": log,
+                **_unmoved(user),
+            },
+        )
+
+    def _open(self, telegram_id: str, username: str | None = None) -> User:
+        user = self.users[telegram_id] = User(telegram_id, username)
+        self._log("user_created", "user", None, telegram_id)
+        return user
+
+    # Deposits.
+
+    def _announce(self, body: Mapping[str, Any]) -> Expected:
+        name, amount = body["depositor_name"], body["amount"]
+        folded = self.folded[name]
+        rivals, _ = self._candidates(amount, folded, self.now)
+        waiting = self._waiting(amount, folded)
+        collision = None
+        if rivals or len(waiting) > 1:
+            quiet = (other for other in _nearby(amount) if self._is_quiet(other, folded))
+            collision = {"suggested_amount": next(quiet, None)}
+        user = self.users.get(body["telegram_id"]) or self._open(body["telegram_id"])
+        deposit = Transaction(user, "deposit", "credit", amount, self.now, depositor_name=name, folded=folded)
+        self._keep(deposit)
+        log = self._log("deposit_announced", "deposit_transaction", deposit, user.telegram_id)
+        balances = _unmoved(user)
+        if len(waiting) == 1 and not collision and user.balance + amount <= BALANCE_MAX:
+            balances = self._settle(waiting[0], deposit, "automatic")
+            log = self.logged[-1]
+            self._log("bank_notification_matched", "bank_notification", waiting[0], user.telegram_id)
+        return Expected(201, {**deposit_view(deposit), **balances, "audit_log_id": log, "collision": collision})
+
+    def _confirm(self, deposit_id: int, body: Mapping[str, Any]) -> Expected:
+        deposit = self._find_deposit(deposit_id)
+        _check_confirmable(deposit, late=body.get("late", False))
+        _check_room(deposit.user, deposit.amount)
+        balances = self._credit(deposit)
+        return Expected(200, {**deposit_view(deposit), **balances, "audit_log_id": self.logged[-1]})
+
+    def _cancel(self, deposit_id: int, _body: Mapping[str, Any]) -> Expected:
+        deposit = self._find_deposit(deposit_id)
+        if deposit.status != "pending":
+            raise Refused("deposit_not_pending", current_status=deposit.shown_status)
+        deposit.status = "cancelled"
+        self.touched.add(deposit.user.telegram_id)
+        log = self._log("deposit_cancelled", "deposit_transaction", deposit, deposit.user.telegram_id)
+        return Expected(200, {**deposit_view(deposit), **_unmoved(deposit.user), "audit_log_id": log})
+
+    def _find_deposit(self, deposit_id: int) -> Transaction:
+        self._about = (deposit_id, None)
+        deposit = next((d for d in self.deposits if d.id == deposit_id), None)
+        if deposit is None:
+            raise Refused("deposit_not_found")
+        self._about = (deposit_id, deposit.user.telegram_id)
+        return deposit
+
+    def _credit(self, deposit: Transaction) -> dict[str, Any]:
+        """Confirms the deposit; the members of the answer that tell of the balance."""
+        user = deposit.user
+        deposit.status, deposit.confirmed_at = "confirmed", self.now
+        balances = self._continue(user, deposit)
+        self._log("deposit_confirmed", "deposit_transaction", deposit, user.telegram_id)
+        return balances
+
+    # What the bank says.
+
+    def _receive(self, body: Mapping[str, Any]) -> Expected:
+        occurred_at = datetime.fromisoformat(body["occurred_at"]).astimezone(UTC)
+        name, amount, bank_name = body["depositor_name"], body["amount"], body.get("bank_name")
+        line = next((known for known in self.lines if known.bank_transaction_id == body["bank_transaction_id"]), None)
+        if line is not None:
+            self._about = (line, None)
+            before = (line.depositor_name, line.amount, line.occurred_at, line.bank_name)
+            fields = ("depositor_name", "amount", "occurred_at", "bank_name")
+            now = (name, amount, occurred_at, bank_name)
+            differing = [member for member, old, new in zip(fields, before, now, strict=True) if old != new]
+            if differing:
+                raise Refused("bank_transaction_reused", bank_notification_id=line, differing_fields=differing)
+            return Expected(200, {**self.line_view(line), **_account(line), "audit_log_id": None})
+        folded = self.folded[name]
+        line = Line(body["bank_transaction_id"], name, folded, amount, occurred_at, bank_name, self.now)
+        same, _ = self._candidates(amount, folded, occurred_at)
+        self.lines.append(line)
+        fits = same[0] if len(same) == 1 and same[0].status == "pending" else None
+        if fits is not None and fits.user.balance + amount > BALANCE_MAX:
+            fits = None
+        if len(same) > 1:
+            line.status = "ambiguous"
+        telegram_id = fits.user.telegram_id if fits else None
+        log = self._log("bank_notification_received", "bank_notification", line, telegram_id)
+        balances = self._settle(line, fits, "automatic") if fits else _account(line)
+        return Expected(201, {**self.line_view(line), "telegram_id": telegram_id, **balances, "audit_log_id": log})
+
+    def _match(self, notification_id: int, body: Mapping[str, Any]) -> Expected:
+        self._about = (notification_id, None)
+        line = next((known for known in self.lines if known.id == notification_id), None)
+        if line is None:
+            raise Refused("bank_notification_not_found")
+        if line.status == "matched":
+            raise Refused("bank_notification_matched", current_status="matched", deposit_id=line.deposit)
+        deposit = next((d for d in self.deposits if d.id == body["deposit_id"]), None)
+        if deposit is None:
+            raise Refused("deposit_not_found")
+        user = deposit.user
+        self._about = (notification_id, user.telegram_id)
+        if deposit.line is not None:
+            raise Refused("deposit_matched", bank_notification_id=deposit.line)
+        if deposit.amount != line.amount:
+            raise Refused("deposit_amount_differs", amount=deposit.amount, received=line.amount)
+        credits_now = deposit.shown_status != "confirmed"
+        if credits_now:
+            _check_confirmable(deposit, late=body.get("late", False))
+            _check_room(user, deposit.amount)
+        log = self._log("bank_notification_matched", "bank_notification", line, user.telegram_id)
+        balances = self._settle(line, deposit, "manual") if credits_now else _unmoved(user)
+        if not credits_now:
+            self._link(line, deposit, "manual")
+        members = {**self.line_view(line), "telegram_id": user.telegram_id, **balances, "audit_log_id": log}
+        return Expected(200, members)
+
+    def _settle(self, line: Line, deposit: Transaction, method: str) -> dict[str, Any]:
+        balances = self._credit(deposit)
+        self._link(line, deposit, method)
+        return balances
+
+    def _link(self, line: Line, deposit: Transaction, method: str) -> None:
+        assert self._request is not None
+        line.status, line.deposit, line.method = "matched", deposit, method
+        line.matched_by, line.matched_at = self._request.caller, self.now
+        deposit.line = line
+
+    def _candidates(self, amount: int, folded: str, at: datetime) -> tuple[list[Transaction], list[Transaction]]:
+        """The deposits that a transfer could be for: those of the same name, and those whose name is cut or longer."""
+        open_ones = [
+            deposit
+            for deposit in self.deposits
+            if deposit.amount == amount
+            and abs(deposit.created_at - at) <= MATCH_WINDOW
+            and (
+                deposit.status in {"pending", "expired"}
+                or (deposit.shown_status == "confirmed" and deposit.line is None)
+            )
+        ]
+        same = [deposit for deposit in open_ones if deposit.folded == folded]
+        return same, [deposit for deposit in open_ones if _is_cut(deposit.folded or "", folded)]
+
+    def _waiting(self, amount: int, folded: str) -> list[Line]:
+        return [
+            line
+            for line in self.lines
+            if line.status == "unmatched"
+            and (line.amount, line.folded) == (amount, folded)
+            and abs(line.occurred_at - self.now) <= MATCH_WINDOW
+        ]
+
+    def _is_quiet(self, amount: int, folded: str) -> bool:
+        """Whether nothing at all is known of this name and amount."""
+        return not self._waiting(amount, folded) and not any(
+            (deposit.amount, deposit.folded) == (amount, folded) and abs(deposit.created_at - self.now) <= MATCH_WINDOW
+            for deposit in self.deposits
+        )
+
+    # Money that services move.
+
+    def _debit(self, body: Mapping[str, Any]) -> Expected:
+        user = self._find_user(body["telegram_id"])
+        amount = body["amount"]
+        _check_funds(user, amount)
+        reference = body.get("reference")
+        debit = self._move(user, "debit", "debit", amount, description=body["reason"], reference=reference)
+        log = self._log("balance_debited", "deposit_transaction", debit, user.telegram_id)
+        written = {"id": debit, "amount": amount, "direction": "debit", "status": "confirmed", "reference": reference}
+        return Expected(201, {**written, "telegram_id": user.telegram_id, **_moved(debit), "audit_log_id": log})
+
+    def _change_balances(self, body: Mapping[str, Any]) -> Expected:
+        changes, atomic = body["changes"], body.get("atomic", True)
+        refusals = self._plan(changes)
+        if atomic:
+            for place, (change, refusal) in enumerate(zip(changes, refusals, strict=True)):
+                if refusal is not None:
+                    self._about = (None, change["telegram_id"])
+                    raise Refused(refusal.code, **refusal.members, index=place)
+        results = [
+            self._apply(change) if refusal is None else self._refuse(change, refusal)
+            for change, refusal in zip(changes, refusals, strict=True)
+        ]
+        refused = sum(refusal is not None for refusal in refusals)
+        return Expected(200, {"applied": len(changes) - refused, "refused": refused, "results": results})
+
+    def _plan(self, changes: list[Mapping[str, Any]]) -> list[Refused | None]:
+        """Why each change cannot be applied after those before it; None when it can."""
+        balances = {telegram_id: user.balance for telegram_id, user in self.users.items()}
+        seen: set[str] = set()
+        refusals: list[Refused | None] = []
+        for change in changes:
+            telegram_id, amount, reference = change["telegram_id"], change["amount"], change["reference"]
+            balance = balances.get(telegram_id)
+            refusal = None
+            if self._used(reference):
+                refusal = Refused("reference_used", transaction_id=self._used(reference))
+            elif reference in seen:
+                refusal = Refused("reference_used")
+            elif balance is None and amount < 0:
+                refusal = Refused("user_not_found")
+            elif (balance or 0) + amount > BALANCE_MAX:
+                refusal = Refused("balance_limit_exceeded", balance=balance or 0, amount=amount, limit=BALANCE_MAX)
+            elif (balance or 0) + amount < 0:
+                refusal = _no_funds(balance or 0, -amount)
+            else:
+                balances[telegram_id] = (balance or 0) + amount
+                seen.add(reference)
+            refusals.append(refusal)
+        return refusals
+
+    def _used(self, reference: str) -> Transaction | None:
+        assert self._request is not None
+        return self._references.get((self._request.caller, reference))
+
+    def _apply(self, change: Mapping[str, Any]) -> dict[str, Any]:
+        assert self._request is not None
+        telegram_id, amount, reference = change["telegram_id"], change["amount"], change["reference"]
+        user = self.users.get(telegram_id) or self._open(telegram_id)
+        direction = "credit" if amount > 0 else "debit"
+        moved = self._move(
+            user, "balance_change", direction, abs(amount), description=change["reason"], reference=reference
+        )
+        self._references[self._request.caller, reference] = moved
+        log = self._log(f"balance_{direction}ed", "deposit_transaction", moved, telegram_id)
+        told = {"status": "applied", "reference": reference, "transaction_id": moved, "audit_log_id": log}
+        return {**told, **_moved(moved)}
+
+    def _refuse(self, change: Mapping[str, Any], refusal: Refused) -> dict[str, Any]:
+        log = self._log("balance_change_failed", "deposit_transaction", None, change["telegram_id"], code=refusal.code)
+        return {"status": "refused", "reference": change["reference"], "code": refusal.code, "audit_log_id": log}
+
+    def _reverse(self, transaction_id: int, body: Mapping[str, Any]) -> Expected:
+        self._about = (transaction_id, None)
+        taken_back = next((t for t in self._order if t.id == transaction_id), None)
+        if taken_back is None:
+            raise Refused("transaction_not_found")
+        user, amount = taken_back.user, taken_back.amount
+        self._about = (transaction_id, user.telegram_id)
+        if taken_back.reversed_by is not None:
+            raise Refused("transaction_reversed", current_status="reversed", reversed_by_id=taken_back.reversed_by)
+        if taken_back.status != "confirmed":
+            raise Refused("transaction_not_confirmed", current_status=taken_back.status)
+        direction = "debit" if taken_back.direction == "credit" else "credit"
+        (_check_room if direction == "credit" else _check_funds)(user, amount)
+        reversal = self._move(user, "reversal", direction, amount, description=body.get("note"), reverses=taken_back)
+        log = self._log("transaction_reversed", "deposit_transaction", reversal, user.telegram_id)
+        written = {"id": reversal, "type": "reversal", "direction": direction, "amount": amount, "audit_log_id": log}
+        return Expected(201, {**written, "reverses_id": taken_back, "status": "confirmed", **_moved(reversal)})
+
+    # Domain names.
+
+    def _buy(self, body: Mapping[str, Any]) -> Expected:
+        domain, ascii_name = self.domains[body["domain"]]
+        user, price = self._find_user(body["telegram_id"]), body["price"]
+        live = next(
+            (p for p in self.purchases if p.ascii_name == ascii_name and p.status in {"pending", "registered"}), None
+        )
+        if live is not None:
+            raise Refused("domain_taken", current_status=live.status)
+        _check_funds(user, price)
+        payment = self._move(user, "domain_purchase", "debit", price, description=domain)
+        status = "pending" if body.get("hold", False) else "registered"
+        registered_at = self.now if status == "registered" else None
+        purchase = Purchase(user, domain, ascii_name, price, status, payment, self.now, registered_at)
+        self.purchases.append(purchase)
+        action = "domain_held" if status == "pending" else "domain_registered"
+        log = self._log(action, "user_domains", purchase, user.telegram_id)
+        return Expected(201, {**purchase_view(purchase), **_moved(payment), "audit_log_id": log})
+
+    def _complete(self, purchase_id: int, _body: Mapping[str, Any]) -> Expected:
+        purchase = self._find_held(purchase_id)
+        purchase.status, purchase.registered_at = "registered", self.now
+        log = self._log("domain_registered", "user_domains", purchase, purchase.user.telegram_id)
+        return Expected(200, {**purchase_view(purchase), **_unmoved(purchase.user), "audit_log_id": log})
+
+    def _release(self, purchase_id: int, _body: Mapping[str, Any]) -> Expected:
+        purchase = self._find_held(purchase_id)
+        balances = self._give_back(purchase, "released")
+        return Expected(200, {**purchase_view(purchase), **balances, "audit_log_id": self.logged[-1]})
+
+    def _find_held(self, purchase_id: int) -> Purchase:
+        self._about = (purchase_id, None)
+        purchase = next((p for p in self.purchases if p.id == purchase_id), None)
+        if purchase is None:
+            raise Refused("domain_purchase_not_found")
+        self._about = (purchase_id, purchase.user.telegram_id)
+        if purchase.status != "pending":
+            raise Refused("domain_purchase_not_pending", current_status=purchase.status)
+        return purchase
+
+    def _give_back(self, purchase: Purchase, status: str) -> dict[str, Any]:
+        """Settles a held purchase and pays its price back, unless the payment was taken back before."""
+        user, payment = purchase.user, purchase.payment
+        balances = _unmoved(user)
+        while payment.reversed_by is not None:
+            payment = payment.reversed_by
+        if payment.direction == "debit":
+            _check_room(user, payment.amount)
+            balances = _moved(
+                self._move(
+                    user, "domain_refund", "credit", payment.amount, description=purchase.domain, reverses=payment
+                )
+            )
+        purchase.status = status
+        self._log(f"domain_{status}", "user_domains", purchase, user.telegram_id)
+        return balances
+
+    # What they have in common.
+
+    def _find_user(self, telegram_id: str) -> User:
+        self._about = (None, telegram_id)
+        user = self.users.get(telegram_id)
+        if user is None:
+            raise Refused("user_not_found")
+        return user
+
+    def _move(self, user: User, kind: str, direction: str, amount: int, **said: Any) -> Transaction:
+        """A transaction that moves the balance at once."""
+        moved = Transaction(user, kind, direction, amount, self.now, "confirmed", confirmed_at=self.now, **said)
+        if moved.reverses is not None:
+            moved.reverses.reversed_by = moved
+        self._keep(moved)
+        self._continue(user, moved)
+        return moved
+
+    def _keep(self, transaction: Transaction) -> None:
+        transaction.user.transactions.append(transaction)
+        self._order.append(transaction)
+        self.touched.add(transaction.user.telegram_id)
+
+    def _continue(self, user: User, moved: Transaction) -> dict[str, Any]:
+        """Moves the balance by what is confirmed."""
+        moved.balance_before = user.balance
+        user.balance += moved.amount if moved.direction == "credit" else -moved.amount
+        user.version += 1
+        moved.balance_after, moved.version = user.balance, user.version
+        self.touched.add(user.telegram_id)
+        return _moved(moved)
+
+    def _log(
+        self,
+        action: str,
+        resource_type: str,
+        resource: Thing | int | None,
+        telegram_id: str | None,
+        *,
+        code: str | None = None,
+    ) -> Logged:
+        request = self._request
+        row = Logged(
+            action,
+            resource_type,
+            resource,
+            telegram_id,
+            request.caller if request else SWEEPER,
+            request.request_id if request else None,
+            code,
+        )
+        self.logged.append(row)
+        return row
+
+    def line_view(self, line: Line) -> dict[str, Any]:
+        """A bank notification as the API must show it now, with the deposits that it may be for."""
+        same, cut = (
+            self._candidates(line.amount, line.folded, line.occurred_at) if line.status != "matched" else ([], [])
+        )
+        return {
+            "id": line,
+            "bank_transaction_id": line.bank_transaction_id,
+            "depositor_name": line.depositor_name,
+            "amount": line.amount,
+            "occurred_at": line.occurred_at,
+            "bank_name": line.bank_name,
+            "status": line.status,
+            "matched_deposit_id": line.deposit,
+            "match_method": line.method,
+            "matched_by": line.matched_by,
+            "matched_at": line.matched_at,
+            "created_at": line.created_at,
+            "candidates": Candidates(
+                [_candidate(deposit, "same_name") for deposit in same],
+                [_candidate(deposit, "truncated_name") for deposit in cut],
+            ),
+        }
+
+
+def deposit_view(deposit: Transaction) -> dict[str, Any]:
+    """A deposit as the API must show it."""
+    return {
+        "id": deposit,
+        "telegram_id": deposit.user.telegram_id,
+        "amount": deposit.amount,
+        "depositor_name": deposit.depositor_name,
+        "status": deposit.shown_status,
+        "created_at": deposit.created_at,
+        "confirmed_at": deposit.confirmed_at,
+        "matched_bank_notification_id": deposit.line,
+    }
+
+
+def purchase_view(purchase: Purchase) -> dict[str, Any]:
+    """A domain purchase as the API must show it."""
+    return {
+        "id": purchase,
+        "telegram_id": purchase.user.telegram_id,
+        "domain": purchase.domain,
+        "ascii_name": purchase.ascii_name,
+        "price": purchase.price,
+        "status": purchase.status,
+        "transaction_id": purchase.payment,
+        "created_at": purchase.created_at,
+        "registered_at": purchase.registered_at,
+    }
+
+
+def transaction_view(transaction: Transaction) -> dict[str, Any]:
+    """A transaction as the API must show it."""
+    return {
+        "id": transaction,
+        "telegram_id": transaction.user.telegram_id,
+        "type": transaction.type,
+        "direction": transaction.direction,
+        "amount": transaction.amount,
+        "status": transaction.shown_status,
+        "depositor_name": transaction.depositor_name,
+        "description": transaction.description,
+        "reference": transaction.reference,
+        "created_at": transaction.created_at,
+        "confirmed_at": transaction.confirmed_at,
+        "balance_before": transaction.balance_before,
+        "balance_after": transaction.balance_after,
+        "version": transaction.version,
+        "reverses_id": transaction.reverses,
+        "reversed_by_id": transaction.reversed_by,
+    }
+
+
+def differences(expected: Any, found: Any, where: str = "answer") -> Iterator[str]:
+    """Every place where `found`, a value of JSON, is not what is `expected`. An object may have more members."""
+    if isinstance(expected, Thing):
+        if expected.id is None and isinstance(found, int):
+            expected.id = found
+        expected = expected.id
+    if isinstance(expected, datetime) and isinstance(found, str) and found.endswith("Z"):
+        found = datetime.fromisoformat(found)
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for name, value in expected.items():
+            if name in found:
+                yield from differences(value, found[name], f"{where}.{name}")
+            else:
+                yield f"{where}.{name} is missing"
+    elif isinstance(expected, Candidates) and isinstance(found, list):
+        told = {item["deposit_id"]: item for item in found}
+        for alike in (expected.same, expected.cut):
+            there = [(item, told.pop(item["deposit_id"].id)) for item in alike if item["deposit_id"].id in told]
+            if len(there) != min(len(alike), CANDIDATES_MAX):
+                yield f"{where} has {len(there)} of {[item['deposit_id'].id for item in alike]}: {found}"
+            for item, other in there:
+                yield from differences(item, other, where)
+        if told:
+            yield f"{where} has too many: {[*told]}"
+    elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        for place, (one, other) in enumerate(zip(expected, found, strict=True)):
+            yield from differences(one, other, f"{where}[{place}]")
+    elif expected != found or type(expected) is not type(found):
+        yield f"{where} is {found!r}, not {expected!r}"
+
+
+def _candidate(deposit: Transaction, likeness: str) -> dict[str, Any]:
+    return {
+        "deposit_id": deposit,
+        "telegram_id": deposit.user.telegram_id,
+        "depositor_name": deposit.depositor_name,
+        "amount": deposit.amount,
+        "status": deposit.status,
+        "created_at": deposit.created_at,
+        "likeness": likeness,
+    }
+
+
+def _is_cut(one: str, other: str) -> bool:
+    shorter, longer = sorted((one, other), key=len)
+    return shorter != longer and len(shorter) >= CUT_NAME_MIN and longer.startswith(shorter)
+
+
+def _nearby(amount: int) -> Iterator[int]:
+    for distance in range(1, NEARBY_MAX + 1):
+        yield amount + distance if amount + distance <= AMOUNT_MAX else amount - distance
+
+
+def _check_confirmable(deposit: Transaction, *, late: bool) -> None:
+    if deposit.status == "expired" and not late:
+        raise Refused("deposit_expired", current_status="expired")
+    if deposit.status not in {"pending", "expired"}:
+        raise Refused("deposit_not_pending", current_status=deposit.shown_status)
+
+
+def _check_room(user: User, amount: int) -> None:
+    if user.balance + amount > BALANCE_MAX:
+        raise Refused("balance_limit_exceeded", balance=user.balance, amount=amount, limit=BALANCE_MAX)
+
+
+def _check_funds(user: User, amount: int) -> None:
+    if user.balance < amount:
+        raise _no_funds(user.balance, amount)
+
+
+def _no_funds(balance: int, required: int) -> Refused:
+    return Refused("insufficient_funds", balance=balance, required=required, shortfall=required - balance)
+
+
+def _moved(moved: Transaction) -> dict[str, Any]:
+    return {
+        "balance_before": moved.balance_before,
+        "balance_after": moved.balance_after,
+        "version": moved.version,
+    }
+
+
+def _unmoved(user: User) -> dict[str, Any]:
+    return {"balance_before": user.balance, "balance_after": user.balance, "version": user.version}
+
+
+def _account(line: Line) -> dict[str, Any]:
+    """Whose balance a notification is about: nobody's until it is matched."""
+    if line.deposit is None:
+        return {"telegram_id": None, "balance_before": None, "balance_after": None, "version": None}
+    return {"telegram_id": line.deposit.user.telegram_id, **_unmoved(line.deposit.user)}
