@@ -194,7 +194,8 @@ def test_every_statement_is_answered_from_indexes(sound: Path, each: Any) -> Non
     for sql in (each.counts, *(statement.sql for statement in each.statements)):
         plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", {"low": 1, "high": 2})]
         assert plan
-        assert not [step for step in plan if step.startswith("SCAN") or "TEMP B-TREE" in step], (sql, plan)
+        of_tables = [step for step in plan if step not in {"SCAN CONSTANT ROW", "SCAN chain"}]  # a chain of reversals
+        assert not [step for step in of_tables if step.startswith("SCAN") or "TEMP B-TREE" in step], (sql, plan)
         # These have few keys for many rows.
         assert not [step for step in plan if re.search("idx_(audit_logs_action|transactions_(status|type))", step)], sql
     connection.close()
