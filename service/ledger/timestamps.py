@@ -145,7 +145,9 @@ def around(text: str, seconds: int) -> tuple[str, str]:
         after = instant + timedelta(seconds=seconds)
     except OverflowError:
         after = datetime.max
-    return before.isoformat(sep=" ", timespec="milliseconds"), after.isoformat(sep=" ", timespec="milliseconds")
+    since, until = (edge.isoformat(sep=" ", timespec="milliseconds") for edge in (before, after))
+    # A row spelled by `bound` has no trailing zeros: at the first instant it must not be less than the edge.
+    return since.rstrip("0").rstrip("."), until
 
 
 def duration(text: str) -> timedelta:
