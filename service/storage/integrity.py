@@ -150,13 +150,16 @@ WHERE t.user_id BETWEEN :low AND :high AND t.version IS NOT NULL AND (
 
 
 def _judge_link(
-    version: int, status: str, before: int, moved: int, after: int, previous: int | None, previous_after: int | None
+    version: Any, status: str, before: Any, moved: Any, after: Any, previous: int | None, previous_after: Any
 ) -> Iterator[tuple[str, str]]:
+    # A column of numbers holds whatever a hand put there.
     if status != "confirmed":
         yield "versions", f"It has version {version} and is {status}."
-    if before is None or after != before + moved:
+    if not isinstance(before, int) or not isinstance(moved, int) or after != before + moved:
         yield "versions", f"It moved {before} by {moved} and left {after}."
-    if version > 1 and previous is None:
+    if not isinstance(version, int):
+        yield "versions", f"Its version is {version}."
+    elif version > 1 and previous is None:
         yield "versions", f"It has version {version}, and the user has no version {version - 1}."
     elif version > 1 and previous_after != before:
         yield "versions", f"It began at {before}, version {version - 1} before it left {previous_after}."

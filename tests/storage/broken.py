@@ -262,6 +262,17 @@ MUTANTS = {
         },
         shared=True,
     ),
+    **{
+        f"amount that is {name}": Mutant(
+            f"UPDATE deposit_transactions SET amount = {value} WHERE id = {{change}}",
+            {
+                "balances": [("100", None, "user_deposits", "account_100")],
+                "versions": [_transaction("100", "change")],
+                "audit_of_movements": [_transaction("100", "change")],
+            },
+        )
+        for name, value in (("text", "'x'"), ("bytes", "X'78'"))
+    },
     "direction turned": Mutant(
         "UPDATE deposit_transactions SET direction = 'credit' WHERE id = {debit}",
         {"balances": [("100", None, "user_deposits", "account_100")], "versions": _DEBIT},
@@ -281,6 +292,16 @@ MUTANTS = {
             "audit_of_movements": [("100", "debit", "audit_logs", "told_debit")],
         },
         shared=True,
+    ),
+    "version that is text": Mutant(
+        "UPDATE deposit_transactions SET version = 'x' WHERE id = {change}",
+        {
+            "versions": [
+                ("100", None, "user_deposits", "account_100"),
+                _transaction("100", "change"),
+            ],
+            "audit_of_movements": [_transaction("100", "change")],
+        },
     ),
     "history slipped in before version 1": Mutant(
         "INSERT INTO deposit_transactions (id, user_id, type, amount, status) SELECT 5000, user_id, 'deposit', 1,"
