@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from service import resources
-from service.storage import bank_notifications, deposits, migrator, sqlite
+from service.ledger.bank_notifications import MatchMethod
+from service.storage import bank_notifications, deposits, explanations, migrator, sqlite
 
 SINCE, NOW, UNTIL = "2026-01-18 12:00:00.000", "2026-01-19 12:00:00.000", "2026-01-20 12:00:00.000"
 
@@ -113,6 +114,29 @@ def test_a_notification_of_the_bot_shows_what_it_holds(tx: sqlite.Connection) ->
     assert (unnamed.depositor_name, unnamed.occurred_at, unnamed.candidates) == (None, None, [])
     assert (plain.occurred_at, plain.bank_transaction_id) == ("2026-01-19T12:00:00Z", None)
     assert [c.deposit_id for c in plain.candidates] == [deposit]
+
+
+def test_the_line_that_passbook_matched_stands_before_the_bots(tx: sqlite.Connection) -> None:
+    """Of two lines of the bot's on one deposit, the deposit and its explanation name the one that was matched here,
+    also when the bot's own has the higher id."""
+    deposit = announce(tx, "홍길동")
+    tx.execute(
+        "UPDATE deposit_transactions SET status = 'confirmed', confirmed_at = ?, balance_before = 0,"
+        " balance_after = 5000, version = 1",
+        (NOW,),
+    )
+    tx.execute(
+        "INSERT INTO bank_notifications (id, depositor_name, amount, status, matched_transaction_id)"
+        " VALUES (1, '홍길동', 5000, 'unmatched', NULL), (2, '홍길동', 5000, 'matched', ?)",
+        (deposit,),
+    )
+    bank_notifications.match(tx, notification_id=1, deposit_id=deposit, method=MatchMethod.MANUAL, actor="ops", now=NOW)
+    shown = deposits.find(tx, deposit)
+    assert shown is not None
+    assert (shown.matched_bank_notification_id, bank_notifications.find_of_deposit(tx, deposit)) == (1, 1)
+    (cause,) = explanations.list_versions(tx, 1, version_max=1, limit=2)
+    assert cause.bank_notification is not None
+    assert (cause.bank_notification.id, cause.bank_notification.matched_by) == (1, "ops")
 
 
 @pytest.mark.parametrize("statement", ["_SAME_NAME", "_OF_THE_BOT", "_LONGER_NAME", "_SHORTER_NAME", "_QUIET"])
