@@ -153,6 +153,18 @@ def test_no_look_up_reads_a_whole_table(tx: sqlite.Connection, statement: str) -
     assert all("(<expr>=? AND amount=? AND match_name" in step for step in of_deposits), plan
 
 
+def test_of_many_of_the_same_name_only_the_oldest_are_read(tx: sqlite.Connection) -> None:
+    """They come in the order of the index: nothing is sorted, so that thousands cost no more than ten."""
+    sql = bank_notifications._SAME_NAME.format(days=bank_notifications._days(SINCE, UNTIL))
+    parameters = dict.fromkeys(re.findall(r":(\w+)", sql), "1")
+    assert not [row[3] for row in tx.execute(f"EXPLAIN QUERY PLAN {sql}", parameters) if "TEMP B-TREE" in row[3]]
+    later = announce(tx, "홍길동")
+    before = announce(tx, "홍길동", at=SINCE)
+    names = {"amount": 5000, "name": "홍길동", "since": SINCE, "until": UNTIL, "limit": 1}
+    found = tx.execute(bank_notifications._SAME_NAME.format(days=bank_notifications._days(SINCE, UNTIL)), names)
+    assert (later, [row[0] for row in found.fetchall()]) == (1, [before])
+
+
 def test_waiting_notifications_are_found_by_index(tx: sqlite.Connection) -> None:
     """Those that are settled are not even looked at."""
     sql = f"SELECT id FROM {bank_notifications._WAITING}"
