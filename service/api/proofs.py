@@ -35,8 +35,10 @@ class Proofs:
         That one is waited for at most `wait_s`; then the answer is how far it is, with the last finished one.
         """
         last = self._last
-        if last is not None and last.finished_at is not None and self._clock() - last.finished_at <= max_age:
-            return last.report()
+        if last is not None and last.finished_at is not None:
+            age = self._clock() - last.finished_at
+            if timedelta(0) <= age <= max_age:  # negative after the clock was set back: it says nothing
+                return last.report()
         if self._task is None or self._task.done():
             self._proof = Proof(self._migrations, self._clock)
             self._task = asyncio.create_task(self._run(self._proof), name="passbook-proof")

@@ -70,12 +70,16 @@ DESCRIPTIONS = {
         "Every movement has exactly one audit row, which tells the same user, amount, balances and version, and every"
         " audit row of a movement has its movement."
     ),
-    "audit_of_deposits": "Every deposit has one audit row for each step that it took, and no audit row tells another.",
+    "audit_of_deposits": (
+        "Every deposit has one audit row for each step that it took, no audit row tells another, and the announcement"
+        " tells its user, amount and name."
+    ),
     "audit_of_domain_purchases": (
         "Every domain purchase has one audit row for each step that it took, and no audit row tells another."
     ),
     "audit_of_bank_notifications": (
-        "Every bank notification has one audit row of its arrival and one of its match, and no audit row tells another."
+        "Every bank notification has one audit row of its arrival, which tells its bank transaction, name and amount,"
+        " and one of its match, and no audit row tells another."
     ),
     "audit_of_users": "Every audit row that makes a user names one that is there, and no user was made twice.",
     "audit_of_api_keys": (

@@ -10,7 +10,8 @@ from service.storage.sqlite import Connection
 _SELECT = (
     "SELECT t.id, u.telegram_id, t.amount, t.depositor_name,"
     " CASE WHEN r.id IS NULL THEN t.status ELSE 'reversed' END, t.created_at, t.confirmed_at,"
-    " (SELECT MAX(id) FROM bank_notifications WHERE matched_transaction_id = t.id)"
+    " (SELECT id FROM bank_notifications WHERE matched_transaction_id = t.id"
+    "  ORDER BY match_method IS NULL, id DESC LIMIT 1)"  # a line of the bot's may be matched by it and one by Passbook
     " FROM deposit_transactions AS t JOIN users AS u ON u.id = t.user_id"
     " LEFT JOIN deposit_transactions AS r ON r.reverses_id = t.id"
 )

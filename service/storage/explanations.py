@@ -42,7 +42,7 @@ ELSE (
     AND CASE WHEN json_valid(details) THEN json_extract(details, '$.transaction_id') END = t.id)
 END
 LEFT JOIN bank_notifications AS n ON n.id = (
-  SELECT MAX(id) FROM bank_notifications WHERE matched_transaction_id = t.id)
+  SELECT id FROM bank_notifications WHERE matched_transaction_id = t.id ORDER BY match_method IS NULL, id DESC LIMIT 1)
 ORDER BY t.version DESC NULLS LAST, t.id DESC
 """
 

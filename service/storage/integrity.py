@@ -90,6 +90,19 @@ def _agrees(amount: str) -> str:
     return f"(a.user_id = t.user_id AND CASE WHEN json_valid(a.details) THEN {details} END)"
 
 
+_ANNOUNCED = (
+    "(a.user_id = t.user_id AND CASE WHEN json_valid(a.details) THEN json_extract(a.details, '$.amount') = t.amount"
+    " AND json_extract(a.details, '$.depositor_name') = t.depositor_name END)"
+)
+"""SQL of whether the audit row `a` tells of the announced deposit `t` what is so."""
+
+_RECEIVED = (
+    "CASE WHEN json_valid(a.details) THEN json_extract(a.details, '$.amount') = b.amount"
+    " AND json_extract(a.details, '$.depositor_name') = b.depositor_name"
+    " AND json_extract(a.details, '$.bank_transaction_id') = b.bank_transaction_id END"
+)
+"""SQL of whether the audit row `a` tells of the bank notification `b` what it says."""
+
 _ACCOUNTS = f"""
 SELECT u.telegram_id, NULL, iif(d.id IS NULL, 'users', 'user_deposits'), COALESCE(d.id, u.id),
   d.balance, d.version, COALESCE(SUM(m.moved), 0) AS total, COALESCE(SUM(m.moved) FILTER (WHERE m.version IS NULL), 0)
@@ -150,13 +163,16 @@ WHERE t.user_id BETWEEN :low AND :high AND t.version IS NOT NULL AND (
 
 
 def _judge_link(
-    version: int, status: str, before: int, moved: int, after: int, previous: int | None, previous_after: int | None
+    version: Any, status: str, before: Any, moved: Any, after: Any, previous: int | None, previous_after: Any
 ) -> Iterator[tuple[str, str]]:
+    # A column of numbers holds whatever a hand put there.
     if status != "confirmed":
         yield "versions", f"It has version {version} and is {status}."
-    if before is None or after != before + moved:
+    if not isinstance(before, int) or not isinstance(moved, int) or after != before + moved:
         yield "versions", f"It moved {before} by {moved} and left {after}."
-    if version > 1 and previous is None:
+    if not isinstance(version, int):
+        yield "versions", f"Its version is {version}."
+    elif version > 1 and previous is None:
         yield "versions", f"It has version {version}, and the user has no version {version - 1}."
     elif version > 1 and previous_after != before:
         yield "versions", f"It began at {before}, version {version - 1} before it left {previous_after}."
@@ -201,6 +217,7 @@ SELECT (SELECT telegram_id FROM users WHERE id = t.user_id), t.id, 'deposit_tran
   COUNT(*) FILTER (WHERE a.action IN {_MONEY_ACTIONS}) AS money,
   COUNT(*) FILTER (WHERE a.action IN {_MONEY_ACTIONS} AND {_agrees("amount")} IS NOT TRUE) AS differing,
   COUNT(*) FILTER (WHERE a.action = 'deposit_announced') AS announced,
+  COUNT(*) FILTER (WHERE a.action = 'deposit_announced' AND {_ANNOUNCED} IS NOT TRUE) AS misannounced,
   COUNT(*) FILTER (WHERE a.action = 'deposit_cancelled') AS cancelled,
   COUNT(*) FILTER (WHERE a.action = 'deposit_expired') AS expired,
   COUNT(*) FILTER (WHERE a.action = 'deposit_confirmed' AND {_BANK_ID} IS NOT NULL AND NOT EXISTS (
@@ -210,7 +227,7 @@ LEFT JOIN audit_logs AS a ON a.resource_type = 'deposit_transaction' AND a.resou
 WHERE t.id BETWEEN :low AND :high
 GROUP BY t.id
 HAVING money <> money_wanted OR differing > 0 AND money_wanted OR misnamed > 0
-  OR announced NOT BETWEEN is_ours AND is_deposit
+  OR misannounced > 0 OR announced NOT BETWEEN is_ours AND is_deposit
   OR cancelled NOT BETWEEN (is_ours AND t.status = 'cancelled') AND (t.status = 'cancelled')
   OR expired NOT BETWEEN (is_ours AND t.status = 'expired') AND (t.status IN ('expired', 'confirmed'))
 """
@@ -224,6 +241,7 @@ def _judge_audited(
     money: int,
     differing: int,
     announced: int,
+    misannounced: int,
     cancelled: int,
     expired: int,
     misnamed: int,
@@ -239,6 +257,8 @@ def _judge_audited(
     ):
         if not least <= rows <= most:
             yield "audit_of_deposits", f"It is {status}, and {rows} audit rows tell that it was {action}."
+    if misannounced and is_ours <= announced <= is_deposit:
+        yield "audit_of_deposits", "Its audit row announces another user, amount or name."
     if misnamed:
         yield "bank_notifications", "Its audit row names a bank notification that does not name it."
 
@@ -415,6 +435,8 @@ _BANK_NOTIFICATIONS = _Pass(
                 WHEN COUNT(*) FILTER (WHERE a.action = 'bank_notification_received')
                      <> (b.bank_transaction_id IS NOT NULL)
                   THEN 'Not exactly one audit row tells that it arrived.'
+                WHEN COUNT(*) FILTER (WHERE a.action = 'bank_notification_received' AND {_RECEIVED} IS NOT TRUE) > 0
+                  THEN 'Its audit row tells another bank transaction, name or amount.'
                 WHEN COUNT(*) FILTER (WHERE a.action = 'bank_notification_matched'
                        OR a.action = 'bank_notification_received' AND {_detail("status")} = 'matched')
                      <> (b.match_method IS NOT NULL)

@@ -55,7 +55,8 @@ _STATEMENTS = (
     " 'price', 400, 'balance_before', before, 'balance_after', before + moved, 'version', v, 'transaction_id', id),"
     f" {_BY} FROM plan WHERE v % 10 = 0",
     f"{_AUDIT} user, telegram_id, 'bank_notification_received', 'bank_notification', id,"
-    f" json_object('amount', moved, 'status', 'matched', 'match_method', 'automatic', 'deposit_id', id), {_BY}"
+    " json_object('bank_transaction_id', 'bank-' || id, 'depositor_name', '홍길동', 'amount', moved,"
+    f" 'status', 'matched', 'matched_deposit_id', id), {_BY}"
     " FROM plan WHERE moved > 0",
     "DROP TABLE plan",
 )

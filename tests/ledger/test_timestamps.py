@@ -38,6 +38,19 @@ def test_a_row_lies_around_an_instant_as_the_instants_do(middle: datetime, secon
     assert (since <= stored(row) <= until) == (distance <= timedelta(seconds=seconds))
 
 
+@given(INSTANTS, st.integers(1, 10**6))
+def test_the_window_has_both_its_ends_however_a_row_is_spelled(middle: datetime, seconds: int) -> None:
+    """A line is kept without trailing zeros, a deposit with milliseconds: exactly a window apart is within it."""
+    since, until = around(stored(middle), seconds)
+    for edge in (timedelta(seconds=seconds), timedelta(seconds=-seconds)):
+        try:
+            moment = stored_again(middle) + edge
+        except OverflowError:
+            continue
+        for row in (stored(moment), bound(moment.isoformat())):
+            assert since <= row <= until
+
+
 def stored_again(moment: datetime) -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 

@@ -90,7 +90,7 @@ def _receive(hand: sqlite3.Connection) -> None:
             (user_id, name, name, NOW),
         )
         ids.append(row.lastrowid or 0)
-        _audit(hand, "deposit_announced", "deposit_transaction", ids[-1], {"amount": 600})
+        _audit(hand, "deposit_announced", "deposit_transaction", ids[-1], {"amount": 600, "depositor_name": name})
     _, cancelled, expired, automatic, late = ids
     for step, stepped in (("cancelled", [cancelled]), ("expired", [expired, late])):
         for deposit in stepped:
@@ -120,11 +120,16 @@ def _receive(hand: sqlite3.Connection) -> None:
             {"amount": 600, "balance_before": before, "balance_after": after, "version": version,
              "matched_bank_notification_id": notification},
         )  # fmt: skip
-        _audit(hand, "bank_notification_received", "bank_notification", notification, {"status": received})
+        told = {"amount": 600, "depositor_name": "x", "bank_transaction_id": f"bank-{deposit}", "status": received}
+        _audit(hand, "bank_notification_received", "bank_notification", notification, told)
         if received != "matched":
             _audit(hand, "bank_notification_matched", "bank_notification", notification, {})
-    row = hand.execute("INSERT INTO bank_notifications (amount, bank_transaction_id, match_name) VALUES (5, 'b5', 'y')")
-    _audit(hand, "bank_notification_received", "bank_notification", row.lastrowid or 0, {"status": "unmatched"})
+    row = hand.execute(
+        "INSERT INTO bank_notifications (depositor_name, amount, bank_transaction_id, match_name)"
+        " VALUES ('y', 5, 'b5', 'y')"
+    )
+    told = {"amount": 5, "depositor_name": "y", "bank_transaction_id": "b5", "status": "unmatched"}
+    _audit(hand, "bank_notification_received", "bank_notification", row.lastrowid or 0, told)
 
 
 def _movement(telegram_id: str, version: int) -> str:
@@ -262,6 +267,17 @@ MUTANTS = {
         },
         shared=True,
     ),
+    **{
+        f"amount that is {name}": Mutant(
+            f"UPDATE deposit_transactions SET amount = {value} WHERE id = {{change}}",
+            {
+                "balances": [("100", None, "user_deposits", "account_100")],
+                "versions": [_transaction("100", "change")],
+                "audit_of_movements": [_transaction("100", "change")],
+            },
+        )
+        for name, value in (("text", "'x'"), ("bytes", "X'78'"))
+    },
     "direction turned": Mutant(
         "UPDATE deposit_transactions SET direction = 'credit' WHERE id = {debit}",
         {"balances": [("100", None, "user_deposits", "account_100")], "versions": _DEBIT},
@@ -281,6 +297,16 @@ MUTANTS = {
             "audit_of_movements": [("100", "debit", "audit_logs", "told_debit")],
         },
         shared=True,
+    ),
+    "version that is text": Mutant(
+        "UPDATE deposit_transactions SET version = 'x' WHERE id = {change}",
+        {
+            "versions": [
+                ("100", None, "user_deposits", "account_100"),
+                _transaction("100", "change"),
+            ],
+            "audit_of_movements": [_transaction("100", "change")],
+        },
     ),
     "history slipped in before version 1": Mutant(
         "INSERT INTO deposit_transactions (id, user_id, type, amount, status) SELECT 5000, user_id, 'deposit', 1,"
@@ -362,6 +388,17 @@ MUTANTS = {
         _forged("deposit_announced", "deposit_transaction", "999999"),
         {"audit_of_deposits": [("100", "999999", "audit_logs", "told_next")]},
     ),
+    **{
+        f"pending deposit with another {column}": Mutant(
+            f"UPDATE deposit_transactions SET {column} = {value} WHERE id = {{pending}}",
+            {"audit_of_deposits": [(telegram_id, "pending", "deposit_transactions", "pending")]},
+        )
+        for column, value, telegram_id in (
+            ("amount", "600000", "400"),
+            ("depositor_name", "'z'", "400"),
+            ("user_id", "900", "900"),
+        )
+    },
     "deposit cancelled in silence": Mutant(
         "UPDATE deposit_transactions SET status = 'cancelled' WHERE id = {pending}",
         {"audit_of_deposits": [_transaction("400", "pending")]},
@@ -389,6 +426,13 @@ MUTANTS = {
         "DELETE FROM audit_logs WHERE action = 'bank_notification_received' AND resource_id = {bank_waiting}",
         {"audit_of_bank_notifications": [(None, None, "bank_notifications", "bank_waiting")]},
     ),
+    **{
+        f"waiting bank notification with another {column}": Mutant(
+            f"UPDATE bank_notifications SET {column} = {value} WHERE id = {{bank_waiting}}",
+            {"audit_of_bank_notifications": [(None, None, "bank_notifications", "bank_waiting")]},
+        )
+        for column, value in (("amount", "5000000"), ("depositor_name", "'z'"), ("bank_transaction_id", "'b6'"))
+    },
     "match that nobody heard of": Mutant(
         "DELETE FROM audit_logs WHERE action = 'bank_notification_matched' AND resource_id = {bank_late}",
         {"audit_of_bank_notifications": [(None, "late", "bank_notifications", "bank_late")]},
@@ -399,7 +443,10 @@ MUTANTS = {
     ),
     "bank notification of another amount": Mutant(
         "UPDATE bank_notifications SET amount = 601 WHERE id = {bank_auto}",
-        {"bank_notifications": [("400", "auto", "bank_notifications", "bank_auto")]},
+        {
+            "audit_of_bank_notifications": [(None, "auto", "bank_notifications", "bank_auto")],
+            "bank_notifications": [("400", "auto", "bank_notifications", "bank_auto")],
+        },
     ),
     "matched without a deposit": Mutant(
         "UPDATE bank_notifications SET status = 'matched' WHERE id = {bank_waiting}",

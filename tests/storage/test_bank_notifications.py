@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from service import resources
-from service.storage import bank_notifications, deposits, migrator, sqlite
+from service.ledger.bank_notifications import MatchMethod
+from service.storage import bank_notifications, deposits, explanations, migrator, sqlite
 
 SINCE, NOW, UNTIL = "2026-01-18 12:00:00.000", "2026-01-19 12:00:00.000", "2026-01-20 12:00:00.000"
 
@@ -115,6 +116,29 @@ def test_a_notification_of_the_bot_shows_what_it_holds(tx: sqlite.Connection) ->
     assert [c.deposit_id for c in plain.candidates] == [deposit]
 
 
+def test_the_line_that_passbook_matched_stands_before_the_bots(tx: sqlite.Connection) -> None:
+    """Of two lines of the bot's on one deposit, the deposit and its explanation name the one that was matched here,
+    also when the bot's own has the higher id."""
+    deposit = announce(tx, "홍길동")
+    tx.execute(
+        "UPDATE deposit_transactions SET status = 'confirmed', confirmed_at = ?, balance_before = 0,"
+        " balance_after = 5000, version = 1",
+        (NOW,),
+    )
+    tx.execute(
+        "INSERT INTO bank_notifications (id, depositor_name, amount, status, matched_transaction_id)"
+        " VALUES (1, '홍길동', 5000, 'unmatched', NULL), (2, '홍길동', 5000, 'matched', ?)",
+        (deposit,),
+    )
+    bank_notifications.match(tx, notification_id=1, deposit_id=deposit, method=MatchMethod.MANUAL, actor="ops", now=NOW)
+    shown = deposits.find(tx, deposit)
+    assert shown is not None
+    assert (shown.matched_bank_notification_id, bank_notifications.find_of_deposit(tx, deposit)) == (1, 1)
+    (cause,) = explanations.list_versions(tx, 1, version_max=1, limit=2)
+    assert cause.bank_notification is not None
+    assert (cause.bank_notification.id, cause.bank_notification.matched_by) == (1, "ops")
+
+
 @pytest.mark.parametrize("statement", ["_SAME_NAME", "_OF_THE_BOT", "_LONGER_NAME", "_SHORTER_NAME", "_QUIET"])
 def test_no_look_up_reads_a_whole_table(tx: sqlite.Connection, statement: str) -> None:
     """Every step is a search by an index that bounds amount and name, however many deposits there are."""
@@ -127,6 +151,18 @@ def test_no_look_up_reads_a_whole_table(tx: sqlite.Connection, statement: str) -
     of_deposits = [step for step in plan if "idx_transactions_match" in step]
     assert of_deposits
     assert all("(<expr>=? AND amount=? AND match_name" in step for step in of_deposits), plan
+
+
+def test_of_many_of_the_same_name_only_the_oldest_are_read(tx: sqlite.Connection) -> None:
+    """They come in the order of the index: nothing is sorted, so that thousands cost no more than ten."""
+    sql = bank_notifications._SAME_NAME.format(days=bank_notifications._days(SINCE, UNTIL))
+    parameters = dict.fromkeys(re.findall(r":(\w+)", sql), "1")
+    assert not [row[3] for row in tx.execute(f"EXPLAIN QUERY PLAN {sql}", parameters) if "TEMP B-TREE" in row[3]]
+    later = announce(tx, "홍길동")
+    before = announce(tx, "홍길동", at=SINCE)
+    names = {"amount": 5000, "name": "홍길동", "since": SINCE, "until": UNTIL, "limit": 1}
+    found = tx.execute(bank_notifications._SAME_NAME.format(days=bank_notifications._days(SINCE, UNTIL)), names)
+    assert (later, [row[0] for row in found.fetchall()]) == (1, [before])
 
 
 def test_waiting_notifications_are_found_by_index(tx: sqlite.Connection) -> None:

@@ -342,6 +342,9 @@ def test_a_young_run_is_answered_from_memory(sound: Path, made: tuple[Path, dict
             assert second["started_at"] > first["started_at"]
             now[0] += timedelta(seconds=1)
             assert (await get("?max_age=PT0S"))["started_at"] > second["started_at"]
+            now[0] -= timedelta(days=1)
+            back = await get("?max_age=PT0S")
+            assert back["started_at"] < first["started_at"]  # a clock that was set back makes no run young for a day
             for bad in ("P", "PT", "1h", ""):
                 refused = await client.get("/v1/integrity", params={"max_age": bad}, headers=headers)
                 assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (400, "query/max_age")
