@@ -6,6 +6,7 @@ DROP TRIGGER IF EXISTS bank_notifications_need_deposit_update;
 DROP TRIGGER IF EXISTS bank_notifications_need_deposit_insert;
 DROP TRIGGER IF EXISTS bank_notifications_match_once;
 DROP TRIGGER IF EXISTS deposit_transactions_keep_match_name;
+DROP INDEX IF EXISTS idx_transactions_match_late;
 DROP INDEX IF EXISTS idx_transactions_match;
 DROP INDEX IF EXISTS idx_bank_notifications_waiting;
 DROP INDEX IF EXISTS idx_bank_notifications_status;

@@ -71,6 +71,9 @@ CREATE UNIQUE INDEX idx_transactions_reverses ON deposit_transactions(reverses_i
 -- By day first: only the days of the window are ever looked at, and new rows stay close together.
 CREATE INDEX idx_transactions_match ON deposit_transactions(substr(created_at, 1, 10), amount, match_name)
   WHERE type = 'deposit';
+-- What was confirmed on another day than it was announced: its money may have come at any time between.
+CREATE INDEX idx_transactions_match_late ON deposit_transactions(amount, match_name, confirmed_at)
+  WHERE type = 'deposit' AND status = 'confirmed' AND substr(confirmed_at, 1, 10) IS NOT substr(created_at, 1, 10);
 
 -- What the bank said arrived, as the bot recorded it or a service posted it.
 CREATE TABLE bank_notifications (
@@ -106,7 +109,7 @@ CREATE UNIQUE INDEX idx_bank_notifications_bank_id ON bank_notifications(bank_tr
 CREATE INDEX idx_bank_notifications_matched ON bank_notifications(matched_transaction_id);
 CREATE INDEX idx_bank_notifications_status ON bank_notifications(status);
 CREATE INDEX idx_bank_notifications_waiting ON bank_notifications(amount, match_name)
-  WHERE status = 'unmatched' AND bank_transaction_id IS NOT NULL;
+  WHERE status <> 'matched' AND bank_transaction_id IS NOT NULL;
 
 -- The domain names that users bought.
 CREATE TABLE user_domains (

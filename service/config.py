@@ -33,7 +33,9 @@ class Config(Struct, frozen=True, kw_only=True):
     ] = 5000
     match_window_s: Annotated[
         int,
-        Meta(ge=60, le=2_678_400, description="How far a bank transfer and its announcement may lie apart to match."),
+        Meta(
+            ge=86_400, le=2_678_400, description="How far a bank transfer and its announcement may lie apart to match."
+        ),
     ] = 86_400
     deposit_expiry_s: Annotated[
         int, Meta(ge=1, le=31_536_000, description="How long an announced deposit waits for its money.")

@@ -6,7 +6,7 @@ from litestar import Response, Router, get, post
 from litestar.params import JSONBody, QueryParameter
 
 from service.api.auth import needs
-from service.api.params import LIMIT_DEFAULT, Cursor, IdempotencyKey, IdPath, Limit, before_id, instant, page
+from service.api.params import LIMIT_DEFAULT, Cursor, IdempotencyKey, IdPath, before_id, instant, page
 from service.api.request import ApiRequest, write
 from service.ledger.access import Scope
 from service.ledger.bank_notifications import (
@@ -25,6 +25,8 @@ from service.storage.sqlite import Connection
 StatusQuery = Annotated[
     str | None, QueryParameter(pattern=BANK_NOTIFICATION_STATUS_PATTERN, description="Only those in this state.")
 ]
+
+Limit = Annotated[int, QueryParameter(ge=1, le=100, description="The most items on a page; each has its candidates.")]
 
 
 @post(

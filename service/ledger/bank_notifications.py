@@ -38,7 +38,8 @@ _BLANKS = re.compile(rf"[\s{BLANK}]+")
 
 
 class BankNotificationStatus(StrEnum):
-    """unmatched: no deposit fits, or none that may be confirmed by itself; ambiguous: several do."""
+    """unmatched: no deposit fits, or none that may be confirmed by itself; ambiguous: several do, or several
+    notifications fit one."""
 
     UNMATCHED = "unmatched"
     AMBIGUOUS = "ambiguous"
@@ -106,8 +107,8 @@ class BankNotificationMatch(Struct, frozen=True, forbid_unknown_fields=True, kw_
 class Candidate(Struct, frozen=True, kw_only=True):
     """A deposit that the money may be for; amount in won. depositor_name is as the user announced it.
 
-    status: pending, expired (match it with "late": true), or confirmed without a notification (matching it moves
-    nothing and only records that this is its money).
+    status: pending; expired (match it with "late": true); confirmed without a notification (matching it moves nothing
+    and only records that this is its money), or reversed after that. created_at is null where the bot recorded none.
     """
 
     deposit_id: int
@@ -115,7 +116,7 @@ class Candidate(Struct, frozen=True, kw_only=True):
     depositor_name: str
     amount: int
     status: str
-    created_at: Instant
+    created_at: Instant | None
     likeness: Likeness
 
 
@@ -180,14 +181,14 @@ def likeness(name: str, other: str) -> Likeness | None:
     return None
 
 
-def fitting(candidates: Sequence[Candidate]) -> tuple[BankNotificationStatus, Candidate | None]:
+def fitting(candidates: Sequence[Candidate], *, others_open: bool) -> tuple[BankNotificationStatus, Candidate | None]:
     """What a new notification with these candidates becomes, and the deposit that it confirms by itself.
 
-    Two candidates are never guessed between, and neither late money nor what was confirmed without a notification
-    is settled without a person.
+    Two candidates are never guessed between, nor two notifications for one (`others_open`: one of this name and amount
+    is not matched yet); neither late money nor what was confirmed without a notification is settled without a person.
     """
     same = [candidate for candidate in candidates if candidate.likeness is Likeness.SAME_NAME]
-    if len(same) > 1:
+    if len(same) > 1 or (same and others_open):
         return BankNotificationStatus.AMBIGUOUS, None
     if same and same[0].status == "pending":
         return BankNotificationStatus.MATCHED, same[0]

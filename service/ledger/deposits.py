@@ -99,7 +99,8 @@ def nearby_amounts(amount: int) -> Iterator[int]:
 
 def collision_of(amount: int, *, deposits: int, notifications: int, suggested_amount: int | None) -> Collision:
     """What to say of a transfer of `amount` won that would fit `deposits` others, or that `notifications` tell of."""
-    others = f"{deposits} other deposit{'s' if deposits > 1 else ''}" if deposits else f"{notifications} bank lines"
+    count, noun = (deposits, "other deposit") if deposits else (notifications, "bank line")
+    others = f"{count} {noun}{'s' if count > 1 else ''}"
     remedy = f"announce {suggested_amount} won instead" if suggested_amount else "have it confirmed by hand"
     return Collision(
         detail=f"This name and {amount} won also fit {others}, so that the transfer could not be told apart; {remedy}.",

@@ -1,11 +1,12 @@
 """Deposits: announce, confirm, cancel."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
 from service.ledger.audit_logs import BANK_NOTIFICATION, DEPOSIT_TRANSACTION
-from service.ledger.bank_notifications import MatchMethod, match_name
+from service.ledger.bank_notifications import BankNotificationStatus, MatchMethod, match_name
 from service.ledger.deposits import (
     Collision,
     Deposit,
@@ -77,10 +78,13 @@ def _looked_for(work: UnitOfWork, amount: int, name: str) -> tuple[int | None, C
     since, until = around(work.now, work.policy.match_window_s)
     if bank_notifications.is_quiet(work.tx, amount=amount, name=name, since=since, until=until):
         return None, None
-    rivals = bank_notifications.same_name(work.tx, amount=amount, name=name, since=since, until=until)
-    waiting = bank_notifications.waiting(work.tx, amount=amount, name=name, since=since, until=until)
-    if not rivals and len(waiting) < 2:
-        return (waiting[0] if waiting else None), None
+    key: Any = {"amount": amount, "name": name, "since": since, "until": until}
+    rivals = bank_notifications.same_name(work.tx, **key)
+    lines = bank_notifications.list_open(work.tx, **key)
+    if not rivals and not lines:
+        return None, None
+    if not rivals and len(lines) == 1 and _fits_nothing(work, *lines[0]):
+        return lines[0][0], None
     suggested = next(
         (
             other
@@ -89,7 +93,15 @@ def _looked_for(work: UnitOfWork, amount: int, name: str) -> tuple[int | None, C
         ),
         None,
     )
-    return None, collision_of(amount, deposits=len(rivals), notifications=len(waiting), suggested_amount=suggested)
+    return None, collision_of(amount, deposits=len(rivals), notifications=len(lines), suggested_amount=suggested)
+
+
+def _fits_nothing(work: UnitOfWork, notification_id: int, status: BankNotificationStatus) -> bool:
+    """Whether nothing is listed for the notification. What was, be it by the beginning of a name, is with people."""
+    line = bank_notifications.find(work.tx, notification_id)
+    if line is None or status is not BankNotificationStatus.UNMATCHED:
+        return False
+    return not bank_notifications.with_candidates(work.tx, line, window_s=work.policy.match_window_s).candidates
 
 
 def _confirm_at_once(

@@ -27,34 +27,53 @@ _SELECT = (
     " matched_transaction_id, match_method, matched_by, matched_at, created_at FROM bank_notifications"
 )
 # What the money of a notification could be for: a deposit that waits, one that has expired, and one that was confirmed
-# without a notification of ours and not taken back. Of the bot's rows the match name is not known: they are compared
-# one by one.
+# without a notification of ours, taken back since or not. Of the bot's rows the match name is not known: they are
+# compared one by one.
+_SELECT_CANDIDATES = (
+    "SELECT t.id, u.telegram_id, t.depositor_name, t.amount,"
+    " iif(EXISTS (SELECT 1 FROM deposit_transactions WHERE reverses_id = t.id), 'reversed', t.status), t.created_at"
+    " FROM deposit_transactions AS t INDEXED BY {index} JOIN users AS u ON u.id = t.user_id"
+)
+_WITHOUT_LINE = (
+    "NOT EXISTS (SELECT 1 FROM bank_notifications WHERE matched_transaction_id = t.id AND match_method IS NOT NULL)"
+)
 _CANDIDATES = (
-    "SELECT t.id, u.telegram_id, t.depositor_name, t.amount, t.status, t.created_at"
-    " FROM deposit_transactions AS t INDEXED BY idx_transactions_match JOIN users AS u ON u.id = t.user_id"
+    f"{_SELECT_CANDIDATES.format(index='idx_transactions_match')}"
     " WHERE t.type = 'deposit' AND substr(t.created_at, 1, 10) IN ({days}) AND t.amount = :amount"
     " AND t.created_at BETWEEN :since AND :until"
-    " AND (t.status IN ('pending', 'expired') OR t.status = 'confirmed'"
-    "  AND NOT EXISTS (SELECT 1 FROM bank_notifications"
-    "                  WHERE matched_transaction_id = t.id AND match_method IS NOT NULL)"
-    "  AND NOT EXISTS (SELECT 1 FROM deposit_transactions WHERE reverses_id = t.id))"
+    f" AND (t.status IN ('pending', 'expired') OR t.status = 'confirmed' AND {_WITHOUT_LINE})"
 )
 # In the order of the index, so that of thousands no more are read than are listed.
 _SAME_NAME = f"{_CANDIDATES} AND t.match_name = :name ORDER BY substr(t.created_at, 1, 10), t.id LIMIT :limit"
 _OF_THE_BOT = f"{_CANDIDATES} AND t.match_name IS NULL ORDER BY t.id"
 _LONGER_NAME = f"{_CANDIDATES} AND t.match_name > :name AND t.match_name < :name || char(1114111) LIMIT :limit"
 _SHORTER_NAME = f"{_CANDIDATES} AND t.match_name IN (SELECT value FROM json_each(:beginnings)) LIMIT :limit"
-_WAITING = (
-    "bank_notifications WHERE status = 'unmatched' AND bank_transaction_id IS NOT NULL AND amount = :amount"
+# The money of what was confirmed on another day may have come at any time from its announcement on.
+_CONFIRMED_LATE = (
+    f"{_SELECT_CANDIDATES.format(index='idx_transactions_match_late')}"
+    " WHERE t.type = 'deposit' AND t.status = 'confirmed'"
+    " AND substr(t.confirmed_at, 1, 10) IS NOT substr(t.created_at, 1, 10) AND t.amount = :amount"
+    f" AND t.confirmed_at >= :since AND coalesce(t.created_at, '') <= :until AND {_WITHOUT_LINE}"
+)
+_SAME_NAME_LATE = f"{_CONFIRMED_LATE} AND t.match_name = :name LIMIT :limit"
+_OF_THE_BOT_LATE = f"{_CONFIRMED_LATE} AND t.match_name IS NULL"
+_OPEN = (
+    "bank_notifications WHERE status <> 'matched' AND bank_transaction_id IS NOT NULL AND amount = :amount"
     " AND match_name = :name AND transaction_time BETWEEN :since AND :until"
 )
 _DEPOSIT = (
     "SELECT 1 FROM deposit_transactions INDEXED BY idx_transactions_match WHERE type = 'deposit'"
     " AND substr(created_at, 1, 10) IN ({days}) AND created_at BETWEEN :since AND :until AND amount = :amount"
 )
+_DEPOSIT_LATE = (
+    "SELECT 1 FROM deposit_transactions INDEXED BY idx_transactions_match_late WHERE type = 'deposit'"
+    " AND status = 'confirmed' AND substr(confirmed_at, 1, 10) IS NOT substr(created_at, 1, 10)"
+    " AND amount = :amount AND confirmed_at >= :since"
+)
 _QUIET = (
-    f"SELECT NOT (EXISTS (SELECT 1 FROM {_WAITING}) OR EXISTS ({_DEPOSIT} AND match_name = :name)"
-    f" OR EXISTS ({_DEPOSIT} AND match_name IS NULL))"
+    f"SELECT NOT (EXISTS (SELECT 1 FROM {_OPEN})"
+    f" OR EXISTS ({_DEPOSIT} AND match_name = :name) OR EXISTS ({_DEPOSIT} AND match_name IS NULL)"
+    f" OR EXISTS ({_DEPOSIT_LATE} AND match_name = :name) OR EXISTS ({_DEPOSIT_LATE} AND match_name IS NULL))"
 )
 
 
@@ -149,27 +168,35 @@ def candidates(tx: Connection, *, amount: int, name: str, since: str, until: str
     """
     parameters = {"amount": amount, "name": name, "since": since, "until": until, "limit": CANDIDATES_MAX}
     days = _days(since, until)
-    rows = _all(tx, _SAME_NAME, days, parameters) + _all(tx, _OF_THE_BOT, days, parameters)
+    rows = _of_same_name(tx, days, parameters)
     if len(name) >= TRUNCATED_CHARACTERS_MIN:
         beginnings = [name[:end] for end in range(TRUNCATED_CHARACTERS_MIN, len(name))]
-        rows += _all(tx, _LONGER_NAME, days, parameters)
-        rows += _all(tx, _SHORTER_NAME, days, {**parameters, "beginnings": msgspec.json.encode(beginnings).decode()})
+        rows |= set(_all(tx, _LONGER_NAME, days, parameters))
+        cut = {**parameters, "beginnings": msgspec.json.encode(beginnings).decode()}
+        rows |= set(_all(tx, _SHORTER_NAME, days, cut))
     return _capped(_candidate(row, name) for row in sorted(rows))
 
 
 def same_name(tx: Connection, *, amount: int, name: str, since: str, until: str) -> list[Candidate]:
     """The candidates of the same name alone."""
     parameters = {"amount": amount, "name": name, "since": since, "until": until, "limit": CANDIDATES_MAX}
-    days = _days(since, until)
-    rows = _all(tx, _SAME_NAME, days, parameters) + _all(tx, _OF_THE_BOT, days, parameters)
-    found = (_candidate(row, name) for row in sorted(rows))
+    found = (_candidate(row, name) for row in sorted(_of_same_name(tx, _days(since, until), parameters)))
     return _capped(one for one in found if one is not None and one.likeness == "same_name")
 
 
-def waiting(tx: Connection, *, amount: int, name: str, since: str, until: str) -> list[int]:
-    """The ids of up to two notifications of this name and amount between the two instants that no deposit fitted."""
+def _of_same_name(tx: Connection, days: str, parameters: Mapping[str, object]) -> set[Any]:
+    """Rows that may be of the same name: of ours those that are, and the bot's, whatever their name."""
+    statements = (_SAME_NAME, _OF_THE_BOT, _SAME_NAME_LATE, _OF_THE_BOT_LATE)
+    return {row for statement in statements for row in _all(tx, statement, days, parameters)}
+
+
+def list_open(
+    tx: Connection, *, amount: int, name: str, since: str, until: str
+) -> list[tuple[int, BankNotificationStatus]]:
+    """Up to two notifications of this name and amount between the two instants that are not matched: id and status."""
     parameters = {"amount": amount, "name": name, "since": since, "until": until}
-    return [row[0] for row in tx.execute(f"SELECT id FROM {_WAITING} ORDER BY id LIMIT 2", parameters).fetchall()]
+    rows = tx.execute(f"SELECT id, status FROM {_OPEN} ORDER BY id LIMIT 2", parameters).fetchall()
+    return [(row[0], BankNotificationStatus(row[1])) for row in rows]
 
 
 def is_quiet(tx: Connection, *, amount: int, name: str, since: str, until: str) -> bool:
@@ -197,7 +224,7 @@ def _capped(found: Iterable[Candidate | None]) -> list[Candidate]:
     return [candidate for alike in by_likeness.values() for candidate in alike[:CANDIDATES_MAX]]
 
 
-def _candidate(row: tuple[int, str, str | None, int, str, str], name: str) -> Candidate | None:
+def _candidate(row: tuple[int, str, str | None, int, str, str | None], name: str) -> Candidate | None:
     deposit_id, telegram_id, depositor_name, amount, status, created_at = row
     alike = likeness(match_name(depositor_name or ""), name)
     if alike is None:
@@ -208,7 +235,7 @@ def _candidate(row: tuple[int, str, str | None, int, str, str], name: str) -> Ca
         depositor_name=depositor_name or "",
         amount=amount,
         status=status,
-        created_at=spoken(created_at),
+        created_at=created_at and spoken(created_at),
         likeness=alike,
     )
 

@@ -16,8 +16,8 @@ _TOTALS = (
     "COUNT(*) FILTER (WHERE counts), COALESCE(SUM(amount) FILTER (WHERE counts AND direction = 'credit'), 0),"
     " COALESCE(SUM(amount) FILTER (WHERE counts AND direction = 'debit'), 0)"
 )
-# A purchase is found by its name, which its transactions have as their description, and by its audit row, which names
-# the transaction in its details: transaction_id has no index. A row of the bot's may hold text that is no JSON.
+# The audit row of a movement for a domain hangs on the purchase; it is found by its user and its instant, which are the
+# movement's, and tells which purchase it was. A row of the bot's may hold text that is no JSON.
 _SELECT_CAUSES = """
 SELECT t.id, t.type, t.direction, t.amount, t.balance_before, t.balance_after, t.version, t.confirmed_at, t.description,
        t.reference, t.depositor_name, t.reverses_id, (SELECT id FROM deposit_transactions WHERE reverses_id = t.id),
@@ -26,21 +26,18 @@ SELECT t.id, t.type, t.direction, t.amount, t.balance_before, t.balance_after, t
        n.matched_by
 FROM ({keys}) AS k
 JOIN deposit_transactions AS t ON t.id = k.id
-LEFT JOIN user_domains AS p ON p.id = (
-  SELECT MIN(id) FROM user_domains
-  WHERE t.version IS NOT NULL AND t.type IN ('domain_purchase', 'domain_refund')
-    AND domain = t.description AND user_id = t.user_id AND EXISTS (
-      SELECT 1 FROM audit_logs WHERE resource_type = 'user_domains' AND resource_id = user_domains.id
-        AND CASE WHEN json_valid(details) THEN json_extract(details, '$.transaction_id') END = t.id))
-LEFT JOIN audit_logs AS a ON a.id = CASE WHEN p.id IS NULL THEN (
-  SELECT MIN(id) FROM audit_logs
-  WHERE resource_type = 'deposit_transaction' AND resource_id = t.id AND action IN
-    ('deposit_confirmed', 'balance_debited', 'balance_credited', 'transaction_reversed', 'opening_adjustment'))
-ELSE (
-  SELECT MIN(id) FROM audit_logs
-  WHERE resource_type = 'user_domains' AND resource_id = p.id
-    AND CASE WHEN json_valid(details) THEN json_extract(details, '$.transaction_id') END = t.id)
-END
+JOIN users AS u ON u.id = t.user_id
+LEFT JOIN audit_logs AS a ON a.id =
+  CASE WHEN t.version IS NOT NULL AND t.type IN ('domain_purchase', 'domain_refund') THEN (
+    SELECT MIN(id) FROM audit_logs
+    WHERE telegram_id = u.telegram_id AND created_at = t.created_at AND +resource_type = 'user_domains'
+      AND CASE WHEN json_valid(details) THEN json_extract(details, '$.transaction_id') END = t.id)
+  ELSE (
+    SELECT MIN(id) FROM audit_logs
+    WHERE resource_type = 'deposit_transaction' AND resource_id = t.id AND action IN
+      ('deposit_confirmed', 'balance_debited', 'balance_credited', 'transaction_reversed', 'opening_adjustment'))
+  END
+LEFT JOIN user_domains AS p ON a.resource_type = 'user_domains' AND p.id = a.resource_id
 LEFT JOIN bank_notifications AS n ON n.id = (
   SELECT id FROM bank_notifications WHERE matched_transaction_id = t.id ORDER BY match_method IS NULL, id DESC LIMIT 1)
 ORDER BY t.version DESC NULLS LAST, t.id DESC

@@ -270,15 +270,19 @@ def test_a_match_by_hand_is_refused_for_what_does_not_fit(client: Client) -> Non
 
 
 def test_a_reversed_deposit_takes_no_money(client: Client) -> None:
-    """It was confirmed once and taken back; the bank line waits for a new announcement."""
+    """It was confirmed once and taken back: whose the money is, only a person says, also for the next announcement."""
     announced = announce(client, "7041", "임하나", 6800)
     client.write(f"/v1/deposits/{announced['id']}/confirm", {})
     client.write(f"/v1/transactions/{announced['id']}/reverse", {})
     line = notify(client, "reversed-1", "임하나", 6800).json()
-    assert (line["status"], line["candidates"]) == ("unmatched", [])
+    assert line["status"] == "unmatched"
+    assert [(c["deposit_id"], c["status"]) for c in line["candidates"]] == [(announced["id"], "reversed")]
     refused = client.write(f"/v1/bank-notifications/{line['id']}/match", {"deposit_id": announced["id"]}).json()
     assert (refused["code"], refused["current_status"]) == ("deposit_not_pending", "reversed")
-    assert announce(client, "7041", "임하나", 6800)["status"] == "confirmed"
+    again = announce(client, "7041", "임하나", 6800)
+    assert (again["status"], again["collision"]["suggested_amount"]) == ("pending", 6801)
+    settled = client.write(f"/v1/bank-notifications/{line['id']}/match", {"deposit_id": again["id"]}).json()
+    assert (settled["status"], settled["balance_after"]) == ("matched", 6800)
 
 
 def test_money_that_does_not_fit_the_account_is_put_on_record(client: Client) -> None:

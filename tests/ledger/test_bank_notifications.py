@@ -92,6 +92,12 @@ def test_only_one_pending_deposit_of_the_same_name_is_confirmed_by_itself(
     candidates: list[Candidate], status: str, confirmed: int | None
 ) -> None:
     """Nothing is guessed, and what has expired or was confirmed by hand is left to people."""
-    found, deposit = fitting(candidates)
+    found, deposit = fitting(candidates, others_open=False)
     assert found == BankNotificationStatus(status)
     assert (deposit.deposit_id if deposit else None) == confirmed
+
+
+def test_a_line_beside_another_open_one_confirms_nothing_by_itself() -> None:
+    """Which of two lines is the deposit's, only a person says; without a deposit there is nothing to ask."""
+    assert fitting([_candidate(1, "pending")], others_open=True) == (BankNotificationStatus.AMBIGUOUS, None)
+    assert fitting([], others_open=True) == (BankNotificationStatus.UNMATCHED, None)

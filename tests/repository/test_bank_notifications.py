@@ -1,12 +1,15 @@
-"""Matching at the edge of its window."""
+"""Matching at the edge of its window, and what a line is never guessed for."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from service.ledger.bank_notifications import BankNotificationPost
-from service.repository import bank_notifications
+from service.ledger.deposits import DepositAnnounce, DepositConfirm
+from service.repository import bank_notifications, deposits
 from tests.ledger_check import broken_invariants
 from tests.repository.house import DAY, House, make_database, opened
 
@@ -33,6 +36,70 @@ def test_a_day_apart_is_still_matched(tmp_path: Path, notified_first: bool, late
                 await notify(house, occurred_at)
             assert house.statuses("bank_notifications") == {1: "matched"}
             assert house.balance() == 1000
+
+    path = make_database(tmp_path / "passbook.db")
+    asyncio.run(run())
+    assert broken_invariants(path) == []
+
+
+async def line(house: House, bank_id: str, name: str = "홍길동") -> str:
+    """A line of 1,000 won that came just now; its status."""
+    command = BankNotificationPost(
+        bank_transaction_id=bank_id,
+        depositor_name=name,
+        amount=1000,
+        occurred_at=f"{house.time.now:%Y-%m-%dT%H:%M:%SZ}",
+    )
+    return str((await house.do(bank_notifications.RECEIVE, command))["status"])
+
+
+async def late_money(house: House) -> None:
+    """An expired deposit is confirmed by hand; then its line is told of, beside a deposit announced meanwhile."""
+    first = await house.announce()
+    house.time.goes_by(timedelta(hours=30))
+    await house.sweeper.sweep(house.time.now)
+    await house.announce()
+    await house.do(deposits.CONFIRM, DepositConfirm(late=True), first)
+    assert await line(house, "1") == "ambiguous"
+
+
+async def confirmed_after_days(house: House) -> None:
+    """A deposit confirmed by hand a day after its announcement; then the line, then another announcement."""
+    first = await house.announce()
+    house.time.goes_by(timedelta(hours=25))
+    await house.confirm(first)
+    assert await line(house, "1") == "unmatched"
+    await house.announce()
+
+
+async def a_third_line(house: House) -> None:
+    """Two lines that no announcement told apart; a third one for the same deposit."""
+    await house.confirm(await house.announce(user="2"))  # so that there is a balance to look at
+    house.time.goes_by(timedelta(days=3))
+    assert [await line(house, "1"), await line(house, "2")] == ["unmatched", "unmatched"]
+    await house.announce()
+    assert await line(house, "3") == "ambiguous"
+
+
+async def a_cut_name(house: House) -> None:
+    """A line listed with a longer name that is then confirmed by hand; a deposit of the shorter name comes after."""
+    announced = await house.do(
+        deposits.ANNOUNCE, DepositAnnounce(telegram_id="1", amount=1000, depositor_name="홍길동상사")
+    )
+    assert await line(house, "1") == "unmatched"
+    await house.confirm(announced["id"])
+    await house.announce(user="2")
+
+
+@pytest.mark.parametrize("story", [late_money, confirmed_after_days, a_third_line, a_cut_name])
+def test_one_transfer_is_credited_once(tmp_path: Path, story: Callable[[House], Awaitable[None]]) -> None:
+    """Where a line could be for something else too, or another line for the deposit, nothing is confirmed by itself."""
+
+    async def run() -> None:
+        async with opened(path) as house:
+            await story(house)
+            assert len(house.logged("deposit_confirmed")) == 1
+            assert "matched" not in house.statuses("bank_notifications").values()
 
     path = make_database(tmp_path / "passbook.db")
     asyncio.run(run())

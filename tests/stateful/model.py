@@ -302,9 +302,10 @@ class Model:
         name, amount = body["depositor_name"], body["amount"]
         folded = self.folded[name]
         rivals, _ = self._candidates(amount, folded, self.now)
-        waiting = self._waiting(amount, folded)
+        lines = self._open_lines(amount, folded, self.now)
+        fits = not rivals and len(lines) == 1 and lines[0].status == "unmatched" and not any(self._may_be_for(lines[0]))
         collision = None
-        if rivals or len(waiting) > 1:
+        if not fits and (rivals or lines):
             quiet = (other for other in _nearby(amount) if self._is_quiet(other, folded))
             collision = {"suggested_amount": next(quiet, None)}
         user = self.users.get(body["telegram_id"]) or self._open(body["telegram_id"])
@@ -312,10 +313,10 @@ class Model:
         self._keep(deposit)
         log = self._log("deposit_announced", "deposit_transaction", deposit, user.telegram_id)
         balances = _unmoved(user)
-        if len(waiting) == 1 and not collision and user.balance + amount <= BALANCE_MAX:
-            balances = self._settle(waiting[0], deposit, "automatic")
+        if fits and user.balance + amount <= BALANCE_MAX:
+            balances = self._settle(lines[0], deposit, "automatic")
             log = self.logged[-1]
-            self._log("bank_notification_matched", "bank_notification", waiting[0], user.telegram_id)
+            self._log("bank_notification_matched", "bank_notification", lines[0], user.telegram_id)
         return Expected(201, {**deposit_view(deposit), **balances, "audit_log_id": log, "collision": collision})
 
     def _confirm(self, deposit_id: int, body: Mapping[str, Any]) -> Expected:
@@ -368,11 +369,12 @@ class Model:
         folded = self.folded[name]
         line = Line(body["bank_transaction_id"], name, folded, amount, occurred_at, bank_name, self.now)
         same, _ = self._candidates(amount, folded, occurred_at)
+        others = self._open_lines(amount, folded, occurred_at)
         self.lines.append(line)
-        fits = same[0] if len(same) == 1 and same[0].status == "pending" else None
+        fits = same[0] if len(same) == 1 and not others and same[0].status == "pending" else None
         if fits is not None and fits.user.balance + amount > BALANCE_MAX:
             fits = None
-        if len(same) > 1:
+        if len(same) > 1 or (same and others):
             line.status = "ambiguous"
         telegram_id = fits.user.telegram_id if fits else None
         log = self._log("bank_notification_received", "bank_notification", line, telegram_id)
@@ -423,28 +425,35 @@ class Model:
             deposit
             for deposit in self.deposits
             if deposit.amount == amount
-            and abs(deposit.created_at - at) <= MATCH_WINDOW
             and (
-                deposit.status in {"pending", "expired"}
-                or (deposit.shown_status == "confirmed" and deposit.line is None)
+                (deposit.status in {"pending", "expired"} and abs(deposit.created_at - at) <= MATCH_WINDOW)
+                or (deposit.status == "confirmed" and deposit.line is None and _may_have_come(deposit, at))
             )
         ]
         same = [deposit for deposit in open_ones if deposit.folded == folded]
-        return same, [deposit for deposit in open_ones if _is_cut(deposit.folded or "", folded)]
+        near = [deposit for deposit in open_ones if abs(deposit.created_at - at) <= MATCH_WINDOW]
+        return same, [deposit for deposit in near if _is_cut(deposit.folded or "", folded)]
 
-    def _waiting(self, amount: int, folded: str) -> list[Line]:
+    def _may_be_for(self, line: Line) -> tuple[list[Transaction], list[Transaction]]:
+        return self._candidates(line.amount, line.folded, line.occurred_at)
+
+    def _open_lines(self, amount: int, folded: str, at: datetime) -> list[Line]:
         return [
             line
             for line in self.lines
-            if line.status == "unmatched"
+            if line.status != "matched"
             and (line.amount, line.folded) == (amount, folded)
-            and abs(line.occurred_at - self.now) <= MATCH_WINDOW
+            and abs(line.occurred_at - at) <= MATCH_WINDOW
         ]
 
     def _is_quiet(self, amount: int, folded: str) -> bool:
         """Whether nothing at all is known of this name and amount."""
-        return not self._waiting(amount, folded) and not any(
-            (deposit.amount, deposit.folded) == (amount, folded) and abs(deposit.created_at - self.now) <= MATCH_WINDOW
+        return not self._open_lines(amount, folded, self.now) and not any(
+            (deposit.amount, deposit.folded) == (amount, folded)
+            and (
+                abs(deposit.created_at - self.now) <= MATCH_WINDOW
+                or (deposit.status == "confirmed" and _may_have_come(deposit, self.now))
+            )
             for deposit in self.deposits
         )
 
@@ -653,9 +662,7 @@ class Model:
 
     def line_view(self, line: Line) -> dict[str, Any]:
         """A bank notification as the API must show it now, with the deposits that it may be for."""
-        same, cut = (
-            self._candidates(line.amount, line.folded, line.occurred_at) if line.status != "matched" else ([], [])
-        )
+        same, cut = self._may_be_for(line) if line.status != "matched" else ([], [])
         return {
             "id": line,
             "bank_transaction_id": line.bank_transaction_id,
@@ -768,6 +775,20 @@ def _candidate(deposit: Transaction, likeness: str) -> dict[str, Any]:
         "created_at": deposit.created_at,
         "likeness": likeness,
     }
+
+
+def _may_have_come(deposit: Transaction, at: datetime) -> bool:
+    """Whether the money of a confirmed deposit may have come then: around its announcement, or, when it was confirmed
+    on another day, at any time up to then."""
+    if abs(deposit.created_at - at) <= MATCH_WINDOW:
+        return True
+    confirmed_at = deposit.confirmed_at
+    assert confirmed_at is not None
+    return (
+        confirmed_at.date() != deposit.created_at.date()
+        and deposit.created_at <= at + MATCH_WINDOW
+        and confirmed_at >= at - MATCH_WINDOW
+    )
 
 
 def _is_cut(one: str, other: str) -> bool:
