@@ -76,6 +76,8 @@ def test_walk_through_runs_as_it_stands(tmp_path: Path) -> None:
         '"difference":0,"proved":true,"doubts":[]',
         '"status":"sound"',
         "It adds up: ",
+        "Backed up data/bot.db to copy.db",
+        "Restored copy.db to data/elsewhere.db",
         '"action":"debit_failed"',
         "Revoked pbk_",
     ):
@@ -111,7 +113,7 @@ def test_every_role_is_documented_with_its_scopes() -> None:
 
 def test_every_link_to_a_file_leads_somewhere() -> None:
     """Relative links in the documents point at files that are there."""
-    for document in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md"):
+    for document in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/litestream.md"):
         text = (CHECKOUT / document).read_text("utf-8")
         for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", text):
             assert (CHECKOUT / target).exists(), f"{document}: {target}"

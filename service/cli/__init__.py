@@ -6,7 +6,7 @@ import sys
 import click
 
 from service import __version__
-from service.cli import contract, imports, integrity, keys, migrate, serve
+from service.cli import backups, contract, imports, integrity, keys, migrate, serve
 from service.cli.common import Group
 
 
@@ -27,6 +27,8 @@ for _command in (
     migrate.migrate,
     keys.keys,
     integrity.integrity,
+    backups.backup,
+    backups.restore,
     contract.openapi,
 ):
     main.add_command(_command)

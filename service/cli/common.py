@@ -12,6 +12,7 @@ from service import resources, server
 from service.config import Config, ConfigError
 from service.ledger.timestamps import stored, system_clock
 from service.storage import lock, migrator, sqlite
+from service.storage.backups import BackupFailed
 from service.storage.importer import ImportFailed
 from service.storage.migrator import MigrationError
 
@@ -19,6 +20,7 @@ KNOWN_ERRORS = (
     ConfigError,
     MigrationError,
     ImportFailed,
+    BackupFailed,
     lock.DatabaseInUse,
     sqlite.EngineError,
     server.ListenError,

@@ -28,7 +28,7 @@ def exclusive(database: Path) -> Iterator[None]:
             holder = os.read(descriptor, 64).decode("ascii", "replace").strip() or "unknown"
             raise DatabaseInUse(
                 f"{database} is in use by process {holder} (lock file {path}). Stop it first; one process at a time"
-                " may serve, migrate or import."
+                " may serve, migrate, import or restore."
             ) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

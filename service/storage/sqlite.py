@@ -40,6 +40,9 @@ IntegrityError: type[Exception] = driver.IntegrityError
 P = ParamSpec("P")
 T = TypeVar("T")
 
+SIDE_FILES = ("-wal", "-shm", "-journal")
+"""What SQLite appends to a database's name for the files that it keeps beside it."""
+
 _STATEMENTS_CACHED = 256
 # Primary result codes, https://www.sqlite.org/rescode.html
 _ERROR, _BUSY, _LOCKED, _FULL, _TOOBIG, _CONSTRAINT, _MISMATCH, _RANGE = 1, 5, 6, 13, 18, 19, 20, 25
@@ -77,8 +80,8 @@ def is_busy(error: BaseException) -> bool:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether `error` says that the disk is full."""
-    return error_code(error) == _FULL
+    """Whether `error` says that the disk is full. What SQLite's backup API raises carries no code."""
+    return error_code(error) == _FULL or str(error) == "database or disk is full"
 
 
 def is_of_statement(error: BaseException) -> bool:
@@ -161,6 +164,11 @@ def engine_info(connection: Connection) -> EngineInfo:
         synchronous=synchronous[connection.execute("PRAGMA synchronous").fetchone()[0]],
         wal_reset_bug=(3, 7, 0) <= version_tuple() < (3, 51, 3),
     )
+
+
+def side_files(path: Path) -> list[Path]:
+    """The files that SQLite may keep beside the database `path`."""
+    return [path.with_name(f"{path.name}{suffix}") for suffix in SIDE_FILES]
 
 
 def sync(path: Path) -> None:

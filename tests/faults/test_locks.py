@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import resource
 import sqlite3
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.disks import fill, small_disk
 from tests.faults.journal import Journal, Load, check
 from tests.faults.wire import Connection, Request
 from tests.ledger_check import broken_invariants
@@ -162,32 +162,14 @@ def test_a_lock_held_for_longer_is_503_and_nothing_partial(own_service: LiveServ
     assert broken_invariants(own_service.database) == []
 
 
-@contextmanager
-def _small_disk(folder: Path) -> Iterator[Path]:
-    """A disk of 3 MiB at `folder`; skips the test where the system lets nobody mount one."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "none", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("a small disk can be mounted by root only, outside most containers")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 def test_a_full_disk_is_503_and_recovers_without_a_restart(tmp_path: Path) -> None:
     """No space: writes are 503 storage_full, reads go on, nothing partial; with space again the same keys succeed."""
-    with _small_disk(tmp_path / "disk") as disk:
+    with small_disk(tmp_path / "disk") as disk:
         service = LiveService(disk / "passbook.db").start()
         try:
             client = service.client()
             assert _write(service, "before") == 201
-            with (disk / "filler").open("wb", buffering=0) as filler:
-                try:
-                    while filler.write(b"\0" * 4096):
-                        pass
-                except OSError:
-                    pass
+            fill(disk / "filler")
             refused = []
             for number in range(300):
                 request = _announce(f"full-{number}")
