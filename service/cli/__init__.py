@@ -6,7 +6,7 @@ import sys
 import click
 
 from service import __version__
-from service.cli import backups, contract, imports, integrity, keys, migrate, serve
+from service.cli import backups, contract, exports, imports, integrity, keys, migrate, serve
 from service.cli.common import Group
 
 
@@ -24,6 +24,7 @@ def main() -> None:
 for _command in (
     serve.serve,
     imports.import_,
+    exports.export,
     migrate.migrate,
     keys.keys,
     integrity.integrity,

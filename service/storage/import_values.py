@@ -1,11 +1,13 @@
 """What may stand in a row that is taken over: SQLite keeps any value in any column, the ledger must not.
 
-Money and ids are whole numbers or the row is refused. Times that can be read are spelled as rows hold them; those that
-cannot become null, and the old value goes to the audit log. Text that is binary data is refused.
+Money and ids are whole numbers or the row is refused; one that is whole in another type (5000.0, '5000') is taken for
+the number that it is. Times that can be read are spelled as rows hold them; those that cannot become null. Where the
+old value said more, or was money, it goes to the audit log. Text that is binary data is refused.
 """
 
 import math
 import re
+from collections.abc import Callable
 
 from msgspec import Struct
 
@@ -18,8 +20,13 @@ Value = str | int | float | bytes | None
 _WHOLE_NUMBERS = {
     "id", "user_id", "matched_transaction_id", "resource_id", "balance", "amount", "price", "balance_after",
 }  # fmt: skip
+_MONEY = {"balance", "amount", "price", "balance_after"}
 _MAY_BE_NULL = {"matched_transaction_id", "balance_after", "price"}
 _TIMES = {"created_at", "confirmed_at", "registered_at", "expires_at", "transaction_time"}
+# As nearly every row holds it; what else is a time is told by `restored`.
+_PLAIN_TIME = re.compile(
+    r"[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8]) ([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
+)
 _PLAIN_INTEGER = re.compile(r"[+-]?[0-9]{1,16}")
 _TELEGRAM_ID = re.compile(TELEGRAM_ID_PATTERN)
 _WHOLE_WITH_FRACTION = re.compile(r"([0-9]{1,20})\.0*")
@@ -30,31 +37,60 @@ class Refused(Exception):
 
 
 class Taken(Struct, frozen=True):
-    """The value as it will be stored. `mended`: the old one says more and belongs into the audit log."""
+    """The value as it will be stored. `mended`: the old one belongs into the audit log: it says more or is money.
+
+    respelled: a time that is the same instant in other letters. retyped: a number or a name of digits that is the same
+    in another type.
+    """
 
     value: Value
     mended: bool = False
     respelled: bool = False
+    retyped: bool = False
+
+
+Test = Callable[[Value], bool]
+
+
+def plain(table: str, column: str) -> Test:
+    """A quick test whether a value of the column may stand as it is; of those that fail it, `take` says the rest."""
+    may_be_null = column in _MAY_BE_NULL or (table == "audit_logs" and column in {"user_id", "resource_id"})
+    if column in _WHOLE_NUMBERS:
+        return lambda value: (
+            -BALANCE_MAX <= value <= BALANCE_MAX if type(value) is int else value is None and may_be_null
+        )
+    if column in _TIMES:
+        return lambda value: value is None or (type(value) is str and _PLAIN_TIME.fullmatch(value) is not None)
+    if column == "telegram_id" and table == "users":
+        return lambda value: type(value) is str and is_telegram_id(value)
+    if column == "telegram_id":
+        return lambda value: value is None or (type(value) is str and is_telegram_id(value))
+    return lambda value: value is None or type(value) is str
 
 
 def take(table: str, column: str, value: Value) -> Taken:
     """What becomes of `value`. Raises Refused."""
     if table == "audit_logs" and column in {"user_id", "resource_id"}:
         try:
-            return Taken(None if value is None else _whole_number(value))
+            return Taken(None) if value is None else _taken_number(column, value)
         except Refused:
             return Taken(None, mended=True)
     if column in _WHOLE_NUMBERS:
         if value is None and column in _MAY_BE_NULL:
             return Taken(None)
-        return Taken(_whole_number(value))
+        return _taken_number(column, value)
     if column in _TIMES:
         return _time(value)
     if isinstance(value, bytes):
         raise Refused(f"{shown(value)} is no text")
     if column == "telegram_id" and value is not None:
-        return _telegram_id(value)
+        return _telegram_id(value, is_name=table == "users")
     return Taken(None if value is None else str(value))
+
+
+def _taken_number(column: str, value: Value) -> Taken:
+    same = isinstance(value, int)
+    return Taken(_whole_number(value), mended=not same and column in _MONEY, retyped=not same)
 
 
 def _whole_number(value: Value) -> int:
@@ -79,9 +115,13 @@ def _time(value: Value) -> Taken:
     return Taken(text, mended=not same, respelled=same)
 
 
-def _telegram_id(value: str | int | float) -> Taken:
+def _telegram_id(value: str | int | float, *, is_name: bool) -> Taken:
+    if is_name and isinstance(value, int | float) and math.isfinite(value) and abs(value) > BALANCE_MAX:
+        raise Refused(
+            f"{shown(value)} is a number beyond {BALANCE_MAX:,}, which may have been rounded; it must be text"
+        )
     if isinstance(value, int):
-        return Taken(str(value))
+        return Taken(str(value), retyped=True)
     text = f"{value:.1f}" if isinstance(value, float) and math.isfinite(value) else str(value)
     text = text.strip()
     found = _WHOLE_WITH_FRACTION.fullmatch(text)
@@ -89,7 +129,7 @@ def _telegram_id(value: str | int | float) -> Taken:
         text = found[1]
     if text == value or not is_telegram_id(text):
         return Taken(str(value))
-    return Taken(text, mended=True)
+    return Taken(text, mended=True, retyped=isinstance(value, float))
 
 
 def is_telegram_id(text: str) -> bool:

@@ -1,35 +1,41 @@
 """Takes the bot's database over: what `wrangler d1 export` wrote, or an SQLite file, becomes a new Passbook database.
 
 The tables of the baseline are copied by column name, then all migrations run over them. Everything happens in a file
-beside the target; the target appears, whole and verified, by one rename at the end.
+beside the target; the target appears, whole and verified, by one rename at the end. Memory is bounded: rows go through
+in batches, and SQLite sorts on disk.
 """
 
 import contextlib
 import re
-import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
 from service.ledger.fields import BALANCE_MAX
-from service.storage import import_values, lock, migrator, sql_text, sqlite
+from service.ledger.timestamps import Clock, stored, system_clock
+from service.storage import import_values, lock, migrator, sqlite
+from service.storage.import_findings import EXAMPLES_MAX, Findings
+from service.storage.import_source import (
+    TABLES,
+    ImportFailed,
+    Source,
+    columns_of,
+    count_of,
+    open_source,
+    quoted,
+    tables_of,
+)
 from service.storage.import_values import Refused, Value
 from service.storage.migrator import Migration, MigrationError, Report
+from service.storage.progress import Progress
 from service.storage.sqlite import Connection, transaction
 
-TABLES = ("users", "user_deposits", "deposit_transactions", "bank_notifications", "user_domains")
-"""The bot's tables that are taken over, parents before children."""
-# Without these columns a row would come over with a balance, a status or links that it did not have.
-_REQUIRED = {
-    "users": ("id", "telegram_id"),
-    "user_deposits": ("user_id", "balance"),
-    "deposit_transactions": ("id", "user_id", "type", "amount", "status"),
-    "bank_notifications": ("amount",),
-    "user_domains": ("user_id", "domain"),
-    "audit_logs": ("action",),
-}
+__all__ = ["KNOWN_STATUSES", "TABLES", "ImportFailed", "ImportReport", "import_database"]
+
+KNOWN_STATUSES = ("pending", "confirmed", "cancelled", "expired")
+"""Of transactions; the bot's other words are kept and never count as money."""
 _RESOURCE_TYPES = {
     "users": "user",
     "user_deposits": "user_deposits",
@@ -40,79 +46,145 @@ _RESOURCE_TYPES = {
 }
 """Table -> its name in audit_logs.resource_type, as the guide spells it."""
 _KNOWN_CREDITS = ("deposit", "refund", "credit", "bonus", "opening_credit")
-# The driver's own refusals (a NUL, a text too long) are no DatabaseError; before 3.12 its Warning is no Error either.
-_STATEMENT_ERRORS = (sqlite.DatabaseError, sqlite3.Error, sqlite3.Warning, ValueError, OverflowError)
-_PROBLEMS_MAX = 20
+_LOGGED = {
+    "import_value_mended": "mended",
+    "import_status_mapped": "status_mapped",
+    "migration_balance_rejected": "balance_rejected",
+    "migration_account_superseded": "account_superseded",
+    "migration_depositor_name_truncated": "name_truncated",
+    "migration_amount_made_positive": "amount_made_positive",
+    "migration_orphan_account_removed": "account_removed",
+    "opening_adjustment": "opening_adjustment",
+}
+"""Action of an audit row -> its kind in the findings."""
 _EXAMPLES_MAX = 5
-_SIDE_FILES = ("-wal", "-shm", "-journal")
-_SQLITE_MAGIC = b"SQLite format 3\x00"
-# What an export may do while it is read into a scratch database; everything else is refused.
-_ALLOWED = {
-    sqlite3.SQLITE_CREATE_TABLE, sqlite3.SQLITE_CREATE_INDEX, sqlite3.SQLITE_CREATE_TRIGGER,
-    sqlite3.SQLITE_CREATE_VIEW, sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE,
-    sqlite3.SQLITE_READ, sqlite3.SQLITE_SELECT, sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_FUNCTION,
-    sqlite3.SQLITE_REINDEX,
-}  # fmt: skip
-_ALLOWED_PRAGMAS = {"foreign_keys", "defer_foreign_keys"}
-_TRANSACTION = re.compile(r"(BEGIN|COMMIT|END)(\s+(DEFERRED|IMMEDIATE|EXCLUSIVE))?(\s+TRANSACTION)?\s*;", re.IGNORECASE)
-_ROLLBACK = re.compile(r"ROLLBACK\b", re.IGNORECASE)
-_NAME = r"""("(?:[^"]|"")+"|`(?:[^`]|``)+`|\[[^\]]+\]|'(?:[^']|'')+'|[^\s("'`\[;]+)"""
-# What an export makes beside tables and indexes: it is of no use here, and a trigger would change what is copied.
-_LEFT_ASIDE = re.compile(
-    rf"CREATE\s+(?:TEMP\s+|TEMPORARY\s+)?(TRIGGER|VIEW|VIRTUAL\s+TABLE)\s+(?:IF\s+NOT\s+EXISTS\s+)?{_NAME}",
-    re.IGNORECASE,
-)
-_INSERT = re.compile(rf"(?:INSERT|REPLACE)(?:\s+OR\s+\w+)?\s+INTO\s+{_NAME}", re.IGNORECASE)
-
-
-class ImportFailed(Exception):
-    """The file cannot be taken over. The text is one sentence; no database was made."""
+_BATCH = 1000
+_CONSTRAINT_ON = re.compile(r"failed: (\w+)\.(\w+)")
+_REBUILT_INDEXES = ("idx_deposits_user", "idx_transactions_user", "idx_transactions_status")
+"""001 makes them anew after its rebuild, sorted; kept up row by row they would cost more than the rows."""
+_PARENTS = {
+    "deposit_transactions": ("user_id", "users"),
+    "bank_notifications": ("matched_transaction_id", "deposit_transactions"),
+    "user_domains": ("user_id", "users"),
+}
+"""Table -> its column that points at a row, and the table of that row."""
 
 
 class ImportReport(Struct, frozen=True, kw_only=True):
     """What came over. `tables`: name -> rows; balances_rejected to accounts_removed count the migrations' audit rows.
 
-    left_aside names what the source holds and Passbook does not know: "table (rows)", "table.column", "trigger name".
-    times_respelled: times that are the same instant in other letters. values_mended: audit rows import_value_mended.
-    unreachable_users counts telegram_ids that the API cannot name; the examples are the first few.
-    unknown_types: "type (rows)" of transactions counted as credits because nothing says otherwise.
+    left_aside names what the source holds and Passbook does not know: "table (rows)", "trigger name". archived:
+    "table.column (values)" that are in import_archive. openings: the first of the opening entries, in words.
+    times_respelled: times that are the same instant in other letters. numbers_retyped: numbers and names of digits that
+    are the same in another type. values_mended: audit rows import_value_mended. unreachable_users counts telegram_ids
+    that the API cannot name; the examples are the first few. unknown_types: "type (rows)" of transactions counted as
+    credits because nothing says otherwise. unknown_statuses: word -> rows that moved no money. (Of both the most
+    frequent.) by_order: tables whose columns are those of the baseline because the source did not name them. doubts:
+    sentences about what may be missing.
     """
 
     tables: dict[str, int]
     left_aside: list[str]
+    archived: list[str]
     balances_rejected: int
     names_truncated: int
     opening_entries: int
+    openings: list[str]
     accounts_removed: int
     times_respelled: int
+    numbers_retyped: int
     values_mended: int
+    statuses_mapped: dict[str, int]
+    unknown_statuses: dict[str, int]
     unreachable_users: int
     unreachable_examples: list[str]
     unknown_types: list[str]
+    by_order: list[str]
+    doubts: list[str]
 
 
-def import_database(source: Path, target: Path, migrations: list[Migration], report: Report) -> ImportReport:
-    """Makes `target` from `source`. Raises ImportFailed, MigrationError, DatabaseInUse; then nothing was made."""
+def import_database(
+    source: Path,
+    target: Path,
+    migrations: list[Migration],
+    report: Report,
+    *,
+    statuses: Mapping[str, str] | None = None,
+    findings: Findings | None = None,
+    progress: Progress = lambda _step, _done, _total: None,
+    clock: Clock = system_clock,
+) -> ImportReport:
+    """Makes `target` from `source`.
+
+    `statuses`: the bot's word for a transaction's status -> the one of KNOWN_STATUSES that it means. All that is found
+    is added to `findings`, also of an import that is refused because of it. Raises ImportFailed, MigrationError,
+    DatabaseInUse, FileExistsError for the file of the findings; then nothing was made.
+    """
     if not source.is_file():
         raise ImportFailed(f"There is no file {source}.")
+    found = findings or Findings()
     sqlite.make_folder(target.parent)
-    with lock.exclusive(target), _working_files(target) as (scratch, fresh):
+    with lock.exclusive(target):
         _check_target_is_free(target)
-        old, objects = _open_source(source, scratch, report)
-        with contextlib.closing(old):
-            _check_is_bots(old, source)
-            with contextlib.closing(sqlite.connect_writer(fresh, busy_timeout_ms=0, checkpoints=True)) as new:
-                migrator.up(new, migrations, report, to=0)
-                with transaction(new):
-                    copy = _Copy(old, new, migrations, report)
-                    copy.run()
-                migrator.up(new, migrations, report)
-                result = _result(new, copy, _left_aside(old, copy.columns) + objects)
-                _verify(new)
-                new.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        sqlite.sync(fresh)
-        fresh.replace(target)
-        sqlite.sync(target.parent)
+        found.open()
+        try:
+            with _working_files(target) as (scratch, fresh):
+                old = open_source(source, scratch, migrations, report, progress)
+                with contextlib.closing(old.connection):
+                    result = _make(old, fresh, migrations, report, progress, statuses or {}, found, stored(clock()))
+                found.close()
+                sqlite.sync(fresh)
+                fresh.replace(target)
+                sqlite.sync(target.parent)
+        except (sqlite.DatabaseError, MigrationError) as error:
+            found.discard()
+            if sqlite.is_full(error.__cause__ or error):
+                raise ImportFailed(
+                    f"There is no space left on the disk of {target.absolute().parent} (or of the folder for temporary"
+                    " files); an import takes about four times the size of its source while it runs."
+                ) from error
+            raise
+        except BaseException:
+            if "refused" not in found.counts:  # else the list is what the caller needs now
+                found.discard()
+            raise
+        finally:
+            found.close()
+    return result
+
+
+def _make(
+    old: Source,
+    fresh: Path,
+    migrations: list[Migration],
+    report: Report,
+    progress: Progress,
+    statuses: Mapping[str, str],
+    findings: Findings,
+    now: str,
+) -> ImportReport:
+    with contextlib.closing(sqlite.connect_writer(fresh, busy_timeout_ms=0, checkpoints=True)) as new:
+        # Nobody sees the file before it is whole and synced.
+        for pragma in ("synchronous = OFF", "temp_store = FILE", "cache_size = -65536"):
+            new.execute(f"PRAGMA {pragma}")
+        migrator.up(new, migrations, report, to=0)
+        with transaction(new):
+            for index in _REBUILT_INDEXES:
+                new.execute(f"DROP INDEX {index}")
+            copy = _Copy(old, new, migrations, report, progress, statuses, findings)
+            copy.run()
+        # 001 drops a table that others point at: with foreign keys on, SQLite would look through those for every row
+        # of it. `_verify` asks for all of them at the end.
+        new.execute("PRAGMA foreign_keys = OFF")
+        migrator.up(new, migrations, report)
+        new.execute("PRAGMA foreign_keys = ON")
+        with transaction(new):
+            copy.archive(now)
+        result = _result(new, copy, old, findings)
+        progress("checking", 0, 1)
+        _verify(new)
+        progress("checking", 1, 1)
+        new.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return result
 
 
@@ -120,7 +192,7 @@ def _check_target_is_free(target: Path) -> None:
     if target.exists() and target.stat().st_size > 0:
         raise ImportFailed(f"{target} is there already; import makes a new database. Move it away first.")
     # SQLite would replay the log of the earlier database over the new one.
-    stale = [path.name for path in _side_files(target) if path.exists()]
+    stale = [path.name for path in sqlite.side_files(target) if path.exists()]
     if stale:
         raise ImportFailed(
             f"Beside {target} there is still {', '.join(stale)} of an earlier database, which SQLite would mix into"
@@ -128,15 +200,11 @@ def _check_target_is_free(target: Path) -> None:
         )
 
 
-def _side_files(path: Path) -> list[Path]:
-    return [path.with_name(f"{path.name}{suffix}") for suffix in _SIDE_FILES]
-
-
 @contextlib.contextmanager
 def _working_files(target: Path) -> Iterator[tuple[Path, Path]]:
     """Two free paths beside `target` for the block; what is left of them is deleted after it."""
     scratch, fresh = (target.with_name(f"{target.name}.{part}") for part in ("source", "importing"))
-    leftovers = [one for path in (scratch, fresh) for one in (path, *_side_files(path))]
+    leftovers = [one for path in (scratch, fresh) for one in (path, *sqlite.side_files(path))]
     for path in leftovers:
         path.unlink(missing_ok=True)
     try:
@@ -146,214 +214,299 @@ def _working_files(target: Path) -> Iterator[tuple[Path, Path]]:
             path.unlink(missing_ok=True)
 
 
-def _open_source(source: Path, scratch: Path, report: Report) -> tuple[Connection, list[str]]:
-    """The source as an SQLite database that is only read, and its triggers and views. Raises ImportFailed."""
-    with source.open("rb") as file:
-        is_database = file.read(len(_SQLITE_MAGIC)) == _SQLITE_MAGIC
-    if is_database:
-        connection = sqlite.connect_reader(source, busy_timeout_ms=0)
-        connection.text_factory = _text
-        rows = connection.execute("SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'view')").fetchall()
-        return connection, sorted(f"{kind} {name}" for kind, name in rows)
-    report(f"reading {source} …")
-    connection = sqlite.open_scratch(scratch)
-    connection.text_factory = _text
-    try:
-        connection.set_authorizer(_authorize)
-        connection.execute("BEGIN")
-        aside = _fill(connection, source)
-        if connection.in_transaction:
-            connection.execute("COMMIT")
-        connection.set_authorizer(None)
-    except BaseException:
-        connection.close()
-        raise
-    return connection, aside
-
-
-def _text(raw: bytes) -> str | bytes:
-    """Text of a row; where it is no UTF-8, its bytes, which are then refused with the row's name."""
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return raw
-
-
-def _fill(connection: Connection, source: Path) -> list[str]:
-    """Runs the statements of an export but for triggers, views and virtual tables, which are returned by name."""
-    aside: list[str] = []
-    virtual: set[str] = set()
-    try:
-        for statement in sql_text.statements(source):
-            if _TRANSACTION.fullmatch(statement.sql):  # .dump has them
-                continue
-            if _ROLLBACK.match(statement.sql):
-                raise ImportFailed(f"{source}, line {statement.line}: the export ends in ROLLBACK; it is not complete.")
-            unused = _LEFT_ASIDE.match(statement.sql)
-            if unused:
-                kind, name = unused[1].split()[0].lower(), _bare(unused[2])
-                aside.append(f"{kind} {name}" if kind != "virtual" else f"virtual table {name}")
-                if kind == "virtual":
-                    virtual.add(name.lower())
-                continue
-            into = _INSERT.match(statement.sql) if virtual else None
-            if into and _bare(into[1]).lower() in virtual:
-                continue
-            try:
-                connection.execute(statement.sql).fetchall()
-            except _STATEMENT_ERRORS as error:
-                raise ImportFailed(f"{source}, line {statement.line}: {error}: {statement.sql[:80]!r}.") from error
-    except sql_text.NotSql as error:
-        raise ImportFailed(f"{source}: {error}.") from error
-    return sorted(aside)
-
-
-def _bare(name: str) -> str:
-    """A name of SQL without its quotes."""
-    if name[0] == "[":
-        return name[1:-1]
-    return name[1:-1].replace(name[0] * 2, name[0]) if name[0] in "\"'`" else name
-
-
-def _authorize(action: int, first: str | None, *_: object) -> int:
-    allowed = action in _ALLOWED or (action == sqlite3.SQLITE_PRAGMA and first in _ALLOWED_PRAGMAS)
-    return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
-
-
-def _tables(connection: Connection) -> dict[str, str]:
-    """Lower-case name -> name as the database spells it; SQL does not tell them apart."""
-    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-    return {name.lower(): name for (name,) in rows if not name.lower().startswith(("sqlite_", "_cf_", "d1_migrations"))}
-
-
-def _columns(connection: Connection, table: str) -> dict[str, str]:
-    """Lower-case name -> name as the table spells it, in the table's order."""
-    rows = connection.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()
-    return {name.lower(): name for (name,) in rows}
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _check_is_bots(old: Connection, source: Path) -> None:
-    tables = _tables(old)
-    missing = [table for table in ("users", "user_deposits", "deposit_transactions") if table not in tables]
-    copies = [table for table in tables if table.endswith("_backup")]
-    if migrator.WORKING_TABLES_OF_001 & tables.keys() or (missing and copies):
-        raise ImportFailed(
-            f"Migration 001 stopped half-way in the database of {source}; run it again there first, then export."
-        )
-    if missing:
-        raise ImportFailed(f"{source} is no database of the bot: it has no table {', '.join(missing)}.")
-    if "version" in _columns(old, "user_deposits") and {"direction", "balance_before", "version"} <= set(
-        _columns(old, "deposit_transactions")
-    ):
-        raise ImportFailed(f"{source} is a Passbook database already; use its file as it is.")
-    for table, columns in _REQUIRED.items():
-        lacking = [name for name in columns if name not in _columns(old, table)]
-        if table in tables and lacking:
-            raise ImportFailed(f"{source} cannot be taken over: its table {table} has no column {', '.join(lacking)}.")
-
-
 class _Copy:
     """The bot's rows on their way into the baseline of `new`, within one transaction; what happened is counted."""
 
-    def __init__(self, old: Connection, new: Connection, migrations: list[Migration], report: Report) -> None:
-        self._old = old
+    def __init__(
+        self,
+        source: Source,
+        new: Connection,
+        migrations: list[Migration],
+        report: Report,
+        progress: Progress,
+        statuses: Mapping[str, str],
+        findings: Findings,
+    ) -> None:
+        self._source = source
+        self._old = source.connection
         self._new = new
         self._migrations = migrations
         self._report = report
-        self._problems: list[str] = []
+        self._progress = progress
+        self._statuses = statuses
+        self._findings = findings
+        self._tables = tables_of(self._old)
+        self._refused: dict[str, set[object]] = {}
+        """Table -> ids of the rows that are refused: what points at them is not reported too."""
         self.rows: dict[str, int] = {}
         self.columns: dict[str, set[str]] = {}
         """Table -> the columns that were copied."""
+        self.last_of_log = 0
+        """The highest id of the rows that audit_logs had in the source."""
+        self.archived: dict[str, int] = {}
+        self.statuses_mapped: dict[str, int] = dict.fromkeys(statuses, 0)
         self.times_respelled = 0
+        self.numbers_retyped = 0
         self.values_mended = 0
         self.unreachable_users = 0
         self.unreachable_examples: list[str] = []
 
     def run(self) -> None:
-        """Copies every table that is there. Raises ImportFailed with the first rows that cannot be taken over."""
-        tables = _tables(self._old)
+        """Copies every table that is there. Raises ImportFailed with the rows that cannot be taken over."""
         for statement in migrator.statements(self._migrations[1].up):
             if "CREATE TABLE IF NOT EXISTS audit_logs" in statement:
                 self._new.execute(statement)
-        # The log comes first, so that what is added to it has ids after its own.
+        # The log comes first, and what is added to it has ids after its own.
+        self._begin_log_after_its_own()
         for table in ("audit_logs", *TABLES):
-            if table in tables:
+            if table in self._tables:
                 self._copy_table(table)
                 self._copy_high_water_mark(table)
-        if self._problems:
-            more = ", and perhaps more" if len(self._problems) >= _PROBLEMS_MAX else ""
-            raise ImportFailed(
-                f"These rows cannot be taken over{more}; correct them in the source:\n  " + "\n  ".join(self._problems)
-            )
+        self._check_order()
+        self._refuse()
+        self._log_statuses()
         for table in (*TABLES, "audit_logs"):
             if table in self.rows:
                 self._report(f"  {table}: {self.rows[table]:,} rows")
 
+    def _begin_log_after_its_own(self) -> None:
+        if "audit_logs" not in self._tables:
+            return
+        named = "id" in columns_of(self._old, self._tables["audit_logs"])
+        wanted = "MAX(id)" if named else "COUNT(*)"
+        last = self._old.execute(f"SELECT {wanted} FROM {quoted(self._tables['audit_logs'])}").fetchone()[0]
+        if isinstance(last, int) and 0 < last <= BALANCE_MAX:
+            self.last_of_log = last
+            if named:
+                self._new.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('audit_logs', ?)", (last,))
+
+    def archive(self, now: str) -> None:
+        """Keeps what the ledger has no column for: values of unknown columns, and statuses that were mapped."""
+        for table, copied in self.columns.items():
+            spelled = columns_of(self._old, self._tables[table])
+            unknown = [name for name in spelled if name not in copied]
+            if unknown:
+                self._archive_columns(table, [spelled[name] for name in unknown], "id" in spelled, now)
+        if any(self.statuses_mapped.values()):
+            for row_id, status in self._source_rows("deposit_transactions", ["id", "status"]):
+                if str(status) in self._statuses:
+                    kept = msgspec.json.encode({"status": str(status)}).decode()
+                    number = import_values.take("deposit_transactions", "id", row_id).value
+                    self._insert_archived("deposit_transactions", number, kept, now)
+
+    def _archive_columns(self, table: str, unknown: list[str], has_ids: bool, now: str) -> None:
+        names = ["id", *(name.lower() for name in unknown)] if has_ids else [name.lower() for name in unknown]
+        for number, row in enumerate(self._source_rows(table, names), start=1):
+            values = row[1:] if has_ids else row
+            kept = {
+                name: import_values.logged(value)
+                for name, value in zip(unknown, values, strict=True)
+                if value is not None
+            }
+            for name in kept:
+                key = f"{self._tables[table]}.{name}"
+                self.archived[key] = self.archived.get(key, 0) + 1
+            if kept:
+                row_id = import_values.take(table, "id", row[0]).value if has_ids else number
+                self._insert_archived(table, row_id, msgspec.json.encode(kept).decode(), now)
+        for name in unknown:
+            self.archived.setdefault(f"{self._tables[table]}.{name}", 0)
+
+    def _insert_archived(self, table: str, row_id: Value, values: str, now: str) -> None:
+        self._new.execute(
+            "INSERT INTO import_archive (source_table, row_id, column_values, imported_at) VALUES (?, ?, ?, ?)",
+            (table, row_id, values, now),
+        )
+
+    def _refuse(self) -> None:
+        count = self._findings.counts.get("refused", 0)
+        if not count:
+            return
+        shown = self._findings.examples["refused"]
+        more = count - len(shown)
+        rest = ""
+        if more:
+            where = self._findings.path
+            rest = f"\n  … and {more:,} more: " + (f"see {where}" if where else "--report FILE lists all")
+        raise ImportFailed(
+            f"{count:,} rows or values cannot be taken over; correct them in the source:\n  "
+            + "\n  ".join(shown)
+            + rest
+        )
+
+    def _log_statuses(self) -> None:
+        for word, count in self.statuses_mapped.items():
+            if not count:
+                raise ImportFailed(f"No transaction has the status {word!r} that --status names; nothing was made.")
+            details = {"old": word, "new": self._statuses[word], "rows": count}
+            self._new.execute(
+                "INSERT INTO audit_logs (action, resource_type, details) VALUES ('import_status_mapped',"
+                " 'deposit_transaction', ?)",
+                (msgspec.json.encode(details).decode(),),
+            )
+
+    def _check_order(self) -> None:
+        """Raises ImportFailed when accounts without column names mostly belong to nobody: their order is another."""
+        if "user_deposits" not in self._source.by_order:
+            return
+        accounts, lost = self._new.execute(
+            "SELECT COUNT(*), COALESCE(SUM(user_id NOT IN (SELECT id FROM users)), 0) FROM user_deposits"
+        ).fetchone()
+        if lost * 2 > accounts:
+            raise ImportFailed(
+                f"The export names no columns, and in the baseline's order {lost:,} of {accounts:,} accounts belong to"
+                " no user: its order is another. Export with the schema: wrangler d1 export NAME --output FILE."
+            )
+
     def _copy_table(self, table: str) -> None:
-        known = _columns(self._new, table)
-        columns = [name for name in _columns(self._old, table) if name in known]
+        known = columns_of(self._new, table)
+        columns = [name for name in columns_of(self._old, self._tables[table]) if name in known]
         self.columns[table] = set(columns)
         insert = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
-        self.rows[table] = 0
+        plain = [import_values.plain(table, column) for column in columns]
+        total = count_of(self._old, self._tables[table]) or 0
+        has_status = table == "deposit_transactions"
+        status, amount = (columns.index(name) if has_status else -1 for name in ("status", "amount"))
+        special = {*self._statuses, "pending"}
+        batch: list[tuple[Value, ...]] = []
+        count = 0
         for row in self._source_rows(table, columns):
-            if len(self._problems) >= _PROBLEMS_MAX:
-                return
-            self.rows[table] += 1
-            old = dict(zip(columns, row, strict=True))
-            name = f"{table}, row {import_values.shown(old['id']) if 'id' in old else self.rows[table]}"
-            taken, mended = self._take(table, name, old)
-            if self._problems:  # nothing is made any more; the remaining rows are looked at for the same message
-                continue
-            try:
-                cursor = self._new.execute(insert, list(taken.values()))
-            except sqlite.DatabaseError as error:
-                if not sqlite.is_of_statement(error):
-                    raise
-                self._problems.append(f"{name}: {error}{self._same_telegram_id(table, taken)}")
-                continue
-            for details in mended:
-                self._log(table, cursor.lastrowid, taken, details)
+            count += 1
+            as_it_is = all(holds(value) for holds, value in zip(plain, row, strict=True))
+            if as_it_is and has_status and row[status] in special:
+                as_it_is = row[status] not in self._statuses and row[amount] > 0  # type: ignore[operator]
+            if as_it_is:
+                batch.append(row)
+            if batch and (len(batch) == _BATCH or not as_it_is):
+                self._insert_batch(table, insert, columns, batch, count - len(batch) + as_it_is)
+                batch.clear()
+            if not as_it_is:
+                self._insert_row(table, insert, columns, row, count)
+            if count % _BATCH == 0:
+                self._progress(f"taking over {table}", count, total)
+        self._insert_batch(table, insert, columns, batch, count - len(batch) + 1)
+        self.rows[table] = count
+        self._progress(f"taking over {table}", count, total)
+
+    def _insert_batch(
+        self, table: str, insert: str, columns: list[str], batch: list[tuple[Value, ...]], first: int
+    ) -> None:
+        """Rows that may stand as they are, all at once; one by one where a constraint refuses one of them."""
+        if not batch:
+            return
+        self._new.execute("SAVEPOINT batch")
+        try:
+            self._new.executemany(insert, batch)
+        except sqlite.DatabaseError as error:
+            if not sqlite.is_of_statement(error):
+                raise
+            self._new.execute("ROLLBACK TO batch")
+            for number, row in enumerate(batch, start=first):
+                self._insert_row(table, insert, columns, row, number)
+        self._new.execute("RELEASE batch")
+
+    def _insert_row(self, table: str, insert: str, columns: list[str], row: tuple[Value, ...], number: int) -> None:
+        old = dict(zip(columns, row, strict=True))
+        name = old.get("id", number)
+        taken, mended, problems = self._take(table, old)
+        for column, why in problems:
+            self._add_refused(table, name, column, old[column], why)
+        if problems:
+            return
+        try:
+            cursor = self._new.execute(insert, list(taken.values()))
+        except sqlite.DatabaseError as error:
+            if not sqlite.is_of_statement(error):
+                raise
+            self._refuse_row(table, name, taken, error)
+            return
+        for details in mended:
+            self._log(table, cursor.lastrowid, taken, details)
+
+    def _add_refused(self, table: str, name: Value, column: str | None, value: Value, why: str) -> None:
+        self._refused.setdefault(table, set()).add(name)
+        self._findings.add(
+            "refused",
+            f"{table}, row {import_values.shown(name)}{f', {column}' if column else ''}: {why}",
+            table=table,
+            row=import_values.logged(name),
+            column=column,
+            value=import_values.shown(value),
+            why=why,
+        )
+
+    def _refuse_row(self, table: str, name: Value, taken: dict[str, Value], error: Exception) -> None:
+        """Says what the database has against the row; nothing, where it points at a row that is refused itself."""
+        if table in _PARENTS and sqlite.is_of_statement(error) and "FOREIGN KEY" in str(error):
+            column, parent = _PARENTS[table]
+            self._refused.setdefault(table, set()).add(name)
+            if taken[column] not in self._refused.get(parent, ()):
+                self._add_refused(
+                    table,
+                    name,
+                    column,
+                    taken[column],
+                    f"there is no row {import_values.shown(taken[column])} in {parent}",
+                )
+            return
+        on = _CONSTRAINT_ON.search(str(error))
+        column_named = on[2] if on else None
+        value = taken.get(column_named or "")
+        self._add_refused(table, name, column_named, value, f"{error}{self._same_telegram_id(table, taken)}")
 
     def _source_rows(self, table: str, columns: list[str]) -> Iterator[tuple[Value, ...]]:
-        spelled = _columns(self._old, table)
-        names = ", ".join(_quoted(spelled[column]) for column in columns)
-        order = _quoted(spelled.get("id", next(iter(spelled.values()))))
+        spelled = columns_of(self._old, self._tables[table])
+        names = ", ".join(quoted(spelled[column]) for column in columns)
+        order = quoted(spelled.get("id", next(iter(spelled.values()))))
         try:
-            rows = self._old.execute(f"SELECT {names} FROM {_quoted(_tables(self._old)[table])} ORDER BY {order}")
-            while batch := rows.fetchmany(1000):
+            rows = self._old.execute(f"SELECT {names} FROM {quoted(self._tables[table])} ORDER BY {order}")
+            while batch := rows.fetchmany(_BATCH):
                 yield from batch
         except sqlite.DatabaseError as error:
+            if sqlite.is_full(error):
+                raise
             raise ImportFailed(f"The table {table} of the source cannot be read: {error}.") from error
 
-    def _take(self, table: str, name: str, old: dict[str, Value]) -> tuple[dict[str, Value], list[dict[str, object]]]:
-        """The row as it will be stored, and the details of what the log must say of it."""
+    def _take(
+        self, table: str, old: dict[str, Value]
+    ) -> tuple[dict[str, Value], list[dict[str, object]], list[tuple[str, str]]]:
+        """The row as it will be stored, what the log must say of it, and the columns that cannot be taken and why."""
         taken: dict[str, Value] = {}
         mended: list[dict[str, object]] = []
+        problems: list[tuple[str, str]] = []
+        by_order = table in self._source.by_order
         for column, value in old.items():
             try:
                 result = import_values.take(table, column, value)
+                if by_order and table != "audit_logs" and result.mended and result.value is None:
+                    raise Refused(
+                        f"{import_values.shown(value)} is no time; the export names no columns, so their order may be"
+                        " another than the baseline's: export with the schema"
+                    )
             except Refused as refused:
-                self._problems.append(f"{name}, {column}: {refused}")
+                problems.append((column, str(refused)))
                 continue
             taken[column] = result.value
             self.times_respelled += result.respelled and not result.mended
+            self.numbers_retyped += result.retyped and not result.mended
             if result.mended:
                 mended.append({"column": column, "old": import_values.logged(value), "new": result.value})
-        if self._problems:
-            return taken, []
-        if table == "deposit_transactions" and _never_confirmable(taken):
-            row = {column: import_values.logged(value) for column, value in old.items()}
-            mended.append({"column": "status", "old": "pending", "new": "cancelled", "row": row})
-            taken["status"] = "cancelled"
+        if problems:
+            return taken, [], problems
+        if table == "deposit_transactions":
+            word = str(taken["status"])
+            if word in self._statuses:
+                taken["status"] = self._statuses[word]
+                self.statuses_mapped[word] += 1
+            if _never_confirmable(taken):
+                row = {column: import_values.logged(value) for column, value in old.items()}
+                mended.append({"column": "status", "old": word, "new": "cancelled", "row": row})
+                taken["status"] = "cancelled"
         if table == "users" and not import_values.is_telegram_id(str(taken["telegram_id"])):
             self.unreachable_users += 1
             if len(self.unreachable_examples) < _EXAMPLES_MAX:
                 self.unreachable_examples.append(import_values.shown(taken["telegram_id"]))
-        return taken, mended
+        return taken, mended, problems
 
     def _same_telegram_id(self, table: str, taken: dict[str, Value]) -> str:
         """The row that stands in the way of this one, for the message."""
@@ -380,7 +533,7 @@ class _Copy:
             if str(name).lower() != table or not isinstance(sequence, int):
                 continue
             if sequence > BALANCE_MAX:
-                self._problems.append(f"sqlite_sequence, {table}: {sequence} leaves no id to give out")
+                self._add_refused("sqlite_sequence", table, "seq", sequence, f"{sequence} leaves no id to give out")
             elif self._new.execute("SELECT 1 FROM sqlite_sequence WHERE name = ?", (table,)).fetchone():
                 self._new.execute("UPDATE sqlite_sequence SET seq = MAX(seq, ?) WHERE name = ?", (sequence, table))
             else:  # the table is empty now
@@ -397,57 +550,98 @@ def _never_confirmable(transaction_row: dict[str, Value]) -> bool:
     )
 
 
-def _left_aside(old: Connection, copied: dict[str, set[str]]) -> list[str]:
+def _left_aside(old: Connection, copied: dict[str, set[str]], findings: Findings) -> list[str]:
     aside = []
-    for table, name in sorted(_tables(old).items()):
+    for table, name in sorted(tables_of(old).items()):
         if table not in copied:
-            aside.append(f"{name} ({_count(old, name)})")
-        else:
-            aside += [
-                f"{table}.{spelled}" for column, spelled in _columns(old, table).items() if column not in copied[table]
-            ]
+            count = count_of(old, name)
+            aside.append(f"{name} ({'rows unknown' if count is None else f'{count:,} rows'})")
+            findings.add("left_aside", aside[-1], table=name, rows=count)
     return aside
 
 
-def _count(old: Connection, table: str) -> str:
-    try:
-        return f"{old.execute(f'SELECT COUNT(*) FROM {_quoted(table)}').fetchone()[0]:,} rows"
-    except sqlite.DatabaseError:  # a virtual table of an extension that is not here
-        return "rows unknown"
-
-
-def _result(new: Connection, copy: _Copy, left_aside: list[str]) -> ImportReport:
-    def logged(action: str) -> int:
-        row = new.execute("SELECT COUNT(*) FROM audit_logs WHERE action = ?", (action,)).fetchone()
-        return int(row[0])
-
+def _result(new: Connection, copy: _Copy, old: Source, findings: Findings) -> ImportReport:
+    _find_logged(new, findings, copy.last_of_log)
     unknown = new.execute(
         "SELECT type, COUNT(*) FROM deposit_transactions"
         f" WHERE direction = 'credit' AND type NOT IN ({', '.join('?' * len(_KNOWN_CREDITS))})"
-        " GROUP BY type ORDER BY type",
+        f" GROUP BY type ORDER BY COUNT(*) DESC, type LIMIT {EXAMPLES_MAX}",
         _KNOWN_CREDITS,
     ).fetchall()
+    statuses = new.execute(
+        "SELECT status, COUNT(*) FROM deposit_transactions"
+        f" WHERE status NOT IN ({', '.join('?' * len(KNOWN_STATUSES))}) GROUP BY status"
+        f" ORDER BY COUNT(*) DESC, status LIMIT {EXAMPLES_MAX}",
+        KNOWN_STATUSES,
+    ).fetchall()
+    for name, values in copy.archived.items():
+        findings.add("archived", name, column=name, values=values)
+    for word, count in statuses:
+        findings.add("unknown_status", word, status=word, rows=count)
+    aside = _left_aside(old.connection, copy.columns, findings)
+    for said in old.left_aside:
+        findings.add("left_aside", said, object=said)
+    counts = findings.counts
     return ImportReport(
         tables={table: copy.rows[table] for table in (*TABLES, "audit_logs") if table in copy.rows},
-        left_aside=left_aside,
-        balances_rejected=logged("migration_balance_rejected"),
-        names_truncated=logged("migration_depositor_name_truncated"),
-        opening_entries=logged("opening_adjustment"),
-        accounts_removed=logged("migration_orphan_account_removed"),
+        left_aside=aside + old.left_aside,
+        archived=[f"{name} ({count:,} values)" for name, count in sorted(copy.archived.items())],
+        balances_rejected=counts.get("balance_rejected", 0),
+        names_truncated=counts.get("name_truncated", 0),
+        opening_entries=counts.get("opening_adjustment", 0),
+        openings=findings.examples.get("opening_adjustment", []),
+        accounts_removed=counts.get("account_removed", 0),
         times_respelled=copy.times_respelled,
+        numbers_retyped=copy.numbers_retyped,
         values_mended=copy.values_mended,
+        statuses_mapped=copy.statuses_mapped,
+        unknown_statuses=dict(statuses),
         unreachable_users=copy.unreachable_users,
         unreachable_examples=copy.unreachable_examples,
         unknown_types=[f"{name} ({count:,})" for name, count in unknown],
+        by_order=sorted(old.by_order & copy.rows.keys()),
+        doubts=old.doubts,
     )
+
+
+def _find_logged(new: Connection, findings: Findings, before: int) -> None:
+    """What the log says that this import changed, and 001 also where the bot had run it: in rows up to `before`."""
+    rows = new.execute(
+        "SELECT action, user_id, telegram_id, resource_type, resource_id, details FROM audit_logs"
+        f" WHERE action IN ({', '.join('?' * len(_LOGGED))}) AND (id > ? OR action IN"
+        " ('migration_balance_rejected', 'migration_account_superseded', 'migration_depositor_name_truncated'))"
+        " ORDER BY id",
+        [*_LOGGED, before],
+    )
+    for action, user_id, telegram_id, resource_type, resource_id, text in rows:
+        try:
+            details = msgspec.json.decode(text or "null")
+        except msgspec.DecodeError:
+            details = text
+        said = f"user {telegram_id or user_id}, {resource_type} {resource_id}"
+        if action == "opening_adjustment" and isinstance(details, dict):
+            said = (
+                f"user {telegram_id}: balance {details.get('balance')}, history {details.get('history')}; transaction"
+                f" {resource_id}, a {details.get('direction')} of {details.get('amount')}"
+            )
+        findings.add(
+            _LOGGED[action],
+            said,
+            user_id=user_id,
+            telegram_id=telegram_id,
+            resource_type=resource_type,
+            resource_id=resource_id,
+            details=details,
+        )
 
 
 def _verify(new: Connection) -> None:
     """Raises MigrationError unless every balance is the sum of its transactions and the file is sound."""
     wrong = new.execute(
-        "SELECT d.user_id FROM user_deposits AS d WHERE d.balance <> ("
-        " SELECT COALESCE(SUM(CASE direction WHEN 'credit' THEN amount ELSE -amount END), 0)"
-        " FROM deposit_transactions WHERE user_id = d.user_id AND status = 'confirmed') LIMIT 1"
+        "SELECT d.user_id FROM user_deposits AS d LEFT JOIN ("
+        " SELECT user_id, SUM(CASE direction WHEN 'credit' THEN amount ELSE -amount END) AS total"
+        " FROM deposit_transactions WHERE status = 'confirmed' GROUP BY user_id"
+        ") AS history ON history.user_id = d.user_id WHERE d.balance <> COALESCE(history.total, 0) LIMIT 1"
     ).fetchone()
     if wrong:
         raise MigrationError(f"After the import the balance of user {wrong[0]} is not the sum of its transactions.")

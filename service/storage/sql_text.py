@@ -5,7 +5,7 @@ trigger ends at "; END ;", as https://www.sqlite.org/c3ref/complete.html has it.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from msgspec import Struct
@@ -17,6 +17,16 @@ _CLOSING_COMMENT = {"*/", "\n"}
 _BEGIN_OF_TRIGGER = re.compile(r"\s*CREATE\s+(TEMP\s+|TEMPORARY\s+)?TRIGGER\b", re.IGNORECASE)
 _END_OF_TRIGGER = re.compile(r"\s*END\s*;", re.IGNORECASE)
 _BYTE_ORDER_MARK = "\ufeff"
+_LINE_BYTES_MAX = 2**26
+_LINES_BETWEEN_NEWS = 4096
+_OTHER_FORMATS = {
+    b"\x1f\x8b": "is compressed (gzip); unpack it first",
+    b"PK\x03\x04": "is compressed (zip); unpack it first",
+    b"\x28\xb5\x2f\xfd": "is compressed (zstd); unpack it first",
+    b"\xff\xfe": "is UTF-16 text; write it as UTF-8 first: iconv -f UTF-16 -t UTF-8",
+    b"\xfe\xff": "is UTF-16 text; write it as UTF-8 first: iconv -f UTF-16 -t UTF-8",
+}
+"""First bytes -> what the file is, where it is certainly no SQL text."""
 
 
 class NotSql(Exception):
@@ -30,12 +40,15 @@ class Statement(Struct, frozen=True):
     sql: str
 
 
-def statements(path: Path) -> Iterator[Statement]:
-    """The statements of the file, in order; empty ones are left out. Raises NotSql."""
+def statements(path: Path, bytes_read: Callable[[int], None] = lambda _: None) -> Iterator[Statement]:
+    """The statements of the file, in order; empty ones are left out. `bytes_read` hears now and then how far it is.
+
+    Raises NotSql.
+    """
     parts: list[str] = []
     begun = 0  # the line that the statement in `parts` began in; 0 while there is none
     last_part = 0  # where the parts after the latest semicolon within a trigger begin
-    for number, text, ends in _pieces(path):
+    for number, text, ends in _pieces(path, bytes_read):
         if not begun:
             if not text.rstrip(";").strip():
                 continue
@@ -50,10 +63,10 @@ def statements(path: Path) -> Iterator[Statement]:
         raise NotSql(f"the text ends within the statement that begins in line {begun}; is it complete?")
 
 
-def _pieces(path: Path) -> Iterator[tuple[int, str, bool]]:
+def _pieces(path: Path, bytes_read: Callable[[int], None]) -> Iterator[tuple[int, str, bool]]:
     """Line number and text without comments, cut at line ends and after semicolons; whether a semicolon ends it."""
     closing = ""  # what ends the quotes or the comment that the text is in
-    for number, line in _lines(path):
+    for number, line in _lines(path, bytes_read):
         start = at = 0
         while True:
             if closing:
@@ -85,13 +98,33 @@ def _is_unfinished_trigger(parts: list[str], last_part: int) -> bool:
     return bool(_BEGIN_OF_TRIGGER.match("".join(parts)))
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _lines(path: Path, bytes_read: Callable[[int], None]) -> Iterator[tuple[int, str]]:
+    count = number = 0
     with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
+        while raw := file.readline(_LINE_BYTES_MAX + 1):
+            number += 1
+            count += len(raw)
+            if number == 1:
+                _refuse_other_formats(raw)
+            if number % _LINES_BETWEEN_NEWS == 0:
+                bytes_read(count)
+            if len(raw) > _LINE_BYTES_MAX:
+                raise NotSql(f"line {number} is longer than {_LINE_BYTES_MAX:,} bytes")
             try:
                 line = raw.decode("utf-8")
             except UnicodeDecodeError as error:
-                raise NotSql(f"line {number} is no UTF-8 text: {error.reason} at its byte {error.start + 1}") from error
+                raise NotSql(
+                    f"line {number} is no UTF-8 text (byte {error.start + 1}: {error.reason}); if it was saved in"
+                    " another encoding, such as CP949 or Latin-1, write it as UTF-8 first: iconv -f CP949 -t UTF-8"
+                ) from error
             if "\0" in line:
                 raise NotSql(f"line {number} holds a NUL character, which SQL text cannot")
             yield number, line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
+
+
+def _refuse_other_formats(beginning: bytes) -> None:
+    for mark, what in _OTHER_FORMATS.items():
+        if beginning.startswith(mark):
+            raise NotSql(f"it {what}")
+    if beginning[1:8:2] == b"\0\0\0\0" or beginning[:8:2] == b"\0\0\0\0":
+        raise NotSql("it is UTF-16 text without its mark; write it as UTF-8 first: iconv -f UTF-16LE -t UTF-8")

@@ -202,7 +202,8 @@ def yield_to_others() -> None:
 
 def open_scratch(path: Path | str = ":memory:") -> Connection:
     """A throwaway database in memory or at `path`, without any of the settings above."""
-    connection: Connection = driver.connect(path, isolation_level=None)
+    # Its statements are seldom the same twice, and may be long.
+    connection: Connection = driver.connect(path, isolation_level=None, cached_statements=5)
     return connection
 
 

@@ -1,5 +1,6 @@
 """Import: whole or nothing, from every form that the bot's database comes in. (The real wrangler: test_main_job.)"""
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from service import resources
-from service.storage import lock, migrator
+from service.storage import lock, migrator, sql_text
+from service.storage.import_findings import Findings
 from service.storage.importer import ImportFailed, ImportReport, import_database
 from tests.ledger_check import broken_invariants
 from tests.storage.test_migrator import BOT_ROWS
@@ -87,12 +89,18 @@ def test_audit_rows_of_a_database_after_001_are_kept(tmp_path: Path) -> None:
     assert broken_invariants(tmp_path / "p.db") == []
 
 
-def test_what_is_not_known_is_left_aside_and_named(tmp_path: Path) -> None:
-    """Other tables of the bot and columns that Passbook does not know are reported."""
+def test_unknown_tables_are_left_aside_and_unknown_columns_archived(tmp_path: Path) -> None:
+    """Other tables of the bot are reported with their rows; values of other columns are kept with their row's id."""
     extra = "CREATE TABLE conversations (id INTEGER); INSERT INTO conversations VALUES (1), (2);"
-    extra += "ALTER TABLE users ADD COLUMN language TEXT;"
+    extra += "ALTER TABLE users ADD COLUMN Language TEXT; UPDATE users SET language = '한국어' WHERE id IN (2, 3);"
+    extra += "ALTER TABLE users ADD COLUMN photo BLOB; UPDATE users SET photo = X'00ff' WHERE id = 3;"
     report = take_over(make_bots_file(tmp_path / "bots.sqlite", extra=extra), tmp_path / "p.db")
-    assert report.left_aside == ["conversations (2 rows)", "users.language"]
+    assert report.left_aside == ["conversations (2 rows)"]
+    assert report.archived == ["users.Language (2 values)", "users.photo (1 values)"]
+    assert archived(tmp_path) == [
+        ("users", 2, {"Language": "한국어"}),
+        ("users", 3, {"Language": "한국어", "photo": "X'00ff'"}),
+    ]
 
 
 def test_ids_given_out_once_are_not_given_out_again(tmp_path: Path) -> None:
@@ -107,7 +115,13 @@ def test_ids_given_out_once_are_not_given_out_again(tmp_path: Path) -> None:
     [
         (b"", "no database of the bot"),
         (b"CREATE TABLE recipes (id INTEGER);", "no table users, user_deposits, deposit_transactions"),
-        (b"INSERT INTO nowhere VALUES (1);", "line 1: no such table"),
+        (b"INSERT INTO nowhere VALUES (1);", "no table users, user_deposits, deposit_transactions"),
+        (b"CREATE TABLE users (id);\nINSERT INTO nowhere VALUES (1);", "line 2: no such table"),
+        (b"BEGIN;\nCREATE TABLE users (id INTEGER);", "begins in line 1 has no COMMIT"),
+        ("CREATE TABLE users (id INTEGER);".encode("utf-16"), "is UTF-16 text; .*iconv"),
+        ("CREATE TABLE users (id INTEGER);".encode("utf-16-le"), "is UTF-16 text without its mark"),
+        ("CREATE TABLE users (id);\n-- 홍길동".encode("cp949"), "line 2 is no UTF-8 text .*CP949"),
+        (b"\x1f\x8b\x08rubbish", "compressed"),
         (
             b"CREATE TABLE users (id INTEGER);\nINSERT INTO users VALUES (1",
             "ends within the statement that begins in line 2",
@@ -142,7 +156,17 @@ def test_target_that_is_there_is_not_touched(tmp_path: Path) -> None:
 def test_passbook_database_is_no_source(tmp_path: Path) -> None:
     """A database that Passbook keeps already is not imported a second time."""
     take_over(make_bots_file(tmp_path / "bots.sqlite"), tmp_path / "p.db")
+    with pytest.raises(ImportFailed, match=r"Passbook database already.*passbook serve --database"):
+        take_over(tmp_path / "p.db", tmp_path / "q.db")
+    with pytest.raises(ImportFailed, match=r"Passbook database already.*passbook restore"):
+        take_over(dump_of(tmp_path / "p.db", tmp_path / "p.sql"), tmp_path / "q.db")
+    text = data_only((tmp_path / "p.sql").read_text("utf-8"))
     with pytest.raises(ImportFailed, match="Passbook database already"):
+        take_over(export(tmp_path, text), tmp_path / "q.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "p.db")) as newer:
+        newer.execute("INSERT INTO schema_migrations (version, name, checksum) VALUES (99, '099_later', '')")
+        newer.commit()
+    with pytest.raises(ImportFailed, match=r"at migration 099; this program knows up to .*Update it"):
         take_over(tmp_path / "p.db", tmp_path / "q.db")
 
 
@@ -209,6 +233,12 @@ def mended(folder: Path) -> list[tuple[object, ...]]:
     return [(*row[:4], json.loads(str(row[4]))) for row in rows]
 
 
+def archived(folder: Path) -> list[tuple[object, ...]]:
+    """What import_archive of p.db keeps."""
+    rows = read(folder / "p.db", "SELECT source_table, row_id, column_values FROM import_archive ORDER BY id")
+    return [(*row[:2], json.loads(str(row[2]))) for row in rows]
+
+
 @pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
 def test_side_file_of_an_earlier_database_is_refused(tmp_path: Path, suffix: str) -> None:
     """SQLite would replay an old log over the new file; the file is named and nothing is made."""
@@ -270,15 +300,60 @@ def test_twenty_bad_rows_are_listed_at_once(tmp_path: Path) -> None:
     """So that they can be corrected in one go; not all of a million."""
     said = refused(tmp_path, SCHEMA + USER + ACCOUNT + "".join(moved(n, "0.5") for n in range(1, 31)))
     assert said.count("no whole number") == 20
-    assert "perhaps more" in said
+    assert said.startswith("30 rows or values")
+    assert "and 10 more: --report FILE lists all" in said
+
+
+def test_whole_list_of_refused_rows_is_in_the_report(tmp_path: Path) -> None:
+    """Every one of 30, with table, row, column, value and why; rows that point at a refused one are not listed too."""
+    text = (
+        SCHEMA + USER.replace("'111'", "X'31'") + ACCOUNT + moved(99) + "".join(moved(n, "0.5") for n in range(1, 31))
+    )
+    text += moved(98).replace("98,1,", "98,77,")
+    findings = Findings(tmp_path / "list.ndjson")
+    with pytest.raises(ImportFailed, match=r"see .*list\.ndjson"):
+        import_database(export(tmp_path, text), tmp_path / "p.db", MIGRATIONS, lambda _: None, findings=findings)
+    rows = [json.loads(line) for line in (tmp_path / "list.ndjson").read_text("utf-8").splitlines()]
+    assert [row["row"] for row in rows] == [1, *range(1, 31), 98]
+    assert rows[1] == {
+        "kind": "refused", "table": "deposit_transactions", "row": 1, "column": "amount", "value": "0.5",
+        "why": "0.5 is no whole number",
+    }  # fmt: skip
+    assert (rows[-1]["column"], rows[-1]["why"]) == ("user_id", "there is no row 77 in users")
+    assert only(tmp_path, "d1.sql", "p.db.lock", "list.ndjson")
+
+
+def test_report_is_not_written_over_another_file(tmp_path: Path) -> None:
+    """Nor left behind by an import that no row is the reason of."""
+    (tmp_path / "list.ndjson").write_text("mine")
+    with pytest.raises(FileExistsError):
+        import_database(
+            export(tmp_path, SCHEMA),
+            tmp_path / "p.db",
+            MIGRATIONS,
+            lambda _: None,
+            findings=Findings(tmp_path / "list.ndjson"),
+        )
+    assert (tmp_path / "list.ndjson").read_text() == "mine"
+    with pytest.raises(ImportFailed, match="no database of the bot"):
+        import_database(
+            export(tmp_path, ""), tmp_path / "p.db", MIGRATIONS, lambda _: None, findings=Findings(tmp_path / "other")
+        )
+    assert only(tmp_path, "d1.sql", "p.db.lock", "list.ndjson")
 
 
 def test_whole_numbers_in_other_types_are_taken(tmp_path: Path) -> None:
     """7000.0 and '7000' are 7000, also where the source's columns have no type."""
     untyped = SCHEMA.replace("balance INTEGER NOT NULL", "balance").replace("amount INTEGER NOT NULL", "amount")
-    take_over_text(
+    report = take_over_text(
         tmp_path, untyped + USER + ACCOUNT.replace("5000", "'7000'") + moved(1, "6000.0") + moved(2, "'1000'")
     )
+    assert report.values_mended == 3
+    assert [(row[2], row[4]) for row in mended(tmp_path)] == [
+        ("user_deposits", {"column": "balance", "old": "7000", "new": 7000}),
+        ("deposit_transaction", {"column": "amount", "old": 6000.0, "new": 6000}),
+        ("deposit_transaction", {"column": "amount", "old": "1000", "new": 1000}),
+    ]
     assert read(tmp_path / "p.db", "SELECT balance, typeof(balance) FROM user_deposits") == [(7000, "integer")]
     amounts = read(tmp_path / "p.db", "SELECT amount, typeof(amount) FROM deposit_transactions")
     assert amounts == [(6000, "integer"), (1000, "integer")]
@@ -436,15 +511,18 @@ def test_long_text_is_split_in_linear_time(tmp_path: Path) -> None:
     assert read(tmp_path / "p.db", "SELECT description FROM deposit_transactions") == [(text,)]
 
 
-def test_columns_of_later_migrations_are_left_aside_and_named(tmp_path: Path) -> None:
+def test_columns_of_later_migrations_are_archived_and_named(tmp_path: Path) -> None:
     """The bot's own reference, direction or version is not Passbook's, and does not vanish unsaid."""
     text = SCHEMA.replace("status TEXT", "reference TEXT, direction TEXT, status TEXT").replace(
         "balance INTEGER NOT NULL", "balance INTEGER NOT NULL, version INTEGER"
     )
     text += AUDIT_LOGS.replace("ip_address", "actor TEXT, ip_address")
-    assert take_over_text(tmp_path, text).left_aside == [
-        "audit_logs.actor", "deposit_transactions.reference", "deposit_transactions.direction", "user_deposits.version",
-    ]  # fmt: skip
+    assert take_over_text(tmp_path, text).archived == [
+        "audit_logs.actor (0 values)",
+        "deposit_transactions.direction (0 values)",
+        "deposit_transactions.reference (0 values)",
+        "user_deposits.version (0 values)",
+    ]
 
 
 def test_audit_rows_come_by_the_columns_they_have(tmp_path: Path) -> None:
@@ -510,3 +588,198 @@ def test_import_waits_for_nobody(tmp_path: Path) -> None:
     """While another process holds the target's lock, import says so at once."""
     with lock.exclusive(tmp_path / "p.db"), pytest.raises(lock.DatabaseInUse, match="in use by process"):
         take_over(make_bots_file(tmp_path / "bots.sqlite"), tmp_path / "p.db")
+
+
+def data_only(text: str) -> str:
+    """What --no-schema leaves of an export."""
+    return "PRAGMA defer_foreign_keys=TRUE;\n" + "".join(
+        line for line in text.splitlines(keepends=True) if line.startswith("INSERT")
+    )
+
+
+def test_data_without_schema_gives_the_same_database(tmp_path: Path) -> None:
+    """Rows in the baseline's order need no CREATE TABLE; other tables are left aside; counters count."""
+    bots = make_bots_file(tmp_path / "bots.sqlite", extra="DELETE FROM deposit_transactions WHERE id = 6;")
+    text = data_only(dump_of(bots, tmp_path / "bots.sql").read_text("utf-8"))
+    text += "INSERT INTO \"conversations\" VALUES(1,'hello',NULL);\nINSERT INTO conversations VALUES(2,'x',3);\n"
+    report = take_over_text(tmp_path, text)
+    assert report.left_aside == ["conversations (2 rows)"]
+    assert report.by_order == [
+        "bank_notifications", "deposit_transactions", "user_deposits", "user_domains", "users",
+    ]  # fmt: skip
+    take_over(bots, tmp_path / "q.db")
+    for table in ("users", "user_deposits", "deposit_transactions", "bank_notifications", "user_domains"):
+        columns = "user_id, balance" if table == "user_deposits" else "id"
+        wanted = f"SELECT {columns} FROM {table} ORDER BY 1"
+        assert read(tmp_path / "p.db", wanted) == read(tmp_path / "q.db", wanted), table
+
+
+def test_data_without_schema_goes_by_the_columns_that_it_names(tmp_path: Path) -> None:
+    """In any order, with more and with fewer, and not the same ones in each row."""
+    text = (
+        "INSERT INTO users (username, id, telegram_id) VALUES('a',1,'111');\n"
+        "INSERT INTO users (language, telegram_id, id) VALUES('ko','222',2);\n"
+        'INSERT INTO "user_deposits" ("balance", [user_id]) VALUES(5000,1);\n'
+        "INSERT INTO deposit_transactions (id,amount,user_id,status,type) VALUES(7,5000,1,'confirmed','deposit');\n"
+    )
+    report = take_over_text(tmp_path, text)
+    assert (report.by_order, report.archived) == ([], ["users.language (1 values)"])
+    assert archived(tmp_path) == [("users", 2, {"language": "ko"})]
+    assert read(tmp_path / "p.db", "SELECT balance FROM user_deposits ORDER BY user_id") == [(5000,), (0,)]
+
+
+def test_data_without_schema_that_does_not_fit_is_refused_by_table(tmp_path: Path) -> None:
+    """Each table is named with its numbers, and the remedy."""
+    said = refused(tmp_path, USER.replace("'a'", "'a','b'") + ACCOUNT.replace(",5000", "") + moved(1))
+    assert "users (its rows have 5 values, the baseline 4 columns)" in said
+    assert "user_deposits (its rows have 3 values, the baseline 4 columns)" in said
+    assert "without --no-schema" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (USER + "INSERT INTO user_deposits VALUES(1,5000,1,NULL);\n" + moved(1), "belong to no user"),
+        (USER + ACCOUNT.replace("'2026-01-01 00:00:00'", "'kim'") + moved(1), "'kim' is no time; the export names no"),
+    ],
+)
+def test_data_without_schema_in_another_order_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    """Accounts of nobody and times that are none tell that the columns are others."""
+    assert words in refused(tmp_path, text)
+
+
+def test_export_cut_off_between_two_rows_is_doubted(tmp_path: Path) -> None:
+    """wrangler ends every export with SQLite's counters; without them the report warns."""
+    text = "PRAGMA defer_foreign_keys=TRUE;\n" + SCHEMA + USER + ACCOUNT + moved(1)
+    (doubt,) = take_over(export(tmp_path, text), tmp_path / "p.db").doubts
+    assert "may be cut off" in doubt
+    assert take_over(export(tmp_path, text + "DELETE FROM sqlite_sequence;\n"), tmp_path / "q.db").doubts == []
+
+
+def test_every_way_of_cutting_an_export_off_leaves_nothing(tmp_path: Path) -> None:
+    """Cut anywhere within a statement: the line is named; nothing is there but the source."""
+    text = SCHEMA + USER + ACCOUNT + moved(1, name="'it''s; ok'")
+    for size in range(len(SCHEMA) + 1, len(text) - 2, 7):
+        if text[:size].endswith((";", ";\n")):
+            continue
+        assert "begins in line" in refused(tmp_path, text[:size])
+
+
+@pytest.mark.parametrize("value", ["123456", "123456.0"])
+def test_telegram_id_that_is_a_number_is_taken_exactly(tmp_path: Path, value: str) -> None:
+    """The digits are the same; a REAL is in the log."""
+    untyped = SCHEMA.replace("telegram_id TEXT", "telegram_id")
+    report = take_over_text(tmp_path, untyped + USER.replace("'111'", value) + ACCOUNT + moved(1))
+    assert read(tmp_path / "p.db", "SELECT telegram_id FROM users") == [("123456",)]
+    assert (report.numbers_retyped, report.values_mended) == ((1, 0) if value == "123456" else (0, 1))
+
+
+@pytest.mark.parametrize("value", ["9007199254740992.0", "9007199254740993", "1e300"])
+def test_telegram_id_beyond_2_53_that_is_a_number_is_refused(tmp_path: Path, value: str) -> None:
+    """It may have been rounded: another user's name."""
+    said = refused(tmp_path, SCHEMA.replace("telegram_id TEXT", "telegram_id") + USER.replace("'111'", value))
+    assert "users, row 1, telegram_id: " in said
+    assert "may have been rounded" in said
+
+
+def test_unknown_status_is_kept_counted_and_no_money(tmp_path: Path) -> None:
+    """The balance it stands for becomes an opening entry, which the report names."""
+    text = SCHEMA + USER + ACCOUNT + moved(1, "3000", status="completed") + moved(2, "2000") + moved(3, status="done")
+    report = take_over_text(tmp_path, text)
+    assert report.unknown_statuses == {"completed": 1, "done": 1}
+    assert report.openings == ["user 111: balance 5000, history 2000; transaction 4, a credit of 3000"]
+    assert read(tmp_path / "p.db", "SELECT status FROM deposit_transactions WHERE id = 1") == [("completed",)]
+
+
+def test_status_is_mapped_and_the_old_word_kept(tmp_path: Path) -> None:
+    """completed=confirmed counts as money; each row's word is in the archive and each mapping in the audit log."""
+    text = SCHEMA + USER + ACCOUNT + moved(1, "3000", status="completed") + moved(2, "2000") + moved(3, status="done")
+    report = import_database(
+        export(tmp_path, text),
+        tmp_path / "p.db",
+        MIGRATIONS,
+        lambda _: None,
+        statuses={"completed": "confirmed", "done": "cancelled"},
+    )
+    assert broken_invariants(tmp_path / "p.db") == []
+    assert (report.opening_entries, report.unknown_statuses) == (0, {})
+    assert report.statuses_mapped == {"completed": 1, "done": 1}
+    statuses = read(tmp_path / "p.db", "SELECT status FROM deposit_transactions ORDER BY id")
+    assert statuses == [("confirmed",), ("confirmed",), ("cancelled",)]
+    assert archived(tmp_path) == [
+        ("deposit_transactions", 1, {"status": "completed"}),
+        ("deposit_transactions", 3, {"status": "done"}),
+    ]
+    logged = read(tmp_path / "p.db", "SELECT details FROM audit_logs WHERE action = 'import_status_mapped' ORDER BY id")
+    assert [json.loads(str(row[0])) for row in logged] == [
+        {"old": "completed", "new": "confirmed", "rows": 1},
+        {"old": "done", "new": "cancelled", "rows": 1},
+    ]
+
+
+def test_status_that_no_row_has_is_a_typing_error(tmp_path: Path) -> None:
+    """Nothing is made."""
+    with pytest.raises(ImportFailed, match="No transaction has the status 'compelted'"):
+        import_database(
+            export(tmp_path, SCHEMA + USER + ACCOUNT + moved(1)),
+            tmp_path / "p.db",
+            MIGRATIONS,
+            lambda _: None,
+            statuses={"compelted": "confirmed"},
+        )
+    assert only(tmp_path, "d1.sql", "p.db.lock")
+
+
+def test_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is no text at all must not be read into memory in one piece."""
+    monkeypatch.setattr(sql_text, "_LINE_BYTES_MAX", 1000)
+    assert "line 4 is longer than 1,000 bytes" in refused(tmp_path, SCHEMA + moved(1, name=f"'{'x' * 1000}'"))
+
+
+def test_rows_are_told_apart_where_one_of_many_fails(tmp_path: Path) -> None:
+    """They are carried out together; the line is still that of the one that fails, and what it says."""
+    rows = "".join(moved(number) for number in range(1, 300))
+    assert "line 201: near" in refused(tmp_path, SCHEMA + USER + rows.replace("(197,1,", "(197 1,"))
+    text = (
+        SCHEMA + USER + ACCOUNT.replace("5000", "0") + "".join(moved(n, "1", status="pending") for n in range(1, 300))
+    )
+    assert take_over_text(tmp_path, text).tables["deposit_transactions"] == 299
+
+
+def test_log_rows_keep_their_ids_though_one_before_them_is_mended(tmp_path: Path) -> None:
+    """What the import adds to the log comes after all that it had."""
+    text = SCHEMA + AUDIT_LOGS
+    for number, when in ((1, "yesterday"), (2, "2026-01-01 00:00:00"), (3, "2026-01-01 00:00:00")):
+        text += f"INSERT INTO audit_logs VALUES({number},1,'1','a{number}',NULL,NULL,NULL,NULL,NULL,'{when}');\n"
+    take_over_text(tmp_path, text)
+    assert read(tmp_path / "p.db", "SELECT id, action FROM audit_logs ORDER BY id") == [
+        (1, "a1"), (2, "a2"), (3, "a3"), (4, "import_value_mended"),
+    ]  # fmt: skip
+
+
+def test_bad_row_among_thousands_of_good_ones_is_found_by_number(tmp_path: Path) -> None:
+    """Rows go in by the thousand; the one that a constraint refuses is still named."""
+    rows = "".join(f"INSERT INTO users VALUES({n},'{n}','u',NULL);\n" for n in range(1, 2501))
+    schema = SCHEMA.replace("telegram_id TEXT NOT NULL UNIQUE", "telegram_id TEXT")
+    said = refused(tmp_path, schema + rows + "INSERT INTO users VALUES(2501,'1234','u',NULL);\n")
+    assert said.startswith("1 rows or values")
+    assert "users, row 2501, telegram_id: " in said
+    assert "row 1234 has the same '1234'" in said
+
+
+def test_report_lists_what_was_mended_archived_and_left(tmp_path: Path) -> None:
+    """One JSON object a line, of an import that succeeded."""
+    extra = "CREATE TABLE conversations (id INTEGER); ALTER TABLE users ADD COLUMN language TEXT;"
+    findings = Findings(tmp_path / "list.ndjson")
+    source = make_bots_file(tmp_path / "bots.sqlite", extra=extra)
+    import_database(source, tmp_path / "p.db", MIGRATIONS, lambda _: None, findings=findings)
+    kinds = [json.loads(line)["kind"] for line in (tmp_path / "list.ndjson").read_text("utf-8").splitlines()]
+    assert {kind: kinds.count(kind) for kind in kinds} == {
+        "balance_rejected": 2,
+        "name_truncated": 1,
+        "amount_made_positive": 1,
+        "account_removed": 1,
+        "opening_adjustment": 3,
+        "archived": 1,
+        "left_aside": 1,
+    }

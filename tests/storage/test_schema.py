@@ -34,6 +34,9 @@ def database(tmp_path: Path) -> Iterator[sqlite.Connection]:
         "INSERT INTO idempotency_answers (actor, idempotency_key, operation, request, status, body, created_at)"
         " VALUES ('bot', 'k', 'POST /v1/debits', '{}', 201, x'31', 'now')"
     )
+    connection.execute(
+        "INSERT INTO import_archive (source_table, row_id, column_values, imported_at) VALUES ('users', 1, '{}', 'now')"
+    )
     yield connection
     connection.close()
 
@@ -130,6 +133,10 @@ def test_schema_file_says_when_nullable_columns_are_null() -> None:
         ("INSERT INTO bank_notifications (amount, bank_transaction_id) VALUES (1, 'b1')", "never replaced"),
         ("DELETE FROM bank_notifications", "never deleted"),
         ("UPDATE deposit_transactions SET match_name = 'b' WHERE id = 2", "keeps what it says|matched by"),
+        ("UPDATE import_archive SET column_values = '[]'", "never updated"),
+        ("DELETE FROM import_archive", "never deleted"),
+        ("INSERT OR REPLACE INTO import_archive VALUES (1, 'users', 1, '{}', 'now')", "never replaced"),
+        ("INSERT INTO import_archive VALUES (2, 'users', 1, '{', 'now')", "json_valid"),
         ("UPDATE audit_logs SET details = '{}'", "never updated"),
         ("DELETE FROM audit_logs", "never deleted"),
         ("INSERT OR REPLACE INTO audit_logs (id, action) VALUES (1, 'x')", "never replaced"),

@@ -1,0 +1,6 @@
+"""How long work says how far it is."""
+
+from collections.abc import Callable
+
+Progress = Callable[[str, int, int], None]
+"""Called with the step's name, how much of it is done and how much there is; often, so it must be quick."""
