@@ -15,12 +15,12 @@ from service.storage import copies, migrator
 from service.storage.migrator import Migration, MigrationError
 from service.storage.sqlite import Connection
 
-ROWS_PER_S = {1: 80_000, 3: 180_000, 9: 180_000}
+ROWS_PER_S = {1: 50_000, 3: 180_000, 9: 180_000}
 """Migration -> rows of the five tables that it gets through in a second; the others take no time worth a number.
 
 Measured on two shared cores with 1 million users and 5 million transactions (tests/benchmarks/migrate.py).
 """
-COPY_BYTES_PER_S = 60 * 2**20
+COPY_BYTES_PER_S = 15 * 2**20
 """Bytes of the file that are copied, checked and synced, and checked once more afterwards, in a second."""
 SPACE_FACTOR = 3
 """The write-ahead log of the greatest migration and the growth of the file, as a multiple of the file before."""

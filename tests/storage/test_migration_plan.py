@@ -85,7 +85,7 @@ def test_interrupted_001_is_explained_and_not_in_the_way(tmp_path: Path, stop: i
             " REFERENCES users(id), type TEXT NOT NULL, amount INTEGER NOT NULL);",
             "deposit_transactions is not as",
         ),
-        ("CREATE TABLE user_deposits_new AS SELECT id + 100 AS id FROM user_deposits;", "5 rows that user_deposits has"),
+        ("CREATE TABLE user_deposits_new AS SELECT id + 100 AS id FROM user_deposits;", "5 rows that user_deposits"),
         ("CREATE TABLE users_tmp AS SELECT telegram_id FROM users UNION ALL SELECT 1;", "1 rows that users has not"),
         ("CREATE TABLE audit_logs (id INTEGER PRIMARY KEY, what TEXT);", "audit_logs is there already, not by 001"),
         ("CREATE TABLE api_keys (id INTEGER);", "api_keys is there already, not by 004_api_keys"),
