@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 DATABASE ?= data/passbook.db
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint fuzz stateful bench openapi lock clean
+.PHONY: help serve test lint faults fuzz stateful bench openapi lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -33,10 +33,11 @@ $(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
 serve: $(VENV)/.installed ## Run the service on 127.0.0.1:8000 with data/passbook.db
 	$(BIN)/passbook serve --database $(DATABASE)
 
-# The README's commands are run by the tests as they stand, with curl.
+# The README's commands are run by the tests as they stand, with curl; processes are killed at system calls by strace.
 $(VENV)/.tools: | $(BIN)/python
-	@command -v curl >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q curl; } \
-	  || { echo "Install curl first (on Debian: apt-get install curl)."; exit 1; }
+	@command -v curl >/dev/null && command -v strace >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q curl strace; } \
+	  || { echo "Install curl and strace first (on Debian: apt-get install curl strace)."; exit 1; }
 	@touch $@
 
 test: $(VENV)/.installed-dev $(VENV)/.tools lint ## Everything: lint, types, contract, fuzzing, real wrangler, tests
@@ -46,6 +47,9 @@ lint: $(VENV)/.installed-dev ## ruff and mypy --strict
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+faults: $(VENV)/.installed-dev $(VENV)/.tools ## Migrations killed at every statement and write (the tests have a sample)
+	FAULTS=full $(BIN)/python -m pytest -s tests/faults/test_migration_kill.py
 
 fuzz: $(VENV)/.installed-dev ## A long schemathesis run (the tests have a short one)
 	PASSBOOK_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest tests/contract/test_schemathesis.py -s

@@ -13,12 +13,14 @@ from service.config import Config, ConfigError
 from service.ledger.timestamps import stored, system_clock
 from service.storage import lock, migrator, sqlite
 from service.storage.backups import BackupFailed
+from service.storage.copies import CopyFailed
 from service.storage.importer import ImportFailed
 from service.storage.migrator import MigrationError
 
 KNOWN_ERRORS = (
     ConfigError,
     MigrationError,
+    CopyFailed,
     ImportFailed,
     BackupFailed,
     lock.DatabaseInUse,
@@ -66,25 +68,20 @@ def require_ours(config: Config) -> None:
     """Raises MigrationError or EngineError for a file of something else, before a writing connection touches it."""
     path = config.database_path
     if path.is_file() and path.stat().st_size > 0:
+        sqlite.undo_interrupted(path)
         with contextlib.closing(sqlite.connect_reader(path, busy_timeout_ms=config.busy_timeout_ms)) as connection:
             migrator.version_of(connection, load_migrations())
 
 
 @contextlib.contextmanager
-def opened(config: Config, *, alone: bool) -> Iterator[sqlite.Connection]:
-    """A writing connection for the block; `alone` for work that no service may run beside."""
+def opened(config: Config) -> Iterator[sqlite.Connection]:
+    """A writing connection for the block, beside a service that may run."""
     path = config.database_path
-    with contextlib.ExitStack() as stack:
-        if alone:
-            sqlite.make_folder(path.parent)
-            stack.enter_context(lock.exclusive(path))
-            require_ours(config)
-        elif not path.is_file():
-            raise click.ClickException(f"There is no database {path}. Make one with: passbook migrate up")
-        connection = sqlite.connect_writer(path, busy_timeout_ms=config.busy_timeout_ms, checkpoints=alone)
-        stack.callback(connection.close)
-        if not alone:
-            migrator.require_latest(connection, load_migrations())
+    if not path.is_file():
+        raise click.ClickException(f"There is no database {path}. Make one with: passbook migrate up")
+    connection = sqlite.connect_writer(path, busy_timeout_ms=config.busy_timeout_ms, checkpoints=False)
+    with contextlib.closing(connection):
+        migrator.require_latest(connection, load_migrations())
         yield connection
 
 

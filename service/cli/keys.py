@@ -46,7 +46,7 @@ def keys_create(database: str | None, name: str, role: str | None, scopes: tuple
         if name.strip().casefold().startswith(taken):
             raise click.UsageError(f"--name cannot begin with {taken}: the audit log names {by} so.")
     wanted = ROLES[role] if role else frozenset(Scope(scope) for scope in scopes)
-    with opened(config_of(database=database), alone=False) as connection:
+    with opened(config_of(database=database)) as connection:
         key = key_door.create(
             connection,
             name=name,
@@ -64,7 +64,7 @@ def keys_create(database: str | None, name: str, role: str | None, scopes: tuple
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def keys_list(database: str | None, as_json: bool) -> None:
     """List every key ever made, without its secret."""
-    with opened(config_of(database=database), alone=False) as connection:
+    with opened(config_of(database=database)) as connection:
         found = api_keys.list_all(connection)
     if as_json:
         for key in found:
@@ -82,7 +82,7 @@ def keys_list(database: str | None, as_json: bool) -> None:
 @click.argument("prefix")
 def keys_revoke(database: str | None, prefix: str) -> None:
     """Revoke the key with this PREFIX (see: passbook keys list). The next request with it is refused."""
-    with opened(config_of(database=database), alone=False) as connection:
+    with opened(config_of(database=database)) as connection:
         try:
             key, was_live = key_door.revoke(connection, prefix=prefix, actor=actor(), now=now())
         except key_door.ApiKeyNotFound as error:

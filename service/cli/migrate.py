@@ -1,19 +1,33 @@
-"""passbook migrate: the schema, up and down."""
+"""passbook migrate: the schema, up and down; the guide's procedure with the decisions left to a person."""
 
 import contextlib
+import shlex
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from service.cli.common import (
     Group,
     config_of,
     database_option,
     load_migrations,
-    opened,
 )
+from service.config import Config
 from service.ledger.timestamps import system_clock
-from service.storage import migrator, sqlite
+from service.storage import copies, lock, migration_check, migration_plan, migrator, sqlite
+from service.storage.migration_check import Before, CheckLine
+from service.storage.migration_plan import Plan, Review
+from service.storage.migrator import MigrationError
+
+_LINE_EVERY_S = 5
+_MIB = 2**20
+_CACHE_MIB = 256
 
 
 @click.group(cls=Group)
@@ -21,50 +35,130 @@ def migrate() -> None:
     """Bring the database to this program's schema, or back."""
 
 
+@migrate.command("plan")
+@database_option
+@click.option("--to", type=click.IntRange(min=0), metavar="N", help="As for `migrate up --to N`.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
+def migrate_plan(database: str | None, to: int | None, as_json: bool) -> None:
+    """Show what `migrate up` would do. Reads only.
+
+    Exit code 0: it would start, or nothing is pending; 1: it would refuse, and why is said.
+    """
+    config = config_of(database=database)
+    with _reading(config) as connection:
+        plan = migration_plan.plan(connection, config.database_path, load_migrations(), to=to)
+    if as_json:
+        click.echo(msgspec.json.encode(plan))
+    else:
+        _say_plan(plan)
+    if plan.blockers:
+        sys.exit(1)
+
+
 @migrate.command("up")
 @database_option
 @click.option("--to", type=click.IntRange(min=0), metavar="N", help="Stop after migration N.")
-def migrate_up(database: str | None, to: int | None) -> None:
-    """Apply the migrations that are pending, each whole or not at all."""
-    with opened(config_of(database=database), alone=True) as connection:
-        count = migrator.up(connection, load_migrations(), click.echo, to=to)
-        click.echo(f"{count} applied." if count else "Nothing was pending.")
-        click.echo("Next: passbook serve")
+@click.option("--no-backup", is_flag=True, help="Make no copy of the database first.")
+def migrate_up(database: str | None, to: int | None, no_backup: bool) -> None:
+    """Apply the migrations that are pending, each whole or not at all, and go through the guide's checklist.
+
+    A checked copy of the database is made before. Exit code 1: it did not start, or a line of the checklist fails.
+    """
+    config = config_of(database=database)
+    path, migrations = config.database_path, load_migrations()
+    before, copy = None, None
+    sqlite.make_folder(path.parent)
+    with lock.exclusive(path):
+        if path.is_file() and path.stat().st_size > 0:
+            sqlite.undo_interrupted(path)
+            with _reading(config) as connection, _Show() as show:
+                plan = migration_plan.plan(connection, path, migrations, to=to, copy=not no_backup)
+                if plan.blockers:
+                    raise MigrationError("\n".join(plan.blockers))
+                if not plan.pending:
+                    click.echo("Nothing was pending. What is there is checked by: passbook migrate verify")
+                    return
+                if plan.version >= 0:
+                    before = migration_check.count_before(connection, migrations)
+                    if not no_backup:
+                        copy = _copy(connection, path, "migrate", show)
+        with _writing(config) as connection, _going_back(path, before, copy, database), _Show() as show:
+            count = migrator.up(connection, migrations, show.say, to=to, progress=show.statements)
+            show.say(f"{count} applied.")
+            _finish(connection, before, copy)
+        for line in _way_back(path, before, copy, database):
+            click.echo(line)
+    click.echo("Next: passbook serve")
 
 
 @migrate.command("down")
 @database_option
-@click.option("--to", type=click.IntRange(min=0), metavar="N", required=True, help="The migration to go back to.")
+@click.option(
+    "--to", type=click.IntRange(min=0), metavar="N", help="The migration to go back to. Default: the one before."
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def migrate_down(database: str | None, to: int, yes: bool) -> None:
-    """Roll back every migration above N, the latest first. A copy of the database is made before."""
+def migrate_down(database: str | None, to: int | None, yes: bool) -> None:
+    """Roll back every migration above N, the latest first, and check what is left.
+
+    A checked copy of the database is made before. Exit code 1: it did not start, or a line of the checklist fails.
+    """
     config = config_of(database=database)
-    with opened(config, alone=True) as connection:
-        migrations = load_migrations()
+    path, migrations = config.database_path, load_migrations()
+    if not path.is_file():
+        raise click.ClickException(f"There is no database {path}.")
+    with lock.exclusive(path):
+        sqlite.undo_interrupted(path)
+        with _reading(config) as connection, _Show() as show:
+            before = migration_check.count_before(connection, migrations)
+            target = max(0, before.version - 1) if to is None else to
+            if before.version <= target:
+                click.echo(f"Nothing to do: the database is at migration {before.version:03d}.")
+                return
+            names = ", ".join(migration.name for migration in reversed(migrations[target + 1 : before.version + 1]))
+            if not yes:
+                click.confirm(f"Roll back {names}? What these tables and columns hold is lost", abort=True)
+            copy = _copy(connection, path, "rollback", show)
+        with _writing(config) as connection, _going_back(path, None, copy, database), _Show() as show:
+            count = migrator.down(connection, migrations, show.say, to=target, progress=show.statements)
+            show.say(f"{count} rolled back.")
+            _finish(connection, before, copy)
+        for line in _way_back(path, None, copy, database):
+            click.echo(line)
+
+
+@migrate.command("verify")
+@database_option
+@click.option("--json", "as_json", is_flag=True, help="Print the checklist as a JSON array.")
+def migrate_verify(database: str | None, as_json: bool) -> None:
+    """Go through the guide's verification checklist. Reads only; also while the service runs.
+
+    Exit code 0: no line fails, 1: one does. ⬜ marks what cannot be seen from here.
+    """
+    config = config_of(database=database)
+    migrations = load_migrations()
+    with _reading(config) as connection:
+        backup = next(iter(copies.beside(config.database_path)), None)
         version = migrator.version_of(connection, migrations)
-        if version <= to:
-            click.echo(f"Nothing to do: the database is at migration {version:03d}.")
-            return
-        names = ", ".join(migration.name for migration in reversed(migrations[to + 1 : version + 1]))
-        if not yes:
-            click.confirm(f"Roll back {names}? What these tables and columns hold is lost", abort=True)
-        copy = _copy_aside(connection, config.database_path)
-        click.echo(f"A copy from before is at {copy}.")
-        count = migrator.down(connection, migrations, click.echo, to=to)
+        lines = []
+        for line in migration_check.checklist(connection, migrations, before=None, backup=backup):
+            lines.append(line)
+            if not as_json:
+                _say_line(line)
+    if as_json:
+        click.echo(msgspec.json.encode(lines))
+    elif version < len(migrations) - 1:
         click.echo(
-            f"{count} rolled back. To undo: move the database and its -wal and -shm away, then put {copy} in its place."
+            f"The database is at migration {version:03d} of {len(migrations) - 1:03d}. See: passbook migrate plan"
         )
+    if any(line.passed is False for line in lines):
+        sys.exit(1)
 
 
 @migrate.command("status")
 @database_option
 def migrate_status(database: str | None) -> None:
     """List the migrations and when each was applied."""
-    config = config_of(database=database)
-    if not config.database_path.is_file():
-        raise click.ClickException(f"There is no database {config.database_path}. Make one with: passbook migrate up")
-    connection = sqlite.connect_reader(config.database_path, busy_timeout_ms=config.busy_timeout_ms)
-    with contextlib.closing(connection):
+    with _reading(config_of(database=database)) as connection:
         rows = migrator.status(connection, load_migrations())
     for row in rows:
         remark = "  (its file was changed since)" if row.checksum_differs else ""
@@ -73,10 +167,145 @@ def migrate_status(database: str | None) -> None:
         click.echo("Next: passbook migrate up")
 
 
-def _copy_aside(connection: sqlite.Connection, path: Path) -> Path:
-    """A complete copy of the database beside it, synced; its path."""
-    copy = path.with_name(f"{path.name}.before-rollback-{system_clock():%Y%m%d_%H%M%S}")
-    connection.execute("VACUUM INTO ?", (str(copy),))
-    sqlite.sync(copy)
-    sqlite.sync(copy.parent)
+class _Show:
+    """What goes on: a bar where there is a terminal, else a line now and then. Lifetime: a `with` block."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description:26}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        console = Console(highlight=False, soft_wrap=True, markup=False)
+        self._terminal = sys.stdout.isatty()
+        self._bar = Progress(*columns, console=console, transient=True, disable=not self._terminal)
+        self._task = self._bar.add_task("", total=None, visible=False)
+        self._name, self._began, self._said = "", 0.0, 0.0
+
+    def __enter__(self) -> "_Show":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        if self._terminal:
+            self._bar.console.print(line)
+        else:
+            click.echo(line)
+
+    def statements(self, name: str, done: int, total: int) -> None:
+        """How far a file is."""
+        self._update(name, done, total, "statements")
+
+    def pages(self, done: int, total: int) -> None:
+        """How far a copy is."""
+        self._update("copy", done, total, "pages")
+
+    def _update(self, name: str, done: int, total: int, unit: str) -> None:
+        now = time.monotonic()
+        if name != self._name:
+            self._name, self._began, self._said = name, now, now
+            self._bar.reset(self._task, description=name, total=total, visible=True)
+        self._bar.update(self._task, completed=done)
+        if done == total and now - self._began >= 1:
+            self.say(f"  {name} took {now - self._began:.1f} s")
+        elif not self._terminal and now - self._said >= _LINE_EVERY_S:
+            self._said = now
+            click.echo(f"  {name}: {done:,} of {total:,} {unit}, {now - self._began:.0f} s")
+
+
+@contextlib.contextmanager
+def _reading(config: Config) -> Iterator[sqlite.Connection]:
+    path = config.database_path
+    if not path.is_file():
+        raise click.ClickException(f"There is no database {path}. Make one with: passbook migrate up")
+    with contextlib.closing(sqlite.connect_reader(path, busy_timeout_ms=config.busy_timeout_ms)) as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def _writing(config: Config) -> Iterator[sqlite.Connection]:
+    """The database for work that nobody else may do beside; the caller holds the lock."""
+    connection = sqlite.connect_writer(config.database_path, busy_timeout_ms=config.busy_timeout_ms, checkpoints=True)
+    with contextlib.closing(connection):
+        sqlite.use_memory(connection, mib=_CACHE_MIB)
+        yield connection
+    sqlite.sync(config.database_path.parent)
+
+
+def _copy(connection: sqlite.Connection, path: Path, purpose: str, show: _Show) -> Path:
+    copy = copies.make(connection, path, purpose=purpose, now=system_clock(), copied=show.pages)
+    show.say(f"A copy from before is at {copy}.")
     return copy
+
+
+@contextlib.contextmanager
+def _going_back(path: Path, before: Before | None, copy: Path | None, database: str | None) -> Iterator[None]:
+    """Adds to an error how to go back."""
+    try:
+        yield
+    except (MigrationError, sqlite.DatabaseError) as error:
+        said = error if isinstance(error, MigrationError) else f"The database answered: {error}."
+        raise MigrationError("\n".join([str(said), *_way_back(path, before, copy, database)])) from error
+
+
+def _way_back(path: Path, before: Before | None, copy: Path | None, database: str | None) -> list[str]:
+    lines = []
+    if before is not None:
+        where = "" if database is None else f" --database {shlex.quote(database)}"
+        lines.append(f"To go back: passbook migrate down --to {before.version}{where}")
+    if copy is not None:
+        stale = " ".join(shlex.quote(f"{path}{end}") for end in ("-wal", "-shm"))
+        lines.append(
+            f"Or as it was, without what is written from now on: rm -f {stale} &&"
+            f" cp {shlex.quote(str(copy))} {shlex.quote(str(path))}"
+        )
+    return lines
+
+
+def _finish(connection: sqlite.Connection, before: Before | None, copy: Path | None) -> None:
+    """The checklist. Raises MigrationError when a line fails."""
+    failed = False
+    for line in migration_check.checklist(connection, load_migrations(), before=before, backup=copy):
+        _say_line(line)
+        failed |= line.passed is False
+    if failed:
+        raise MigrationError("The checklist has lines that fail.")
+
+
+def _say_line(line: CheckLine) -> None:
+    mark = {True: "✅", False: "❌", None: "⬜"}[line.passed]
+    click.echo(f"{mark} {line.check}: {line.said}")
+
+
+def _say_plan(plan: Plan) -> None:
+    stands = "is empty" if plan.version < 0 else f"is at migration {plan.version:03d}"
+    click.echo(f"{plan.database} {stands}; pending: {', '.join(plan.pending) or 'nothing'}.")
+    for table, count in plan.tables.items():
+        click.echo(f"  {table:22}{count:>14,} rows")
+    _say_review("negative balances, rejected by 001 and kept in audit_logs", plan.negative_balances)
+    _say_review("names above 50 characters, cut by 001 and kept whole in audit_logs", plan.long_names)
+    for notice in plan.notices:
+        click.echo(f"Note: {notice}")
+    if plan.pending:
+        click.echo(
+            f"It takes about {plan.seconds:,.0f} s by measured rates, and nothing may use the database meanwhile."
+        )
+        click.echo(
+            f"Disk: {plan.needed_bytes / _MIB:,.0f} MiB may be needed, with a copy of the file's"
+            f" {plan.file_bytes / _MIB:,.0f} MiB; {plan.free_bytes / _MIB:,.0f} MiB are free."
+        )
+        newest = f"the newest of {plan.backups} is {plan.backup}" if plan.backup else "none lies beside the database"
+        click.echo(f"Backups: {newest}; `migrate up` makes one first.")
+    for blocker in plan.blockers:
+        click.echo(f"❌ {blocker}")
+    if plan.pending and not plan.blockers:
+        click.echo("Next: passbook migrate up")
+
+
+def _say_review(what: str, review: Review) -> None:
+    if review.count:
+        click.echo(f"  {what}: {review.count:,}")
+        for row in review.examples:
+            click.echo("    " + ", ".join(f"{column} {value}" for column, value in row.items()))
+        if review.count > len(review.examples):
+            click.echo(f"    … and {review.count - len(review.examples):,} more")

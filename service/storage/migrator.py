@@ -38,6 +38,8 @@ WORKING_TABLES_OF_001 = {
 """They are there only while 001 or its rollback is half done."""
 
 Report = Callable[[str], None]
+Progress = Callable[[str, int, int], None]
+"""Hears the name of a file, how many of its statements are done and how many it has; also when none is done yet."""
 
 
 class MigrationError(Exception):
@@ -131,35 +133,45 @@ def require_latest(connection: Connection, migrations: list[Migration]) -> int:
 
 def _recognise(connection: Connection, migrations: list[Migration]) -> int:
     found = schema_of(connection)
-    stages = _stages(migrations)
-    for version in reversed(range(len(stages))):
-        if stages[version].items() <= found.items() and not found.keys() & WORKING_TABLES_OF_001:
+    made = stages(migrations)
+    for version in reversed(range(len(made))):
+        if made[version].items() <= found.items() and not found.keys() & WORKING_TABLES_OF_001:
             return version
-    baseline_kept = all(found.get(name) == stages[0][name] for name in _BASELINE_TABLES)
+    baseline_kept = all(found.get(name) == made[0][name] for name in _BASELINE_TABLES)
     if baseline_kept and found.keys() & {"audit_logs", *WORKING_TABLES_OF_001}:
         return 0  # 001 stopped half-way; it may be run again from any point
+    why = f" ({'; '.join(differences(found, made[0])[:5])})" if "users" in found else ""
     raise MigrationError(
-        "This is not the bot's database as the baseline describes it. Export it and use: passbook import FILE"
+        f"This is not the bot's database as the baseline describes it{why}. Export it and use: passbook import FILE"
     )
 
 
-def _stages(migrations: list[Migration]) -> list[dict[str, str]]:
+def differences(found: dict[str, str], wanted: dict[str, str]) -> list[str]:
+    """What the schema `found` lacks of `wanted` or has otherwise, each named in a few words."""
+    return [
+        f"{name} {'is not there' if name not in found else 'is not as it was made'}"
+        for name, sql in wanted.items()
+        if found.get(name) != sql
+    ]
+
+
+def stages(migrations: list[Migration]) -> list[dict[str, str]]:
     """What `schema_of` gives after each of `migrations`."""
-    stages = []
+    result = []
     scratch = sqlite.open_scratch()
     try:
         for migration in migrations:
             for statement in statements(migration.up):
                 scratch.execute(statement)
-            stages.append(schema_of(scratch))
+            result.append(schema_of(scratch))
     finally:
         scratch.close()
-    return stages
+    return result
 
 
 def schema_after(migrations: list[Migration]) -> dict[str, str]:
     """What `schema_of` gives for a database that all of `migrations` made."""
-    return _stages(migrations)[-1]
+    return stages(migrations)[-1]
 
 
 def schema_of(connection: Connection) -> dict[str, str]:
@@ -199,7 +211,19 @@ def status(connection: Connection, migrations: list[Migration]) -> list[Applied]
     return result
 
 
-def up(connection: Connection, migrations: list[Migration], report: Report, *, to: int | None = None) -> int:
+def pending(version: int, migrations: list[Migration], *, to: int | None = None) -> list[Migration]:
+    """What `up` to and with number `to` (the last one unless given) applies to a database at `version`, in order."""
+    return [m for m in migrations if version < m.version <= (len(migrations) if to is None else to)]
+
+
+def up(
+    connection: Connection,
+    migrations: list[Migration],
+    report: Report,
+    *,
+    to: int | None = None,
+    progress: Progress | None = None,
+) -> int:
     """Applies what is pending up to and with number `to`; returns how many. Each file whole or not at all.
 
     Raises MigrationError with the name of the file that failed.
@@ -209,13 +233,24 @@ def up(connection: Connection, migrations: list[Migration], report: Report, *, t
         connection.execute(_RECORD_TABLE)
         for migration in migrations[: version + 1]:
             _record(connection, migration)
-    pending = [m for m in migrations if version < m.version <= (len(migrations) if to is None else to)]
-    for migration in pending:
-        _run(connection, migration.name, migration.up, report, lambda m=migration: _record(connection, m))  # type: ignore[misc]
-    return len(pending)
+    wanted = pending(version, migrations, to=to)
+    for migration in wanted:
+
+        def record(applied: Migration = migration) -> None:
+            _record(connection, applied)
+
+        _run(connection, migration.name, migration.up, report, progress, record)
+    return len(wanted)
 
 
-def down(connection: Connection, migrations: list[Migration], report: Report, *, to: int) -> int:
+def down(
+    connection: Connection,
+    migrations: list[Migration],
+    report: Report,
+    *,
+    to: int,
+    progress: Progress | None = None,
+) -> int:
     """Rolls back every migration above number `to`, the latest first; returns how many. Raises MigrationError."""
     version = version_of(connection, migrations)
     rolled_back = 0
@@ -226,7 +261,7 @@ def down(connection: Connection, migrations: list[Migration], report: Report, *,
         def forget(number: int = migration.version) -> None:
             connection.execute("DELETE FROM schema_migrations WHERE version = ?", (number,))
 
-        _run(connection, f"{migration.version:03d}_rollback", migration.down, report, forget)
+        _run(connection, f"{migration.version:03d}_rollback", migration.down, report, progress, forget)
         rolled_back += 1
     return rolled_back
 
@@ -238,16 +273,28 @@ def _record(connection: Connection, migration: Migration) -> None:
     )
 
 
-def _run(connection: Connection, name: str, sql: str, report: Report, record: Callable[[], None]) -> None:
+def _run(
+    connection: Connection,
+    name: str,
+    sql: str,
+    report: Report,
+    progress: Progress | None,
+    record: Callable[[], None],
+) -> None:
     """One file and its record in one transaction; rows that a statement gives are reported."""
     report(f"{name} …")
     lines = []
+    script = list(statements(sql))
     try:
         with transaction(connection):
-            for statement in statements(sql):
+            for done, statement in enumerate(script):
+                if progress is not None:
+                    progress(name, done, len(script))
                 rows = connection.execute(statement).fetchall()
                 lines += ["  ".join(str(value) for value in row) for row in rows]
             record()
+        if progress is not None:
+            progress(name, len(script), len(script))
     except sqlite.DatabaseError as error:
         raise MigrationError(f"{name} failed and changed nothing: {error}") from error
     for line in lines:

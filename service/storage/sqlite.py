@@ -124,11 +124,14 @@ def connect_writer(path: Path, *, busy_timeout_ms: int, checkpoints: bool) -> Co
     return connection
 
 
-def connect_reader(path: Path, *, busy_timeout_ms: int) -> Connection:
-    """Opens `path` read-only. Raises EngineError when it is not there or no database."""
+def connect_reader(path: Path, *, busy_timeout_ms: int, immutable: bool = False) -> Connection:
+    """Opens `path` read-only. Raises EngineError when it is not there or no database.
+
+    `immutable` is for a file that nobody writes and that has no log: nothing is made beside it, no lock is taken.
+    """
     try:
         connection: Connection = driver.connect(
-            f"{path.absolute().as_uri()}?mode=ro",
+            f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if immutable else ''}",
             uri=True,
             isolation_level=None,
             cached_statements=_STATEMENTS_CACHED,
@@ -144,6 +147,25 @@ def connect_reader(path: Path, *, busy_timeout_ms: int) -> Connection:
         connection.close()
         raise EngineError(f"Cannot read the database {path}: {error}.") from error
     return connection
+
+
+def use_memory(connection: Connection, *, mib: int) -> None:
+    """Lets the connection keep so many MiB of pages: who rewrites a whole file then writes each page fewer times."""
+    connection.execute(f"PRAGMA cache_size = {-1024 * mib:d}")
+
+
+def undo_interrupted(path: Path) -> None:
+    """Undoes the transaction that a killed process has left in a rollback journal; a reader may not do that.
+
+    The switch of a new database to a write-ahead log is such a one. The caller holds the lock file. Raises EngineError.
+    """
+    journal = path.with_name(f"{path.name}-journal")
+    if journal.is_file() and journal.stat().st_size > 0:
+        try:
+            with contextlib.closing(driver.connect(path, isolation_level=None)) as connection:
+                ping(connection)
+        except DatabaseError as error:
+            raise EngineError(f"Cannot undo what {journal} says was interrupted in {path}: {error}.") from error
 
 
 def _check_settings(connection: Connection, path: Path) -> None:

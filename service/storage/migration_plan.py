@@ -1,0 +1,306 @@
+"""What `migrate up` would do to a database: read, never written.
+
+The guide's "Review Current Data" and its troubleshooting, asked before anything is touched: which rows 001 rejects or
+cuts, which half-finished states are there, how long it takes and how much disk.
+"""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from service.storage import copies, migrator
+from service.storage.migrator import Migration, MigrationError
+from service.storage.sqlite import Connection
+
+ROWS_PER_S = {1: 50_000, 3: 180_000, 9: 180_000}
+"""Migration -> rows of the five tables that it gets through in a second; the others take no time worth a number.
+
+Measured on two shared cores with 1 million users and 5 million transactions (tests/benchmarks/migrate.py).
+"""
+COPY_BYTES_PER_S = 15 * 2**20
+"""Bytes of the file that are copied, checked and synced, and checked once more afterwards, in a second."""
+SPACE_FACTOR = 3
+"""The write-ahead log of the greatest migration and the growth of the file, as a multiple of the file before."""
+_SPACE_LEAST = 16 * 2**20
+EXAMPLES_MAX = 5
+TABLES = ("users", "user_deposits", "deposit_transactions", "bank_notifications", "user_domains")
+_REBUILT = ("user_deposits", "deposit_transactions")
+_ASIDE = "backup|old|new|copy|tmp|temp|bak"
+_LEFT_OVER = re.compile(rf"_?(?:(?:{_ASIDE})_)?({'|'.join(TABLES)}|audit_logs)(?:_(?:{_ASIDE})\w*)?", re.IGNORECASE)
+_MADE = re.compile(r"^CREATE (?:TABLE|(?:UNIQUE )?INDEX|TRIGGER) (?!IF )(\w+)", re.MULTILINE)
+
+
+class Review(Struct, frozen=True, kw_only=True):
+    """One of the guide's review queries: how many rows it finds, and the first few of them."""
+
+    count: int
+    examples: list[dict[str, Any]]
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """What would happen. `version` is -1 for an empty database; `blockers` is empty when `up` would start.
+
+    needed_bytes: beside the file, with the copy that is made before; seconds: from measured rates.
+    backup: the newest copy beside the database, null when there is none.
+    """
+
+    database: str
+    version: int
+    pending: list[str]
+    tables: dict[str, int]
+    negative_balances: Review
+    long_names: Review
+    notices: list[str]
+    blockers: list[str]
+    seconds: float
+    file_bytes: int
+    needed_bytes: int
+    free_bytes: int
+    backups: int
+    backup: str | None
+
+
+def plan(
+    connection: Connection, path: Path, migrations: list[Migration], *, to: int | None = None, copy: bool = True
+) -> Plan:
+    """What `up` to number `to` would do to the database at `path`. Raises MigrationError when it is none of ours."""
+    made = migrator.stages(migrations)
+    found = migrator.schema_of(connection)
+    stranded = _stranded(connection, found)
+    try:
+        version = migrator.version_of(connection, migrations)
+    except MigrationError:
+        if stranded:
+            raise MigrationError("\n".join(stranded)) from None
+        raise
+    pending = migrator.pending(version, migrations, to=to)
+    working = _own_working_tables(found, migrations) if version == 0 else set()
+    counts = {} if version == -1 else {table: _count(connection, found, table) for table in (*TABLES, "audit_logs")}
+    file_bytes = _file_bytes(connection)
+    rows = sum(counts.values())
+    needed = 0
+    if pending:
+        needed = round(file_bytes * (SPACE_FACTOR + copy)) + _SPACE_LEAST
+    free = shutil.disk_usage(path.parent).free
+    blockers = stranded
+    notices: list[str] = []
+    if version >= 0:
+        blockers += _left_over(connection, found, working, notices)
+        blockers += _schema(found, made, version, working, pending)
+    if pending and version >= 0:
+        if version == 0:
+            blockers += _unknown_to_001(connection)
+        blockers += _loose_rows(connection)
+        notices += _half_finished(connection, found, working)
+        if version == 0 and "audit_logs" in found and not working:
+            notices.append(f"audit_logs is there already; 001 keeps it with its {counts['audit_logs']:,} rows.")
+    notices += [
+        f"{row.migration.name}.sql was changed since it was applied; the schema is compared instead."
+        for row in (migrator.status(connection, migrations) if version >= 0 else [])
+        if row.checksum_differs
+    ]
+    if needed > free:
+        blockers.append(
+            f"The disk has {free / 2**20:,.0f} MiB free and {needed / 2**20:,.0f} MiB may be needed; free some space."
+        )
+    beside = copies.beside(path)
+    rejects = any(migration.version == 1 for migration in pending) and version == 0
+    return Plan(
+        database=str(path),
+        version=version,
+        pending=[migration.name for migration in pending],
+        tables=counts,
+        negative_balances=_review(connection, found, _NEGATIVE if rejects else None),
+        long_names=_review(connection, found, _LONG if rejects else None),
+        notices=notices,
+        blockers=blockers,
+        seconds=round(
+            sum(rows / ROWS_PER_S[m.version] for m in pending if m.version in ROWS_PER_S)
+            + (file_bytes / COPY_BYTES_PER_S if pending else 0),
+            1,
+        ),
+        file_bytes=file_bytes,
+        needed_bytes=needed,
+        free_bytes=free,
+        backups=len(beside),
+        backup=str(beside[0]) if beside else None,
+    )
+
+
+def all_rows(found: dict[str, str], table: str, columns: str) -> str:
+    """A SELECT of all rows of `table`, also of those that an interrupted 001 has in its copy only."""
+    copy = f"{table}_backup"
+    parts = [f"SELECT {columns} FROM {table}"] if table in found else []
+    if table in _REBUILT and copy in found:
+        missing = f" WHERE id NOT IN (SELECT id FROM {table})" if parts else ""
+        parts.append(f"SELECT {columns} FROM {copy}{missing}")
+    return " UNION ALL ".join(parts)
+
+
+def _count(connection: Connection, found: dict[str, str], table: str) -> int:
+    select = all_rows(found, table, "id")
+    return int(connection.execute(f"SELECT COUNT(*) FROM ({select})").fetchone()[0]) if select else 0
+
+
+def _file_bytes(connection: Connection) -> int:
+    (pages,), (size,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size"))
+    return int(pages * size)
+
+
+# The guide's two review queries: table, columns, condition.
+_NEGATIVE = ("user_deposits", ("id", "user_id", "balance"), "balance < 0")
+_LONG = ("deposit_transactions", ("id", "user_id", "depositor_name"), "length(depositor_name) > 50")
+
+
+def _review(connection: Connection, found: dict[str, str], query: tuple[str, tuple[str, ...], str] | None) -> Review:
+    if query is None:
+        return Review(count=0, examples=[])
+    table, columns, condition = query
+    select = all_rows(found, table, ", ".join(columns))
+    if not select:
+        return Review(count=0, examples=[])
+    count = connection.execute(f"SELECT COUNT(*) FROM ({select}) WHERE {condition}").fetchone()[0]
+    rows = connection.execute(
+        f"SELECT * FROM ({select}) WHERE {condition} ORDER BY id LIMIT ?", (EXAMPLES_MAX,)
+    ).fetchall()
+    return Review(count=count, examples=[dict(zip(columns, row, strict=True)) for row in rows])
+
+
+def _base_of(name: str) -> str | None:
+    """The table that `name` looks like a copy of; None when it does not."""
+    match = _LEFT_OVER.fullmatch(name)
+    return match[1].lower() if match and match[1].lower() != name.lower() else None
+
+
+def _stranded(connection: Connection, found: dict[str, str]) -> list[str]:
+    """The tables that 001 would make anew and empty, although their rows lie elsewhere or nowhere."""
+    said: list[str] = []
+    if "users" not in found:
+        return said
+    for table in _REBUILT:
+        if table in found or f"{table}_backup" in found:
+            continue
+        others = [name for name in found if _base_of(name) == table and found[name].startswith("CREATE TABLE")]
+        if not others:
+            said.append(f"The table {table} is not there, and no copy of it either: put a backup of the database back.")
+        for other in others:
+            count = connection.execute(f'SELECT COUNT(*) FROM "{other}"').fetchone()[0]
+            said.append(
+                f"The table {table} is not there and {other} has {count:,} rows: a migration by hand stopped half-way."
+                f" Give it its name back (ALTER TABLE {other} RENAME TO {table}), then try again."
+            )
+    return said
+
+
+def _own_working_tables(found: dict[str, str], migrations: list[Migration]) -> set[str]:
+    """The working tables of 001 or its rollback that are there as these make them."""
+    scripts = (migrations[1].up, migrations[1].down or "")
+    made: dict[str, set[str]] = {}
+    for statement in (one for script in scripts for one in migrator.statements(script)):
+        sql = migrator.normalised(statement).rstrip(";").replace(" IF NOT EXISTS", "")
+        if sql.startswith("CREATE TABLE "):
+            made.setdefault(sql.split("(")[0].split()[2], set()).add(sql)
+    return {name for name in migrator.WORKING_TABLES_OF_001 & found.keys() if found[name] in made.get(name, set())}
+
+
+def _left_over(connection: Connection, found: dict[str, str], working: set[str], notices: list[str]) -> list[str]:
+    """Copies of tables that some other attempt has left: refused while they hold rows that are nowhere else."""
+    blockers = []
+    for name in sorted(found):
+        base = _base_of(name)
+        if base not in found or name in working or not found[name].startswith("CREATE TABLE"):
+            continue
+        away = f"ALTER TABLE {name} RENAME TO kept_{name}"
+        only_there = _rows_only_in(connection, name, base)
+        if name in migrator.WORKING_TABLES_OF_001:
+            blockers.append(
+                f"{name} was not left by this migration 001 and would be in its way ({only_there:,} of its rows are not"
+                f" in {base}): look at them, then rename the table ({away})."
+            )
+        elif only_there:
+            blockers.append(
+                f"{name} has {only_there:,} rows that {base} has not, from an attempt that stopped half-way: copy them"
+                f" back or, when they are not wanted, rename the table ({away})."
+            )
+        else:
+            notices.append(f"{name} is left from an earlier attempt; {base} has all its rows. It stays as it is.")
+    return blockers
+
+
+def _rows_only_in(connection: Connection, copy: str, base: str) -> int:
+    has_id = connection.execute("SELECT 1 FROM pragma_table_info(?) WHERE name = 'id'", (copy,)).fetchone()
+    if has_id:
+        sql = f'SELECT COUNT(*) FROM "{copy}" WHERE id NOT IN (SELECT id FROM {base})'
+    else:
+        sql = f'SELECT max(0, (SELECT COUNT(*) FROM "{copy}") - (SELECT COUNT(*) FROM {base}))'
+    return int(connection.execute(sql).fetchone()[0])
+
+
+def _half_finished(connection: Connection, found: dict[str, str], working: set[str]) -> list[str]:
+    if not working:
+        return []
+    kept = []
+    for table in _REBUILT:
+        if f"{table}_backup" in working:
+            only = _rows_only_in(connection, f"{table}_backup", table) if table in found else -1
+            kept.append(f"{table}_backup has {'all' if only < 0 else f'{only:,}'} rows that {table} has not")
+    rows = f" ({'; '.join(kept)})" if kept else ""
+    return [
+        "Migration 001 or its rollback stopped half-way in this database before"
+        f"{rows}: `migrate up` goes on from there and loses none. Do not drop its tables: {', '.join(sorted(working))}."
+    ]
+
+
+def _schema(
+    found: dict[str, str], made: list[dict[str, str]], version: int, working: set[str], pending: list[Migration]
+) -> list[str]:
+    """Objects that are not as the applied migrations made them, and those in the place of what a pending one makes."""
+    blockers = []
+    if not working:
+        changed = migrator.differences(found, made[version])
+        if changed:
+            blockers.append(
+                f"The schema is not what the migrations up to {version:03d} make: {'; '.join(changed[:5])}"
+                f"{' and more' if len(changed) > 5 else ''}. Put it right, or a backup back, first."
+            )
+    for migration in pending:
+        if migration.version == 0:
+            continue
+        earlier, now = made[migration.version - 1], made[migration.version]
+        new = {name: sql for name, sql in now.items() if name not in earlier}
+        if migration.version == 1:  # it takes what it finds, if that is as it makes it
+            there = {name for name, sql in new.items() if found.get(name, sql) != sql}
+        else:
+            there = ({*new, *_MADE.findall(migration.up)} & found.keys()) - earlier.keys()
+        blockers += [
+            f"{name} is there already, not by {migration.name}, which is still to come: a migration by hand stopped"
+            " half-way, or it is something else's. Look at it, rename or drop it, then try again."
+            for name in sorted(there)
+        ]
+    return blockers
+
+
+def _unknown_to_001(connection: Connection) -> list[str]:
+    rows = connection.execute(
+        "SELECT type, name, tbl_name FROM sqlite_master WHERE tbl_name IN ('user_deposits', 'deposit_transactions')"
+        " AND type IN ('index', 'trigger') AND sql IS NOT NULL"
+        " AND name NOT IN ('idx_deposits_user', 'idx_transactions_user', 'idx_transactions_status')"
+    ).fetchall()
+    return [
+        f"001 makes {table} anew and does not know its {kind} {name}: drop it before, and make it again afterwards."
+        for kind, name, table in rows
+    ]
+
+
+def _loose_rows(connection: Connection) -> list[str]:
+    rows = connection.execute('SELECT "table", rowid, parent FROM pragma_foreign_key_check LIMIT 1001').fetchall()
+    if not rows:
+        return []
+    table, row_id, parent = rows[0]
+    count = "More than 1,000" if len(rows) > 1000 else f"{len(rows):,}"
+    return [
+        f"{count} rows point at rows that are not there, the first is {table}, row {row_id} -> {parent}: mend them."
+    ]

@@ -1,0 +1,182 @@
+"""A migration killed anywhere and started again ends as one that nobody disturbed.
+
+Killed before and after every statement, in a forked process, and at write system calls of the whole `passbook migrate`,
+by strace. A sample of the points runs with every test run, all of them with `make faults` (FAULTS=full).
+"""
+
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service import resources
+from service.storage import migrator, sqlite
+from tests.live import CHECKOUT, PASSBOOK, passbook
+from tests.rows import all_rows
+from tests.storage.test_importer import make_bots_file
+
+MIGRATIONS = migrator.load(resources.folder("migrations"))
+FULL = os.environ.get("FAULTS") == "full"
+SYSCALLS = ("pwrite64", "fdatasync", "fsync", "ftruncate", "unlink", "rename")
+SAMPLE = 3
+"""Kill points for each system call when not FULL; the first and the last are among them."""
+
+
+def state(database: Path) -> tuple[Any, ...]:
+    """Schema, rows, high ids and soundness; without the moments at which rows were made by the migrations."""
+    connection = sqlite3.connect(database)
+    try:
+        schema = connection.execute(
+            "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
+        ).fetchall()
+        rows = {
+            table: [
+                tuple(value for value in row if not re.fullmatch(r"2\d{3}-\d\d-\d\d \S+", str(value))) for row in found
+            ]
+            for table, found in all_rows(connection).items()
+        }
+        rows["sqlite_sequence"] = connection.execute("SELECT * FROM sqlite_sequence ORDER BY name").fetchall()
+        applied = []
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_migrations'").fetchone():
+            applied = connection.execute("SELECT version, name, checksum FROM schema_migrations").fetchall()
+        return schema, rows, applied, connection.execute("PRAGMA integrity_check").fetchall()
+    finally:
+        connection.close()
+
+
+class _Killing:
+    """A connection that kills its process instead of running its Nth statement."""
+
+    def __init__(self, connection: sqlite.Connection, *, at: int) -> None:
+        self._connection = connection
+        self._left = at
+
+    def execute(self, *arguments: Any) -> Any:
+        if self._left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self._left -= 1
+        return self._connection.execute(*arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+def migrate(connection: Any, *, up: bool) -> None:
+    """All the way up, or all the way down."""
+    if up:
+        migrator.up(connection, MIGRATIONS, lambda _: None)
+    else:
+        migrator.down(connection, MIGRATIONS, lambda _: None, to=0)
+
+
+def open_for_work(database: Path) -> sqlite.Connection:
+    """As the command line opens it; without waiting for the disk, which a killed process does not lose."""
+    connection = sqlite.connect_writer(database, busy_timeout_ms=0, checkpoints=True)
+    connection.execute("PRAGMA synchronous = OFF")
+    return connection
+
+
+def killed(database: Path, *, at: int, up: bool) -> bool:
+    """Whether a process of its own was killed before its statement number `at`; False when it ended before."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            migrate(_Killing(open_for_work(database), at=at), up=up)
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
+def test_killed_at_every_statement_and_run_again_is_as_undisturbed(tmp_path: Path, up: bool) -> None:
+    """All files, with rows of every kind: at each point the files before are whole, the rest has not begun."""
+    start, target = make_bots_file(tmp_path / "start.db"), tmp_path / "killed.db"
+    if not up:
+        connection = open_for_work(start)
+        migrate(connection, up=True)
+        connection.close()
+    shutil.copy(start, target)
+    connection = open_for_work(target)
+    migrate(connection, up=up)
+    connection.close()
+    undisturbed, whole = state(target), migrator.stages(MIGRATIONS)
+    points, step = 0, 1 if FULL else 11
+    while True:
+        for path in tmp_path.glob("killed.db*"):
+            path.unlink()
+        shutil.copy(start, target)
+        if not killed(target, at=points * step, up=up):
+            break
+        connection = open_for_work(target)
+        assert migrator.schema_of(connection) in whole, "a file is applied whole or not at all"
+        migrate(connection, up=up)
+        connection.close()
+        assert state(target) == undisturbed, f"killed before statement {points * step}"
+        points += 1
+    print(f"killed at {points} points")
+    assert points * step > sum(len(list(migrator.statements(m.up if up else m.down or ""))) for m in MIGRATIONS)
+
+
+def _under_strace(database: Path, syscall: str, command: tuple[str, ...], *injected: str) -> int:
+    """`passbook migrate …` traced on all files of the database's folder; the exit code."""
+    folder = database.parent
+    names = ("", "-wal", "-shm", "-journal", ".copying", ".copying-journal", ".copying-wal")
+    watched = [part for name in names for part in ("-P", f"{folder / database.name}{name}")]
+    return subprocess.run(
+        ["strace", "-f", "-qq", "-o", str(folder / "trace"), *watched, "-P", str(folder), "-e", f"trace={syscall}",
+         *(part for text in injected for part in ("-e", text)), *PASSBOOK, "migrate", *command, "--database",
+         str(database)],
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONUTF8": "1"},
+        capture_output=True,
+        timeout=120,
+        check=False,
+    ).returncode  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def strace() -> None:
+    """strace, and the right to trace; where a container denies it the test is skipped by name."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed (on Debian: apt-get install strace)")
+    tried = subprocess.run(["strace", "-qq", "-o", "/dev/null", "true"], capture_output=True, check=False)
+    if tried.returncode != 0:
+        pytest.skip("this system does not let strace trace a process")
+
+
+@pytest.mark.usefixtures("strace")
+@pytest.mark.parametrize("syscall", SYSCALLS)
+def test_killed_at_write_syscalls_and_run_again_is_as_undisturbed(tmp_path: Path, syscall: str) -> None:
+    """The copy, every file, the checklist: SIGKILL at the Nth call; what was copied is sound, a rerun is whole."""
+    start, target = make_bots_file(tmp_path / "start.db"), tmp_path / "run" / "bot.db"
+
+    def fresh() -> None:
+        shutil.rmtree(target.parent, ignore_errors=True)
+        target.parent.mkdir()
+        shutil.copy(start, target)
+
+    fresh()
+    assert _under_strace(target, syscall, ("up",)) == 0
+    calls = len([line for line in (target.parent / "trace").read_text().splitlines() if f"{syscall}(" in line])
+    undisturbed = state(target)
+    points = list(range(1, calls + 1))
+    if not FULL and calls > SAMPLE:
+        points = sorted({1 + (calls - 1) * number // (SAMPLE - 1) for number in range(SAMPLE)})
+    print(f"{syscall}: {len(points)} of {calls} points")
+    for point in points:
+        fresh()
+        code = _under_strace(target, syscall, ("up",), f"inject={syscall}:signal=SIGKILL:when={point}")
+        assert code == -signal.SIGKILL, f"{syscall} {point} of {calls}"
+        again = passbook("migrate", "up", "--database", str(target))
+        assert again.returncode == 0, again.stderr
+        assert "❌" not in again.stdout
+        assert state(target) == undisturbed, f"killed at {syscall} {point} of {calls}"
+        assert not list(target.parent.glob("*.copying*")), "what is half copied is cleared away"
+        for copy in target.parent.glob("bot.db.before-*"):
+            assert state(copy)[-1] == [("ok",)]
