@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.contents import contents
-from tests.faults.test_locks import _small_disk
+from tests.faults.disks import small_disk
 from tests.live import CHECKOUT, PASSBOOK, LiveService, passbook
 from tests.storage.test_importer import make_bots_file
 
@@ -94,10 +94,10 @@ def test_verify_fails_by_line_and_reads_only(tmp_path: Path) -> None:
     before = contents(path)
     failed = migrate(path, "verify")
     assert failed.returncode == 1
-    assert "❌ Schema is what the migrations up to 009 make: users_refuse_delete is not there" in failed.stdout
+    assert "❌ Schema is what the migrations up to 010 make: users_refuse_delete is not there" in failed.stdout
     lines = json.loads(migrate(path, "verify", "--json").stdout)
     assert [line["check"] for line in lines if line["passed"] is False] == [
-        "Schema is what the migrations up to 009 make"
+        "Schema is what the migrations up to 010 make"
     ]
     assert contents(path) == before
 
@@ -167,7 +167,7 @@ def test_a_service_that_runs_keeps_migrations_out_but_not_verify(own_service: Li
 
 def test_no_space_is_said_before_anything_is_written(tmp_path: Path) -> None:
     """On a disk with too little room plan and up say how much is missing; nothing is copied, every byte as it was."""
-    with _small_disk(tmp_path / "disk") as disk:
+    with small_disk(tmp_path / "disk") as disk:
         path = make_bots_file(disk / "bot.db")
         before = path.read_bytes()
         for command in ("plan", "up"):
