@@ -206,7 +206,12 @@ def is_quiet(tx: Connection, *, amount: int, name: str, since: str, until: str) 
 
 
 def _all(tx: Connection, sql: str, days: str, parameters: Mapping[str, object]) -> list[Any]:
-    return tx.execute(sql.format(days=days), parameters).fetchall()
+    return tx.execute(_with_days(sql, days), parameters).fetchall()
+
+
+@lru_cache(maxsize=64)
+def _with_days(sql: str, days: str) -> str:
+    return sql.format(days=days)
 
 
 @lru_cache(maxsize=16)
