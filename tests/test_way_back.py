@@ -3,12 +3,11 @@
 import json
 import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.faults.disks import small_disk
 from tests.ledger_check import broken_invariants
 from tests.live import CHECKOUT, PASSBOOK, LiveService, passbook
 from tests.migrations.d1 import LocalD1, results, succeeded
@@ -103,31 +102,19 @@ def test_status_option_that_means_nothing_is_refused(tmp_path: Path, given: str)
     assert only(tmp_path)
 
 
-@contextmanager
-def _small_disk(folder: Path, size: str) -> Iterator[Path]:
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("a small disk can be mounted by root only, outside most containers")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 @pytest.mark.parametrize("size", ["100k", "700k", "1500k"])
 def test_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path, size: str) -> None:
     """While the source is read, while rows are copied, while migrations run; and for the export."""
     rows = "".join(moved(number, "1") for number in range(1, 4001))
     (tmp_path / "d1.sql").write_text(SCHEMA + USER + ACCOUNT.replace("5000", "4000") + rows, "utf-8")
-    with _small_disk(tmp_path / "disk", size) as disk:
+    with small_disk(tmp_path / "disk", size) as disk:
         refused = passbook("import", str(tmp_path / "d1.sql"), "--database", str(disk / "p.db"))
         assert refused.returncode == 1
         assert "There is no space left on the disk of" in refused.stderr
         assert "Traceback" not in refused.stderr
         assert only(disk, "p.db.lock")
     assert passbook("import", str(tmp_path / "d1.sql"), "--database", str(tmp_path / "p.db")).returncode == 0
-    with _small_disk(tmp_path / "other", "100k") as disk:
+    with small_disk(tmp_path / "other", "100k") as disk:
         refused = passbook("export", str(disk / "back.sql"), "--database", str(tmp_path / "p.db"))
         assert (refused.returncode, "No space left" in refused.stderr) == (1, True)
         assert only(disk)

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from service.cli import progress
 from service.cli.common import Command, config_of, database_option, load_migrations
 from service.ledger.timestamps import system_clock
 from service.storage import backups, sqlite
 from service.storage.backups import BackupReport
+from service.storage.progress import Progress
 
 _FOLDER = "backups"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -93,16 +93,15 @@ def _say(report: BackupReport) -> None:
 
 
 @contextlib.contextmanager
-def _shown(stopped: str) -> Iterator[backups.Progress]:
+def _shown(stopped: str) -> Iterator[Progress]:
     """A progress bar on a terminal, else a line for each step; SIGINT and SIGTERM end the block with `stopped`."""
-    columns = (TextColumn("{task.description:19}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     terminal = sys.stderr.isatty()
     asked: list[int] = []
     # Noted, not raised: within a long statement an exception of a handler would be lost in SQLite.
     earlier = {number: signal.signal(number, lambda number, _: asked.append(number)) for number in _SIGNALS}
     step = ""
     try:
-        with Progress(*columns, console=Console(stderr=True), transient=True, disable=not terminal) as bar:
+        with progress.bar() as bar:
             task = bar.add_task("")
 
             def show(name: str, done: int, total: int) -> None:

@@ -6,9 +6,9 @@ import sys
 import click
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from service.cli import progress
 from service.cli.common import (
     KNOWN_ERRORS,
     Command,
@@ -65,8 +65,7 @@ def _prove(config: Config, *, quick: bool) -> IntegrityReport:
         migrations = load_migrations()
         migrator.require_latest(connection, migrations)
         proof = Proof(migrations, system_clock, quick=quick)
-        columns = (TextColumn("{task.description:26}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        with progress.bar() as bar:
             task = bar.add_task("")
 
             def show() -> None:

@@ -15,18 +15,23 @@ from service.storage.progress import Progress
 _LINE_EVERY_S = 10.0
 
 
+def bar() -> Bar:
+    """A bar on standard error where that is a terminal, gone when its block ends; elsewhere nothing."""
+    columns = (TextColumn("{task.description:32}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    return Bar(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+
+
 @contextlib.contextmanager
 def shown() -> Iterator[Progress]:
     """A function that shows how far it is on standard error, for the block."""
     if not sys.stderr.isatty():
         yield _in_lines()
         return
-    columns = (TextColumn("{task.description:32}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("")
+    with bar() as drawn:
+        task = drawn.add_task("")
 
         def show(step: str, done: int, total: int) -> None:
-            bar.update(task, description=step, completed=done, total=total)
+            drawn.update(task, description=step, completed=done, total=total)
 
         yield show
 

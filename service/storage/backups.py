@@ -26,6 +26,7 @@ from service.ledger.timestamps import Clock
 from service.storage import lock, migrator, sqlite
 from service.storage.integrity import Proof
 from service.storage.migrator import Migration
+from service.storage.progress import Progress
 from service.storage.sqlite import Connection
 
 LAST_STEP = "putting it in place"
@@ -36,9 +37,6 @@ _LOOKS = 200_000
 _HEADER = 100
 _MAGIC = b"SQLite format 3\x00"
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-
-Progress = Callable[[str, int, int], None]
-"""Called with the step, how far it is, and of how much; what it raises ends the work and leaves no file behind."""
 
 
 class BackupFailed(Exception):

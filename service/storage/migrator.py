@@ -14,6 +14,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from service.storage import sqlite
+from service.storage.progress import Progress
 from service.storage.sqlite import Connection, transaction
 
 _FILE = re.compile(r"^(\d{3})_(\w+)\.sql$")
@@ -38,8 +39,6 @@ WORKING_TABLES_OF_001 = {
 """They are there only while 001 or its rollback is half done."""
 
 Report = Callable[[str], None]
-Progress = Callable[[str, int, int], None]
-"""Hears the name of a file, how many of its statements are done and how many it has; also when none is done yet."""
 
 
 class MigrationError(Exception):

@@ -3,4 +3,8 @@
 from collections.abc import Callable
 
 Progress = Callable[[str, int, int], None]
-"""Called with the step's name, how much of it is done and how much there is; often, so it must be quick."""
+"""Called with the step's name, how much of it is done and how much there is; often, also when nothing is done
+yet, so it must be quick.
+
+What it raises ends the work, which then leaves behind what it would after any other error.
+"""

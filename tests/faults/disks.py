@@ -11,10 +11,10 @@ import pytest
 
 
 @contextmanager
-def small_disk(folder: Path, *, mib: int = 3) -> Iterator[Path]:
-    """A disk of `mib` MiB at `folder`; skips the test where the system lets nobody mount one."""
+def small_disk(folder: Path, size: str = "3m") -> Iterator[Path]:
+    """A disk of `size`, as mount spells it, at `folder`; skips the test where the system lets nobody mount one."""
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={mib}m", "none", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         pytest.skip("a small disk can be mounted by root only, outside most containers")
     try:

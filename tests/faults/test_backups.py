@@ -301,7 +301,7 @@ def test_a_restore_killed_at_any_step_leaves_the_old_or_the_new_database(
 
 def test_a_backup_to_a_full_disk_is_one_sentence_and_leaves_nothing(states: tuple[Path, Path], tmp_path: Path) -> None:
     """The free space is named; the filler alone is on the disk."""
-    with small_disk(tmp_path / "disk", mib=1) as disk:
+    with small_disk(tmp_path / "disk", "1m") as disk:
         (disk / "filler").write_bytes(b"\0" * 900_000)
         failed = passbook("backup", "--to", str(disk / "copy.db"), "--database", str(states[0] / "passbook.db"))
         assert (failed.returncode, failed.stdout) == (1, "")
