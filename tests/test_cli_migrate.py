@@ -210,3 +210,13 @@ def test_read_only_folder_is_said(tmp_path: Path) -> None:
             assert run.returncode == code, run.stderr
             assert code == 0 or run.stderr == f"Error: {path}.lock: Permission denied.\n"
     assert path.read_bytes() == before
+
+
+def test_plan_knows_what_backup_made(tmp_path: Path) -> None:
+    """Whatever the database is called, a backup in its default place is named as the newest there is."""
+    database = str(tmp_path / "bot.db")
+    assert passbook("migrate", "up", "--database", database).returncode == 0
+    made = passbook("backup", "--database", database)
+    assert made.returncode == 0, made.stderr
+    plan = json.loads(passbook("migrate", "plan", "--json", "--database", database).stdout)
+    assert (plan["backups"], Path(plan["backup"]).parent) == (1, tmp_path / "backups")

@@ -16,7 +16,6 @@ from service.storage import backups, sqlite
 from service.storage.backups import BackupReport
 from service.storage.progress import Progress
 
-_FOLDER = "backups"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 no_proof_option = click.option(
@@ -39,11 +38,11 @@ def backup(database: str | None, to: Path | None, no_proof: bool) -> None:
     path = config.database_path
     if not path.is_file():
         raise click.ClickException(f"There is no database {path}.")
-    target = to or path.resolve().parent / _FOLDER
+    target = to or path.resolve().parent / backups.FOLDER
     if to is None:
         sqlite.make_folder(target)
     if target.is_dir():
-        target /= f"passbook-{backups.stamp(system_clock)}.db"
+        target /= f"{backups.PREFIX}{backups.stamp(system_clock)}.db"
     sqlite.yield_to_others()
     reader = sqlite.connect_reader(path, busy_timeout_ms=config.busy_timeout_ms)
     with contextlib.closing(reader) as source, _shown("Stopped; nothing was made.") as show:

@@ -66,6 +66,12 @@ class RestoreReport(Struct, frozen=True, kw_only=True):
     kept: list[Path]
 
 
+FOLDER = "backups"
+"""Beside the database: where a backup goes that was given no other place."""
+PREFIX = "passbook-"
+"""How the name begins of a backup that was given none."""
+
+
 def stamp(clock: Clock) -> str:
     """The present instant as names of files hold it."""
     return f"{clock():%Y%m%dT%H%M%SZ}"

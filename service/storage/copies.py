@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from service.storage import sqlite
+from service.storage import backups, sqlite
 from service.storage.sqlite import Connection
 
 _PAGES_AT_ONCE = 4096
@@ -86,11 +86,12 @@ def row_counts(connection: Connection) -> dict[str, int]:
 
 
 def beside(path: Path) -> list[Path]:
-    """The copies of the database in its folder and in `backups` there, by their names the database's; newest first."""
+    """The copies of the database in its folder, by their names its own, and in that of the backups; newest first."""
     found = []
-    backups = path.parent / "backups"
-    for other in (*path.parent.iterdir(), *(backups.iterdir() if backups.is_dir() else ())):
-        named = other.name.startswith((f"{path.stem}.", f"{path.stem}-"))
+    names = (f"{path.stem}.", f"{path.stem}-")
+    folder = path.parent / backups.FOLDER
+    for other in (*path.parent.iterdir(), *(folder.iterdir() if folder.is_dir() else ())):
+        named = other.name.startswith(names if other.parent == path.parent else (*names, backups.PREFIX))
         if named and other.name != path.name and not other.name.endswith(_NO_COPIES):
             with contextlib.suppress(OSError), other.open("rb") as file:
                 if file.read(len(_MAGIC)) == _MAGIC:
