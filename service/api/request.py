@@ -14,6 +14,7 @@ from service.api import request_ids, strict_json
 from service.api.problems import MEDIA_TYPE, EdgeError, unsupported
 from service.api.proofs import Proofs
 from service.ledger.access import Caller
+from service.ledger.audit_chain import receipt
 from service.ledger.errors import ErrorCode
 from service.ledger.idempotency import Request as WriteRequest
 from service.ledger.policy import Policy
@@ -102,6 +103,8 @@ async def write(
     headers = {}
     if answer.location:
         headers["Location"] = answer.location
+    if answer.audit_log_id is not None and answer.leaf is not None:
+        headers["Passbook-Receipt"] = receipt(answer.audit_log_id, answer.leaf)
     if answer.replayed:
         headers["Idempotency-Replayed"] = "true"
     return Response(

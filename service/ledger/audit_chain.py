@@ -35,6 +35,7 @@ Its proofs of inclusion and of consistency are those of section 2.1.1 and 2.1.2.
 and position: the leaves are at level 0, counted from 0 on the left.
 """
 
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import sha256
@@ -199,6 +200,11 @@ def _names(values: tuple[Value, ...]) -> bytes:
     if any(isinstance(value, int | float) for value in values):
         raise ValueError("a column of text holds a number")
     return b"".join(map(field, values))
+
+
+def receipt(audit_log_id: int, leaf: bytes) -> str:
+    """What whoever caused a row keeps of it: a dictionary of RFC 8941, `id=1042, leaf=:…:`, the leaf in base64."""
+    return f"id={audit_log_id}, leaf=:{b64encode(leaf).decode()}:"
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:

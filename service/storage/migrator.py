@@ -13,7 +13,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from service.storage import sqlite
+from service.storage import audit_chain, sqlite
+from service.storage.audit_chain import Sealing, TreeBroken
 from service.storage.progress import Progress
 from service.storage.sqlite import Connection, transaction
 
@@ -127,6 +128,8 @@ def require_latest(connection: Connection, migrations: list[Migration]) -> int:
         raise NotMigrated(
             f"The database is at migration {version:03d}, this program at {latest:03d}. Run: passbook migrate up"
         )
+    if audit_chain.is_unsealed(connection):
+        raise NotMigrated("The audit log has no leaves yet: another program migrated it. Run: passbook migrate up")
     return version
 
 
@@ -239,6 +242,9 @@ def up(
             _record(connection, applied)
 
         _run(connection, migration.name, migration.up, report, progress, record)
+    if audit_chain.is_there(connection) and audit_chain.is_unsealed(connection):
+        with transaction(connection):
+            _seal(connection, Sealing(connection), report, progress)
     return len(wanted)
 
 
@@ -286,15 +292,28 @@ def _run(
     script = list(statements(sql))
     try:
         with transaction(connection):
+            sealing = Sealing(connection) if audit_chain.is_there(connection) else None
             for done, statement in enumerate(script):
                 if progress is not None:
                     progress(name, done, len(script))
                 rows = connection.execute(statement).fetchall()
                 lines += ["  ".join(str(value) for value in row) for row in rows]
             record()
+            if audit_chain.is_there(connection):
+                _seal(connection, sealing or Sealing(connection), report, progress)
         if progress is not None:
             progress(name, len(script), len(script))
-    except sqlite.DatabaseError as error:
+    except (sqlite.DatabaseError, TreeBroken) as error:
         raise MigrationError(f"{name} failed and changed nothing: {error}") from error
     for line in lines:
         report(line)
+
+
+def _seal(connection: Connection, sealing: Sealing, report: Report, progress: Progress | None) -> None:
+    """Makes leaves of the rows that are to have them and tells how many, if any."""
+    before = audit_chain.tree(connection).size
+    total = connection.execute("SELECT COUNT(*) FROM audit_logs").fetchone()[0]
+    sealing.seal(lambda done: progress("seal", done, total) if progress is not None else None)
+    sealed = audit_chain.tree(connection).size - before
+    if sealed:
+        report(f"  {sealed:,} rows of the audit log sealed")
