@@ -12,6 +12,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from service import resources
 from service.api import (
     audit_logs,
+    audit_proofs,
     auth,
     balance_changes,
     bank_notifications,
@@ -27,6 +28,7 @@ from service.api import (
     transactions,
     users,
 )
+from service.api.checkpoints import Checkpoints
 from service.api.openapi import PassbookOpenAPI, make_config
 from service.api.proofs import Proofs
 from service.api.request import ApiRequest, Passbook
@@ -36,6 +38,8 @@ from service.ledger.timestamps import Clock, SteadyClock, system_clock
 from service.repository.sweeper import Sweeper, system_elapsed
 from service.repository.writer import Writer
 from service.storage import lock, migrator, sqlite
+from service.storage.checkpoints import Contradiction, Signer
+from service.storage.sqlite import Connection
 
 _RESOURCES = (
     users,
@@ -47,6 +51,7 @@ _RESOURCES = (
     domain_purchases,
     transactions,
     audit_logs,
+    audit_proofs,
     integrity,
     health,
 )
@@ -98,6 +103,7 @@ async def _opened(app: Litestar, *, config: Config, clock: Clock) -> AsyncIterat
         readers = await stack.enter_async_context(
             sqlite.Readers(path, count=config.readers, busy_timeout_ms=timeout_ms).opened()
         )
+        signer = await thread.run(_signer, config)
         keys = sqlite.connect_reader(path, busy_timeout_ms=timeout_ms)
         stack.callback(keys.close)
         writer = Writer(
@@ -119,8 +125,24 @@ async def _opened(app: Litestar, *, config: Config, clock: Clock) -> AsyncIterat
         app.state["sweeper"] = await stack.enter_async_context(sweeper.running())
         proofs = Proofs(path, migrations, clock, busy_timeout_ms=timeout_ms)
         stack.push_async_callback(proofs.close)
-        app.state["passbook"] = Passbook(writer, readers, keys, clock, engine, schema_version, policy, proofs)
+        checkpoints = Checkpoints(readers, signer)
+        app.state["passbook"] = Passbook(
+            writer, readers, keys, clock, engine, schema_version, policy, proofs, checkpoints
+        )
         yield
+
+
+def _signer(tx: Connection, config: Config) -> Signer:
+    """The key of the audit log, which continues what it signed last. Raises KeyUnusable, Contradiction."""
+    signer = Signer.open(config.audit_key_path, origin=config.audit_origin)
+    try:
+        signer.check(tx)
+    except Contradiction as error:
+        raise Contradiction(
+            f"The audit log is not the one that was signed: {error}. Was an older copy put back? To go on from what is"
+            f" there, on record as a break, move {signer.last_file} away."
+        ) from error
+    return signer
 
 
 def prepare_to_stop(app: Litestar) -> None:

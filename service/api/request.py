@@ -11,6 +11,7 @@ from litestar.types import Empty
 from msgspec import Struct
 
 from service.api import request_ids, strict_json
+from service.api.checkpoints import Checkpoints
 from service.api.problems import MEDIA_TYPE, EdgeError, unsupported
 from service.api.proofs import Proofs
 from service.ledger.access import Caller
@@ -39,6 +40,7 @@ class Passbook:
     schema_version: int
     policy: Policy
     proofs: Proofs
+    checkpoints: Checkpoints
 
 
 class ApiRequest(Request[Caller, Any, State]):

@@ -20,6 +20,7 @@ from service.ledger.audit_chain import (
     commitment,
     leaf_hash,
     public_details,
+    root_at,
 )
 from service.storage.sqlite import Connection
 
@@ -164,6 +165,11 @@ def find_index(tx: Connection, audit_log_id: int) -> int | None:
     """The index of a row's leaf, or None."""
     row = tx.execute("SELECT leaf_index FROM audit_leaves WHERE audit_log_id = ?", (audit_log_id,)).fetchone()
     return row[0] if row else None
+
+
+def root_of(tx: Connection, size: int) -> bytes:
+    """The root that the tree had at `size` leaves. Raises LookupError when a leaf or a node is missing."""
+    return root_at(size, nodes(tx))
 
 
 def nodes(tx: Connection) -> NodeHash:
