@@ -79,8 +79,8 @@ def _say_ready(url: str, config: Config, first_key: str | None, signer: Signer) 
     click.echo(f"Passbook {__version__} serves {config.database_path} at {url} (docs: {url}/docs). Stop: Ctrl+C.")
     if signer.made:
         click.echo(
-            f"\nMade the key that signs the audit log, {config.audit_key_path}: keep it private, and this public half with"
-            f" those who check:\n  {signer.key.verifier.text()}"
+            f"\nMade the key that signs the audit log: {config.audit_key_path}\nKeep it private, and give its"
+            f" public half to those who check the log:\n  {signer.key.verifier.text()}"
         )
     if first_key is not None:
         click.echo(
