@@ -35,12 +35,15 @@ Its proofs of inclusion and of consistency are those of section 2.1.1 and 2.1.2.
 and position: the leaves are at level 0, counted from 0 on the left.
 """
 
+import struct
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import sha256
+from itertools import islice, repeat
+from operator import lt
 from struct import Struct as Layout
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -114,13 +117,24 @@ PUBLIC_MEMBERS = frozenset(
 Value = int | float | str | bytes | None
 Row = Sequence[Any]
 """The values of COLUMNS."""
+Sealed = Sequence[Any]
+"""A row with what it was sealed with: leaf_index, the values of COLUMNS, salt, public_details, commitment, leaf.
+
+commitment is None while there is a salt, and the salt is None once the personal values are erased.
+"""
 NodeHash = Callable[[int, int], bytes]
 """(level, position) -> the hash of that whole subtree."""
+NodeSink = Callable[[int, int, bytes], object]
+"""Called with (level, position, hash) of a whole subtree."""
+NODE_LEVELS = 8
+"""Subtrees are kept at each such level: 8, 16, 24, …"""
+_BLOCK = 1 << NODE_LEVELS
 
 _NULL = b"\x00"
 _INTEGER = Layout(">cq").pack
 _REAL = Layout(">cd").pack
 _SIZED = Layout(">cI").pack
+_TEXT_SIZES = tuple(_SIZED(b"\x03", length) for length in range(1024))
 _LEAF = b"\x00" + bytes([FORMAT])
 
 
@@ -237,6 +251,25 @@ class Frontier:
         self.size += 1
         return completed
 
+    def extend(self, leaves: Sequence[bytes], on_node: NodeSink) -> None:
+        """Adds the next leaves; on_node is told of the subtrees that they complete at each of NODE_LEVELS."""
+        start = 0
+        while start < len(leaves):
+            if self.size % _BLOCK == 0 and len(leaves) - start >= _BLOCK:
+                root, level = _block_root(leaves[start : start + _BLOCK]), NODE_LEVELS
+            else:
+                root, level = leaves[start], 0
+            start += 1 << level
+            position, self.size = self.size >> level, self.size + (1 << level)
+            while True:
+                if level and level % NODE_LEVELS == 0:
+                    on_node(level, position, root)
+                if not position & 1:
+                    break
+                root = node_hash(self.roots.pop(), root)
+                position, level = position >> 1, level + 1
+            self.roots.append(root)
+
     def root(self) -> bytes:
         """The hash of the whole tree."""
         return joined(self.roots)
@@ -244,6 +277,15 @@ class Frontier:
     def stored(self) -> bytes:
         """The roots, to be given to the constructor again."""
         return b"".join(self.roots)
+
+
+def _block_root(leaves: Sequence[bytes]) -> bytes:
+    hashes = leaves
+    while len(hashes) > 1:
+        hashes = [
+            sha256(b"\x01" + left + right).digest() for left, right in zip(hashes[::2], hashes[1::2], strict=True)
+        ]
+    return hashes[0]
 
 
 def joined(roots: Sequence[bytes]) -> bytes:
@@ -367,3 +409,181 @@ def _roots_of_consistency(earlier: int, earlier_root: bytes, size: int, proof: S
     if last:
         raise ProofError("the proof is too short")
     return old, new
+
+
+class Fault(NamedTuple):
+    """The first row that is not as it was sealed. audit_log_id: None when the row is gone."""
+
+    leaf_index: int
+    audit_log_id: int | None
+    said: str
+
+
+class Verifier:
+    """Recomputes the commitments, leaves and nodes of rows as they come, and stops at the first that is not sound.
+
+    It begins at an empty tree, or after what was archived: `frontier` is then that of the leaves before the first row,
+    `previous` the last of these and `last_id` its row's id, as far as it is known. What it says of rows is proved by
+    comparing `frontier.root()` with a signed checkpoint of that size.
+    """
+
+    def __init__(
+        self,
+        frontier: Frontier | None = None,
+        *,
+        previous: bytes = NO_LEAF,
+        last_id: int = 0,
+        on_node: NodeSink = lambda *_: None,
+    ) -> None:
+        self.frontier = frontier or Frontier()
+        self.previous = previous
+        self.last_id = last_id
+        self._on_node = on_node
+
+    def check(self, rows: Iterable[Sealed]) -> Fault | None:
+        """Takes the next rows, any number of them; quickest in multiples of 256. None when all of them are sound.
+
+        After a fault, `frontier` has the rows before it and nothing more can be checked.
+        """
+        coming = iter(rows)
+        while block := list(islice(coming, _BLOCK - self.frontier.size % _BLOCK)):
+            fault = None if self._is_sound(block) else self._first_fault(block)
+            self._add(block[: fault.leaf_index - self.frontier.size] if fault else block)
+            if fault:
+                return fault
+        return None
+
+    def _add(self, block: Sequence[Sealed]) -> None:
+        if block:
+            self.previous, self.last_id = block[-1][-1], block[-1][1]
+            self.frontier.extend([row[-1] for row in block], self._on_node)
+
+    def _first_fault(self, block: Sequence[Sealed]) -> Fault | None:
+        previous, last_id = self.previous, self.last_id
+        for position, row in enumerate(block, self.frontier.size):
+            said = _fault_of(row, position, previous, last_id)
+            if said:
+                return Fault(position, row[1], said)
+            previous, last_id = row[-1], row[1]
+        return None
+
+    def _is_sound(self, block: Sequence[Sealed]) -> bool:
+        """Whether `_first_fault` finds nothing, column by column; False also where a column holds what is unusual."""
+        try:
+            return self._is_usual_and_sound(*zip(*block, strict=True))
+        except (TypeError, ValueError, struct.error):
+            return False
+
+    def _is_usual_and_sound(
+        self,
+        indexes: Sequence[int],
+        ids: Sequence[int],
+        user_ids: Sequence[Value],
+        resource_ids: Sequence[Value],
+        created_at: Sequence[Value],
+        request_ids: Sequence[Value],
+        telegram_ids: Sequence[Value],
+        details: Sequence[Value],
+        *rest: Sequence[Any],
+    ) -> bool:
+        *names, salts, public, kept, stored = rest
+        if None in salts:
+            erased = [row for row in zip(salts, telegram_ids, details, public, kept, strict=True) if row[0] is None]
+            if any(_erasure_fault(*row[1:]) for row in erased):
+                return False
+        given = [salt for salt in salts if salt is not None]
+        digests = [digest for digest in public if digest is not None]
+        if {*map(len, given)} - {SALT_BYTES} or {*map(len, digests)} - {32}:
+            return False
+        details_fields = _texts(details)
+        personal = map(b"".join, zip(repeat(b"\x02"), [s or b"" for s in salts], _texts(telegram_ids), details_fields))
+        commitments = [
+            sha256(message).digest() if salt else was for message, salt, was in zip(personal, salts, kept, strict=True)
+        ]
+        messages = zip(
+            repeat(_LEAF),
+            (self.previous, *stored),
+            commitments,
+            _integers(ids),
+            _integers(user_ids),
+            _integers(resource_ids),
+            _texts(created_at),
+            _texts(request_ids),
+            [b"\x05" + digest if digest else shown for digest, shown in zip(public, details_fields, strict=True)],
+            map(_names, zip(*names, strict=True)),
+            strict=False,
+        )
+        return (
+            indexes == tuple(range(self.frontier.size, self.frontier.size + len(indexes)))
+            and all(map(lt, (self.last_id, *ids), ids))
+            and [sha256(message).digest() for message in map(b"".join, messages)] == [*stored]
+        )
+
+
+def _fault_of(sealed: Sealed, position: int, previous: bytes, last_id: int) -> str | None:
+    """What is wrong with a row at `position`, after a row of the leaf `previous` and the id `last_id`."""
+    index, *row, salt, public, kept, stored = sealed
+    audit_log_id, telegram_id, details = row[0], row[COLUMNS.index("telegram_id")], row[COLUMNS.index("details")]
+    if index != position:
+        return f"leaf {index} stands where leaf {position} should"
+    if audit_log_id is None:
+        return "the row is gone"
+    if not isinstance(audit_log_id, int):
+        return "its id is not an integer"
+    if audit_log_id <= last_id:
+        return f"its id does not come after {last_id}, that of the row before it"
+    if public is not None and not _is_bytes(public, 32):
+        return "its public_details is not 32 bytes"
+    if salt is None:
+        said = _erasure_fault(telegram_id, details, public, kept)
+        if said:
+            return said
+        committed = kept
+    elif not _is_bytes(salt, SALT_BYTES):
+        return f"its salt is not {SALT_BYTES} bytes"
+    else:
+        committed = commitment(salt, telegram_id, details)
+    try:
+        leaf = leaf_hash(previous, committed, public, row)
+    except ValueError as error:
+        return str(error)
+    return (
+        None
+        if leaf == stored
+        else "its leaf is not that of its values after the row before it: one of them was changed"
+    )
+
+
+def _erasure_fault(telegram_id: Value, details: Value, public: Value, kept: Value) -> str | None:
+    """What is wrong with a row whose salt is gone."""
+    if not _is_bytes(kept, 32):
+        return "its salt is gone and no commitment is kept in its stead"
+    if telegram_id is not None:
+        return "its personal values are erased, yet it has a telegram_id"
+    if public is not None and (not isinstance(details, str) or sha256(details.encode()).digest() != public):
+        return "what is left of its details after the erasure was changed"
+    return None
+
+
+def _is_bytes(value: object, length: int) -> bool:
+    # Lengths are not in the bytes that are hashed: one that differs would move what follows.
+    return isinstance(value, bytes) and len(value) == length
+
+
+def _integers(column: Sequence[Value]) -> list[bytes]:
+    try:
+        return list(map(_INTEGER, repeat(b"\x01"), column))
+    except struct.error:  # not all of them are integers
+        return [field(value) for value in column]
+
+
+def _texts(column: Sequence[Value]) -> list[bytes]:
+    try:
+        texts = list(map(str.encode, column))  # type: ignore[arg-type]
+    except TypeError:  # not all of them are text
+        return [field(value) for value in column]
+    try:
+        sizes = list(map(_TEXT_SIZES.__getitem__, map(len, texts)))
+    except IndexError:
+        sizes = [_SIZED(b"\x03", len(text)) for text in texts]
+    return list(map(b"".join, zip(sizes, texts, strict=True)))
