@@ -35,8 +35,9 @@ Its proofs of inclusion and of consistency are those of section 2.1.1 and 2.1.2.
 and position: the leaves are at level 0, counted from 0 on the left.
 """
 
+import re
 import struct
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import sha256
@@ -130,6 +131,7 @@ NODE_LEVELS = 8
 """Subtrees are kept at each such level: 8, 16, 24, …"""
 _BLOCK = 1 << NODE_LEVELS
 
+_RECEIPT = re.compile(r"(?:passbook-receipt: *)?id=([1-9][0-9]{0,18}), *leaf=:([A-Za-z0-9+/]{43}=):", re.ASCII | re.I)
 _NULL = b"\x00"
 _INTEGER = Layout(">cq").pack
 _REAL = Layout(">cd").pack
@@ -219,6 +221,15 @@ def _names(values: tuple[Value, ...]) -> bytes:
 def receipt(audit_log_id: int, leaf: bytes) -> str:
     """What whoever caused a row keeps of it: a dictionary of RFC 8941, `id=1042, leaf=:…:`, the leaf in base64."""
     return f"id={audit_log_id}, leaf=:{b64encode(leaf).decode()}:"
+
+
+def read_receipt(text: str) -> tuple[int, bytes]:
+    """audit_logs.id and leaf of a receipt; the header's name may stand before it. Raises ValueError."""
+    found = _RECEIPT.fullmatch(text.strip())
+    leaf = b64decode(found[2], validate=True) if found else b""
+    if found is None or len(leaf) != len(NO_LEAF):
+        raise ValueError("a receipt is of the form: id=1042, leaf=:<44 characters of base64>:")
+    return int(found[1]), leaf
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:

@@ -71,6 +71,11 @@ class ChainCheck:
         """How many rows are checked; all of them: `tree.size`."""
         return self._verifier.frontier.size
 
+    @property
+    def root(self) -> bytes:
+        """The root of the tree over the rows that are checked."""
+        return self._verifier.frontier.root()
+
     def chunks(self) -> Iterator[None]:
         """Carries it out; gives way after every chunk. Ends at the first row that is not sound, and looks at the rest
         without it.
@@ -113,9 +118,8 @@ class ChainCheck:
         self._nodes.clear()
 
     def _check_roots(self, size: int) -> None:
-        root = self._verifier.frontier.root()
         for checkpoint in self._checkpoints:
-            if checkpoint.size == size and checkpoint.root != root:
+            if checkpoint.size == size and checkpoint.root != self.root:
                 self._add(None, f"the first {size:,} rows are not those that {checkpoint.origin} signed")
 
     def _check_end(self) -> None:

@@ -36,7 +36,7 @@ class Signer:
         self.key = key
         self.last = last
         self.made = made
-        self.last_file = file.with_name(file.name + _LAST_SUFFIX)
+        self.last_file = last_file_of(file)
         self._note = note
 
     @classmethod
@@ -87,6 +87,11 @@ class Signer:
             _write(self.last_file, note)
             self.last, self._note = checkpoint, note
         return self._note
+
+
+def last_file_of(key_file: Path) -> Path:
+    """Where the last checkpoint lies that was signed with the key in `key_file`."""
+    return key_file.with_name(key_file.name + _LAST_SUFFIX)
 
 
 def _make(file: Path, origin: str) -> SigningKey:

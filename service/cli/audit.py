@@ -1,0 +1,14 @@
+"""passbook audit: the audit log on the terminal."""
+
+import click
+
+from service.cli import audit_verify
+from service.cli.common import Group
+
+
+@click.group(cls=Group)
+def audit() -> None:
+    """Prove the audit log."""
+
+
+audit.add_command(audit_verify.verify)
