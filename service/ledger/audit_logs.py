@@ -14,6 +14,7 @@ BANK_NOTIFICATION = "bank_notification"
 USER = "user"
 API_KEY = "api_key"
 USER_DOMAINS = "user_domains"
+AUDIT_LOG = "audit_log"
 SERVICE_ACTOR = "system:"
 """How the actor of the service's own work begins; no API key may have such a name."""
 
