@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from service.ledger.audit_chain import COLUMNS, NO_LEAF
 from service.ledger.audit_export import ExportError, header_line, read_header, read_row, row_line
-from tests.ledger.test_audit_chain import VALUES, leaves_of, same, sealed_rows
+from tests.audit.log import sealed_rows
+from tests.ledger.test_audit_chain import VALUES, leaves_of, same
 
 ROW: list[Any] = [1, 5, None, "2026-01-19 12:00:00", "통장", "123", "{}", "a", None, None, None, None, None, None]
 (SEALED,) = sealed_rows([ROW])
