@@ -32,6 +32,7 @@ from service.ledger.audit_chain import (
     root_of_inclusion,
     subtrees,
 )
+from tests.audit.log import sealed_rows, usual_rows
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
@@ -295,25 +296,6 @@ def test_what_is_no_json_object_is_personal_as_a_whole(details: Any, public: str
     assert public_details(details) == public
 
 
-def sealed_rows(rows: list[list[Any]], erased: set[int] = frozenset()) -> list[list[Any]]:
-    """`rows` of COLUMNS as the service seals them, with the personal values of those in `erased` gone."""
-    out, previous = [], NO_LEAF
-    for index, row in enumerate(rows):
-        salt = sha256(b"salt %d" % index).digest()[:16]
-        telegram_id, details = row[5], row[6]
-        committed = commitment(salt, telegram_id, details)
-        shown = public_details(details)
-        public = None if shown is None else sha256(shown.encode()).digest()
-        leaf = leaf_hash(previous, committed, public, row)
-        if index in erased:
-            kept = [*row[:5], None, details if shown is None else shown, *row[7:]]
-            out.append([index, *kept, None, public, committed, leaf])
-        else:
-            out.append([index, *row, salt, public, None, leaf])
-        previous = leaf
-    return out
-
-
 ROWS = st.tuples(
     st.none() | INTEGERS,
     st.none() | INTEGERS,
@@ -383,27 +365,7 @@ def test_no_changed_value_goes_unseen(
 
 
 def usual_log(count: int) -> list[list[Any]]:
-    return sealed_rows(
-        [
-            [
-                1 + index,
-                index % 7,
-                None if index % 5 == 0 else index,
-                "2026-01-19 12:00:00.000",
-                f"request-{index}",
-                str(10**8 + index),
-                '{"amount":5,"memo":"이름"}' if index % 2 else '{"amount":5}',
-                "deposit_confirmed",
-                "deposit_transaction",
-                "10.0.0.1",
-                None,
-                "bot",
-                "pbk_3fJ9a2Qx",
-                "success",
-            ]
-            for index in range(count)
-        ]
-    )
+    return sealed_rows(usual_rows(count))
 
 
 @pytest.mark.parametrize("at", [0, 1, 255, 256, 257, 511, 599])
@@ -470,8 +432,7 @@ def test_a_fault_says_what_is_wrong(column: int, value: Any, said: str) -> None:
 
 def test_what_is_left_of_an_erased_row_is_proved() -> None:
     """Nothing can be put back in, and what is left cannot be changed."""
-    rows = [row[1:15] for row in usual_log(4)]
-    log = sealed_rows(rows, {1, 2})
+    log = sealed_rows(usual_rows(4), {1, 2})
     assert Verifier().check(log) is None
     for column, value, said in (
         (6, "1", "yet it has a telegram_id"),
