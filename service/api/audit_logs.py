@@ -29,7 +29,8 @@ from service.ledger.audit_logs import AuditLog, AuditLogFilter, AuditLogPage, Su
 from service.ledger.errors import AuditLogNotFound, ErrorCode
 from service.ledger.fields import DURATION_PATTERN, REMEDIES
 from service.ledger.timestamps import duration, stored
-from service.storage import audit_logs
+from service.storage import audit_logs, audit_prunes
+from service.storage.sqlite import Connection
 
 _SUSPICIOUS_MAX = 1000
 
@@ -91,10 +92,19 @@ async def list_suspicious(
 )
 async def get_audit_log(audit_log_id: IdPath, request: ApiRequest) -> AuditLog:
     """The row as it was written."""
-    found = await request.passbook.readers.read(audit_logs.find, int(audit_log_id))
-    if found is None:
-        raise AuditLogNotFound(f"There is no audit log row {audit_log_id}.")
-    return found
+    return await request.passbook.readers.read(_find, int(audit_log_id))
+
+
+def _find(tx: Connection, audit_log_id: int) -> AuditLog:
+    found = audit_logs.find(tx, audit_log_id)
+    if found is not None:
+        return found
+    prune = audit_prunes.find_of_row(tx, audit_log_id)
+    if prune is not None:
+        raise AuditLogNotFound(
+            f"Audit log row {audit_log_id} was archived and removed; it is in {prune.archive}. Its proof is still here."
+        )
+    raise AuditLogNotFound(f"There is no audit log row {audit_log_id}.")
 
 
 ROUTER = Router("/v1/audit-logs", route_handlers=[list_audit_logs, list_suspicious, get_audit_log], tags=["audit-logs"])

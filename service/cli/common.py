@@ -12,6 +12,7 @@ from service import resources, server
 from service.config import Config, ConfigError
 from service.ledger.timestamps import stored, system_clock
 from service.storage import lock, migrator, sqlite
+from service.storage.audit_prunes import PruneFailed
 from service.storage.backups import BackupFailed
 from service.storage.checkpoints import Contradiction, KeyUnusable
 from service.storage.copies import CopyFailed
@@ -24,6 +25,7 @@ KNOWN_ERRORS = (
     CopyFailed,
     ImportFailed,
     BackupFailed,
+    PruneFailed,
     lock.DatabaseInUse,
     sqlite.EngineError,
     KeyUnusable,

@@ -5,7 +5,7 @@ from one that never had any. A step is the action; all actions that move money a
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -53,7 +53,7 @@ def steps(
         yield MATCHED, resource_id
 
 
-def _is_id(value: object) -> bool:
+def _is_id(value: object) -> TypeGuard[int]:
     return type(value) is int and value > 0
 
 

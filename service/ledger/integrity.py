@@ -67,8 +67,8 @@ DESCRIPTIONS = {
         " left and moves it by its amount, and the account stands where the last one left it."
     ),
     "audit_of_movements": (
-        "Every movement has exactly one audit row, which tells the same user, amount, balances and version, and every"
-        " audit row of a movement has its movement."
+        "Every movement has exactly one audit row, which tells the same user, amount, balances and version unless it is"
+        " archived, and every audit row of a movement has its movement."
     ),
     "audit_of_deposits": (
         "Every deposit has one audit row for each step that it took, no audit row tells another, and the announcement"
@@ -85,6 +85,10 @@ DESCRIPTIONS = {
     "audit_of_api_keys": (
         "Every API key has one audit row of its making, and one of its revocation if it was revoked, and no audit row"
         " tells another."
+    ),
+    "audit_rows": (
+        "Every row of the audit log was sealed when it was written, and every sealed row is there, but for the oldest,"
+        " up to a recorded prune."
     ),
     "bank_notifications": (
         "A bank notification that is matched names one confirmed deposit of its amount, which no other names, and the"

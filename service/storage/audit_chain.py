@@ -174,7 +174,7 @@ def find_index(tx: Connection, audit_log_id: int) -> int | None:
 
 
 def sealed_rows(tx: Connection, start: int, end: int) -> Iterator[tuple[Any, ...]]:
-    """The leaves from index `start` to before `end`, each as `ledger.audit_chain.Sealed`; nulls where the row is gone."""
+    """Leaves `start` to before `end`, each as `ledger.audit_chain.Sealed`, with nulls where the row is gone."""
     return iter(tx.execute(_SEALED_ROWS, (start, end)))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from service.ledger.access import RANDOM_BYTES, ROLES
 from service.ledger.timestamps import stored, system_clock
 from service.repository import api_keys
-from service.storage import sqlite
+from service.storage import audit_chain, sqlite
 from tests.live import LiveService, passbook
 
 NOW = "2026-01-19 12:00:00.000"
@@ -35,7 +35,11 @@ def make_sound(database: Path) -> tuple[dict[str, int], str]:
             now=now,
             random_bytes=os.urandom(RANDOM_BYTES),
         )
-    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as hand:
+    with (
+        contextlib.closing(sqlite3.connect(database, isolation_level=None)) as hand,
+        sqlite.transaction(hand),
+        audit_chain.sealing(hand),
+    ):
         _receive(hand)
     by_hand(
         database,
@@ -186,6 +190,21 @@ def by_hand(database: Path, sql: str) -> None:
         hand.executescript(sql)
         for _, again in triggers:
             hand.execute(again)
+
+
+def rows_and_leaves_apart(database: Path) -> list[tuple[object, ...]]:
+    """The rows of the audit log without a leaf, and then the leaves without a row, as a report names them."""
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        return [
+            *connection.execute(
+                "SELECT telegram_id, NULL, 'audit_logs', id FROM audit_logs"
+                " WHERE id NOT IN (SELECT audit_log_id FROM audit_leaves) ORDER BY id"
+            ),
+            *connection.execute(
+                "SELECT NULL, NULL, 'audit_logs', audit_log_id FROM audit_leaves"
+                " WHERE audit_log_id NOT IN (SELECT id FROM audit_logs) ORDER BY leaf_index"
+            ),
+        ]
 
 
 Place = tuple[str | None, str | None, str | None, str | None]
