@@ -94,7 +94,7 @@ async def get_proof(audit_log_id: IdPath, request: ApiRequest) -> Response[str]:
 
 
 def _text(text: str) -> Response[str]:
-    return Response(text, media_type="text/plain; charset=utf-8")
+    return Response(text, media_type=_TEXT)
 
 
 ROUTER = Router("/v1/audit-logs", route_handlers=[get_checkpoint, get_consistency, get_proof], tags=["audit-logs"])
