@@ -107,6 +107,7 @@ def _archive(connection: Connection, config: Config, prefix: Prefix, archive: Pa
         found = audit_prunes.verify_archive(connection, archive, show)
         if found.prefix.size > prefix.size:
             raise PruneFailed(f"{archive} is there already and has younger rows than may go.")
+        audit_prunes.drop_partial(archive)
         audit_prunes.write_checkpoint(archive, audit_prunes.sign_checkpoint(connection, signer, found))
         return found
     partial = audit_prunes.write_archive(connection, prefix, archive, show)

@@ -135,14 +135,14 @@ def find_prefix(tx: Connection, *, before: str) -> Prefix | None:
         "SELECT id FROM audit_logs WHERE id > :after AND id < :stop AND created_at < :before ORDER BY id DESC LIMIT 1",
         bounds,
     ).fetchone()
-    return _prefix(tx, first_index, after, found[0]) if found else None
+    return _prefix(tx, first_index, found[0]) if found else None
 
 
-def _prefix(tx: Connection, first_index: int, after: int, through_id: int) -> Prefix:
+def _prefix(tx: Connection, first_index: int, through_id: int) -> Prefix:
     index = audit_chain.find_index(tx, through_id)
     rows, first, last = tx.execute(
-        "SELECT COUNT(*), MIN(created_at), MAX(created_at) FROM audit_logs WHERE id > ? AND id <= ?",
-        (after, through_id),
+        "SELECT COUNT(*), MIN(created_at), MAX(created_at) FROM audit_logs WHERE id <= ?",
+        (through_id,),
     ).fetchone()
     if index is None or rows != index + 1 - first_index:
         raise PruneFailed(
@@ -158,8 +158,7 @@ def write_archive(connection: Connection, prefix: Prefix, archive: Path, progres
 
     Raises OSError, and PruneFailed for a row that is gone.
     """
-    partial = archive.with_name(f".{archive.name}.partial")
-    partial.unlink(missing_ok=True)
+    partial = drop_partial(archive)
     with _create(partial) as file:
         previous, frontier, _ = _begin(connection, prefix.first_index)
         file.write(header_line(prefix.first_index, previous, frontier.roots))
@@ -171,6 +170,13 @@ def write_archive(connection: Connection, prefix: Prefix, archive: Path, progres
                 file.write(row_line(sealed))
         file.flush()
         os.fsync(file.fileno())
+    return partial
+
+
+def drop_partial(archive: Path) -> Path:
+    """Where the archive is written; what an earlier run left there is gone."""
+    partial = archive.with_name(f".{archive.name}.partial")
+    partial.unlink(missing_ok=True)
     return partial
 
 
@@ -220,7 +226,7 @@ def verify_archive(connection: Connection, file: Path, progress: Progress) -> Ar
     size = verifier.frontier.size
     if size == first_index or verifier.frontier.root() != audit_chain.root_of(connection, size):
         raise PruneFailed(f"{file} does not lead to the root that the database has at {size:,} rows.")
-    prefix = _prefix(connection, first_index, after, verifier.last_id)
+    prefix = _prefix(connection, first_index, verifier.last_id)
     return Archived(prefix=prefix, root=verifier.frontier.root(), sha256=digest.digest())
 
 
@@ -274,10 +280,9 @@ def publish(partial: Path, archive: Path, note: str) -> None:
 def write_checkpoint(archive: Path, note: str) -> None:
     """Puts `note` beside the archive. Raises PruneFailed when another one is there."""
     path = archive.with_name(archive.name + CHECKPOINT_SUFFIX)
+    partial = drop_partial(path)
     if path.exists() and path.read_text("utf-8") == note:
         return
-    partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)
     with _create(partial) as file:
         file.write(note.encode())
         file.flush()
