@@ -694,6 +694,12 @@ BEGIN
   SELECT RAISE(ABORT, 'what archived rows told is never forgotten');
 END;
 
+CREATE TRIGGER audit_pruned_steps_refuse_replace BEFORE INSERT ON audit_pruned_steps
+WHEN EXISTS (SELECT 1 FROM audit_pruned_steps WHERE step = NEW.step AND block = NEW.block AND nth = NEW.nth)
+BEGIN
+  SELECT RAISE(ABORT, 'what archived rows told is never forgotten');
+END;
+
 CREATE TRIGGER audit_pruned_steps_refuse_delete BEFORE DELETE ON audit_pruned_steps
 BEGIN
   SELECT RAISE(ABORT, 'what archived rows told is never forgotten');
@@ -704,6 +710,12 @@ WHEN NEW.user_id IS NOT OLD.user_id OR NEW.begun_at IS NOT OLD.begun_at OR NEW.a
   OR OLD.finished_at IS NOT NULL OR NEW.finished_at IS NULL
 BEGIN
   SELECT RAISE(ABORT, 'an erasure is finished once');
+END;
+
+CREATE TRIGGER user_erasures_refuse_replace BEFORE INSERT ON user_erasures
+WHEN EXISTS (SELECT 1 FROM user_erasures WHERE user_id = NEW.user_id)
+BEGIN
+  SELECT RAISE(ABORT, 'records of erasures are never replaced');
 END;
 
 CREATE TRIGGER user_erasures_refuse_delete BEFORE DELETE ON user_erasures

@@ -66,6 +66,11 @@ class Config(Struct, frozen=True, kw_only=True):
         return Path(self.database)
 
     @property
+    def retention_path(self) -> Path:
+        """What is locked while rows are archived or erased: one such work at a time."""
+        return Path(f"{self.database}.retention")
+
+    @property
     def audit_key_path(self) -> Path:
         """The key of the audit log as a path."""
         return Path(self.audit_key) if self.audit_key else Path(f"{self.database}.audit-key")

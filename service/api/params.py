@@ -17,7 +17,7 @@ from service.ledger.fields import (
     HEADER_TOKEN_PATTERN,
     ID_PATTERN,
     INSTANT_PATTERN,
-    TELEGRAM_ID_PATTERN,
+    KNOWN_USER_PATTERN,
     WORD_PATTERN,
 )
 from service.ledger.timestamps import bound, parsed
@@ -33,7 +33,11 @@ IdempotencyKey = Annotated[
     ),
 ]
 TelegramIdPath = Annotated[
-    str, PathParameter(pattern=TELEGRAM_ID_PATTERN, description="Telegram's user id, 1 to 20 digits.")
+    str,
+    PathParameter(
+        pattern=KNOWN_USER_PATTERN,
+        description="Telegram's user id, 1 to 20 digits; erased-… for a user whose personal data was erased.",
+    ),
 ]
 IdPath = Annotated[str, PathParameter(pattern=ID_PATTERN, description="The id that the answer to the write gave.")]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="The most items on a page.")]
@@ -41,7 +45,7 @@ Cursor = Annotated[
     str | None, QueryParameter(pattern=ID_PATTERN, description="next_cursor of the page before; none for the first.")
 ]
 TelegramIdQuery = Annotated[
-    str | None, QueryParameter(pattern=TELEGRAM_ID_PATTERN, description="Only what concerns this user.")
+    str | None, QueryParameter(pattern=KNOWN_USER_PATTERN, description="Only what concerns this user.")
 ]
 ActionQuery = Annotated[
     str | None,

@@ -11,7 +11,7 @@ from litestar.types import ExceptionHandlersMap
 from msgspec import UNSET, Struct, UnsetType
 
 from service.api import request_ids
-from service.ledger.errors import DatabaseBusy, ErrorCode, Refusal, Unavailable
+from service.ledger.errors import AnswerErased, DatabaseBusy, ErrorCode, Refusal, Unavailable
 from service.ledger.fields import REMEDIES
 from service.ledger.idempotency import Answer
 from service.storage import sqlite
@@ -67,6 +67,9 @@ CATALOGUE: dict[ErrorCode, Kind] = {
     ErrorCode.DOMAIN_PURCHASE_NOT_PENDING: Kind(409, "The purchase is settled already", "Look at `current_status`."),
     ErrorCode.IDEMPOTENCY_KEY_REUSED: Kind(
         409, "The Idempotency-Key names another request", "Use a new key; `differing_fields` says what differs."
+    ),
+    ErrorCode.ANSWER_ERASED: Kind(
+        409, "The answer was erased", "Do not send it again with a new key: `detail` says whether it was carried out."
     ),
     ErrorCode.BODY_TOO_LARGE: Kind(413, "The body is too large", "Send less."),
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: Kind(415, "The body's media type is not JSON", "Send application/json."),
@@ -200,7 +203,7 @@ def _on_edge_error(request: Request[Any, Any, Any], error: EdgeError) -> Respons
     return _respond(request, error.code, error.detail, error.members, headers)
 
 
-def _on_refusal(request: Request[Any, Any, Any], refusal: Refusal) -> Response[bytes]:
+def _on_refusal(request: Request[Any, Any, Any], refusal: Refusal | AnswerErased) -> Response[bytes]:
     return _respond(request, refusal.code, refusal.detail, refusal.members)
 
 
@@ -306,6 +309,7 @@ def readable(message: str) -> str:
 HANDLERS: ExceptionHandlersMap = {
     EdgeError: _on_edge_error,
     Refusal: _on_refusal,
+    AnswerErased: _on_refusal,
     Unavailable: _on_unavailable,
     HTTPException: _on_http_exception,
     sqlite.DatabaseError: _on_database_error,

@@ -6,7 +6,7 @@ import sys
 import click
 
 from service import __version__
-from service.cli import audit, backups, contract, exports, imports, integrity, keys, migrate, serve
+from service.cli import audit, backups, contract, erase, exports, imports, integrity, keys, migrate, serve
 from service.cli.common import Group
 
 
@@ -27,6 +27,7 @@ for _command in (
     exports.export,
     migrate.migrate,
     keys.keys,
+    erase.users,
     audit.audit,
     integrity.integrity,
     backups.backup,

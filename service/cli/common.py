@@ -16,6 +16,7 @@ from service.storage.audit_prunes import PruneFailed
 from service.storage.backups import BackupFailed
 from service.storage.checkpoints import Contradiction, KeyUnusable
 from service.storage.copies import CopyFailed
+from service.storage.erasures import EraseFailed
 from service.storage.importer import ImportFailed
 from service.storage.migrator import MigrationError
 
@@ -26,6 +27,7 @@ KNOWN_ERRORS = (
     ImportFailed,
     BackupFailed,
     PruneFailed,
+    EraseFailed,
     lock.DatabaseInUse,
     sqlite.EngineError,
     KeyUnusable,

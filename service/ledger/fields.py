@@ -25,6 +25,7 @@ _NOT_CONTROL = f"[^{_CONTROL}]"
 _VISIBLE = f"[^{_CONTROL}{BLANK}]"
 
 TELEGRAM_ID_PATTERN = r"^[0-9]{1,20}" + _END
+KNOWN_USER_PATTERN = r"^([0-9]{1,20}|erased-[1-9][0-9]{0,14})" + _END
 ID_PATTERN = r"^[1-9][0-9]{0,14}" + _END
 TEXT_PATTERN = f"^{_NOT_CONTROL}*{_VISIBLE}{_NOT_CONTROL}*" + _END
 # A message may have several lines.
@@ -52,6 +53,7 @@ DURATION_PATTERN = r"^P([0-9]{1,3}D)?(T([0-9]{1,4}H)?([0-9]{1,5}M)?([0-9]{1,7}S)
 
 REMEDIES = {
     TELEGRAM_ID_PATTERN: "1 to 20 digits, as a string",
+    KNOWN_USER_PATTERN: "1 to 20 digits, or the name of a user who was erased, such as erased-17",
     ID_PATTERN: "a whole number from 1 to 999999999999999, without leading zeros",
     TEXT_PATTERN: "text with at least one visible character and no control or direction-changing characters",
     MESSAGE_PATTERN: "text with at least one visible character; of the control characters only tabs and line ends",

@@ -121,14 +121,15 @@ def perform(
 ) -> Answer:
     """Carries out `operation` once for ever under its Idempotency-Key, inside the savepoint `operation`.
 
-    Returns the answer to send after COMMIT. Raises IdempotencyKeyReused, which leaves no trace: the key keeps the
-    answer it has. Without a `request` it is the service's own work, which has no key and whose answer nobody asks for.
+    Returns the answer to send after COMMIT. Raises IdempotencyKeyReused or AnswerErased, which leave no trace: the key
+    keeps the answer it has. Without a `request` it is the service's own work, which has no key and whose answer nobody
+    asks for.
     """
     if request is not None:
         stored = idempotency.find(tx, actor=context.actor, idempotency_key=request.idempotency_key)
         if stored is not None:
             stored_operation, stored_body, answer = stored
-            check_same_request(request, operation=stored_operation, body=stored_body)
+            check_same_request(request, operation=stored_operation, body=stored_body, status=answer.status)
             return answer
     work = UnitOfWork(tx, now=now, context=context, policy=policy)
     try:

@@ -306,6 +306,7 @@ def remove(connection: Connection, prune: Prune, progress: Progress) -> None:
 
     Each transaction keeps what its rows told of the ledger, and drops the salts of their leaves.
     """
+    sqlite.overwrite_what_goes(connection)
     total = left = count_left(connection, prune)
     while left > 0:
         progress("removing", total - left, total)
@@ -344,10 +345,14 @@ def _remember(tx: Connection, told: list[tuple[str, int]]) -> None:
             (step, min(blocks), max(blocks)),
         ).fetchall():
             known[step, block, nth] = bits
+    found = bits_of(told, known)
     tx.executemany(
-        "INSERT INTO audit_pruned_steps (step, block, nth, bits) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (step, block, nth) DO UPDATE SET bits = excluded.bits",
-        [(*key, bits) for key, bits in bits_of(told, known).items()],
+        "UPDATE audit_pruned_steps SET bits = ? WHERE step = ? AND block = ? AND nth = ?",
+        [(bits, *key) for key, bits in found.items() if key in known],
+    )
+    tx.executemany(
+        "INSERT INTO audit_pruned_steps (step, block, nth, bits) VALUES (?, ?, ?, ?)",
+        [(*key, bits) for key, bits in found.items() if key not in known],
     )
 
 
