@@ -12,7 +12,6 @@ from service import resources, server
 from service.config import Config, ConfigError
 from service.ledger.timestamps import stored, system_clock
 from service.storage import lock, migrator, sqlite
-from service.storage.backups import BackupFailed
 from service.storage.copies import CopyFailed
 from service.storage.importer import ImportFailed
 from service.storage.migrator import MigrationError
@@ -22,7 +21,6 @@ KNOWN_ERRORS = (
     MigrationError,
     CopyFailed,
     ImportFailed,
-    BackupFailed,
     lock.DatabaseInUse,
     sqlite.EngineError,
     server.ListenError,

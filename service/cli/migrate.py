@@ -83,7 +83,7 @@ def migrate_up(database: str | None, to: int | None, no_backup: bool) -> None:
                     if not no_backup:
                         copy = _copy(connection, path, "migrate", show)
         with _writing(config) as connection, _going_back(path, before, copy, database), _Show() as show:
-            count = migrator.up(connection, migrations, show.say, to=to, progress=show.statements)
+            count = migrator.up(connection, migrations, show.say, to=to, progress=show.progress)
             show.say(f"{count} applied.")
             _finish(connection, before, copy)
         for line in _way_back(path, before, copy, database):
@@ -119,7 +119,7 @@ def migrate_down(database: str | None, to: int | None, yes: bool) -> None:
                 click.confirm(f"Roll back {names}? What these tables and columns hold is lost", abort=True)
             copy = _copy(connection, path, "rollback", show)
         with _writing(config) as connection, _going_back(path, None, copy, database), _Show() as show:
-            count = migrator.down(connection, migrations, show.say, to=target, progress=show.statements)
+            count = migrator.down(connection, migrations, show.say, to=target, progress=show.progress)
             show.say(f"{count} rolled back.")
             _finish(connection, before, copy)
         for line in _way_back(path, None, copy, database):
@@ -192,15 +192,8 @@ class _Show:
         else:
             click.echo(line)
 
-    def statements(self, name: str, done: int, total: int) -> None:
-        """How far a file is."""
-        self._update(name, done, total, "statements")
-
-    def pages(self, done: int, total: int) -> None:
-        """How far a copy is."""
-        self._update("copy", done, total, "pages")
-
-    def _update(self, name: str, done: int, total: int, unit: str) -> None:
+    def progress(self, name: str, done: int, total: int) -> None:
+        """How far a step is."""
         now = time.monotonic()
         if name != self._name:
             self._name, self._began, self._said = name, now, now
@@ -210,7 +203,7 @@ class _Show:
             self.say(f"  {name} took {now - self._began:.1f} s")
         elif not self._terminal and now - self._said >= _LINE_EVERY_S:
             self._said = now
-            click.echo(f"  {name}: {done:,} of {total:,} {unit}, {now - self._began:.0f} s")
+            click.echo(f"  {name}: {done:,} of {total:,}, {now - self._began:.0f} s")
 
 
 @contextlib.contextmanager
@@ -233,7 +226,7 @@ def _writing(config: Config) -> Iterator[sqlite.Connection]:
 
 
 def _copy(connection: sqlite.Connection, path: Path, purpose: str, show: _Show) -> Path:
-    copy = copies.make(connection, path, purpose=purpose, now=system_clock(), copied=show.pages)
+    copy = copies.keep(connection, path, purpose=purpose, now=system_clock(), on_progress=show.progress)
     show.say(f"A copy from before is at {copy}.")
     return copy
 

@@ -29,7 +29,7 @@ from service.storage.import_source import (
 )
 from service.storage.import_values import Refused, Value
 from service.storage.migrator import Migration, MigrationError, Report
-from service.storage.progress import Progress
+from service.storage.progress import Progress, quiet
 from service.storage.sqlite import Connection, transaction
 
 __all__ = ["KNOWN_STATUSES", "TABLES", "ImportFailed", "ImportReport", "import_database"]
@@ -111,7 +111,7 @@ def import_database(
     *,
     statuses: Mapping[str, str] | None = None,
     findings: Findings | None = None,
-    progress: Progress = lambda _step, _done, _total: None,
+    progress: Progress = quiet,
     clock: Clock = system_clock,
 ) -> ImportReport:
     """Makes `target` from `source`.
