@@ -59,10 +59,11 @@ def backup(database: str | None, to: Path | None, no_proof: bool) -> None:
 @no_proof_option
 @click.argument("file", type=click.Path(path_type=Path))
 def restore(database: str | None, replace: bool, no_proof: bool, file: Path) -> None:
-    """Make FILE, a backup, the database; the service does not run.
+    """Make FILE, a backup or the copy from before a migration, the database; the service does not run.
 
-    FILE is checked before anything is touched and stays as it is. What is at the database's place is replaced only with
-    --replace, and then kept beside it.
+    FILE is checked before anything is touched and stays as it is; it may be of an earlier schema, or the bot's own, and
+    then `migrate up` is the next step. What is at the database's place is replaced only with --replace, and then kept
+    beside it.
     """
     path = config_of(database=database).database_path
     with _shown("Stopped; the database is as it was.") as show:

@@ -247,11 +247,8 @@ def _way_back(path: Path, before: Before | None, copy: Path | None, database: st
         where = "" if database is None else f" --database {shlex.quote(database)}"
         lines.append(f"To go back: passbook migrate down --to {before.version}{where}")
     if copy is not None:
-        stale = " ".join(shlex.quote(f"{path}{end}") for end in ("-wal", "-shm"))
-        lines.append(
-            f"Or as it was, without what is written from now on: rm -f {stale} &&"
-            f" cp {shlex.quote(str(copy))} {shlex.quote(str(path))}"
-        )
+        command = shlex.join(["passbook", "restore", str(copy), "--database", str(path), "--replace"])
+        lines.append(f"Or as it was, without what is written from now on: {command}")
     return lines
 
 

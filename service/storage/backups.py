@@ -182,13 +182,12 @@ def _prove(copy: Connection, proof: Proof, on_progress: Progress) -> None:
 
 
 def _counts(connection: Connection) -> tuple[int, int, int, int | None]:
-    """Users, transactions, audit rows, and the id of the last audit row."""
-    users, transactions = connection.execute(
-        "SELECT (SELECT COUNT(*) FROM users), (SELECT COUNT(*) FROM deposit_transactions)"
-    ).fetchone()
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'audit_logs'").fetchone():
-        return users, transactions, 0, None  # the bot's database before 001
-    rows, head = connection.execute("SELECT COUNT(*), MAX(id) FROM audit_logs").fetchone()
+    """Users, transactions, audit rows, and the id of the last audit row; 0 of what the bot's database has not (yet)."""
+    there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    (users, _), (transactions, _), (rows, head) = (
+        connection.execute(f"SELECT COUNT(*), MAX(id) FROM {table}").fetchone() if table in there else (0, None)
+        for table in ("users", "deposit_transactions", "audit_logs")
+    )
     return users, transactions, rows, head
 
 
