@@ -12,6 +12,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from service.cli import progress
 from service.cli.common import (
     Group,
     config_of,
@@ -45,8 +46,8 @@ def migrate_plan(database: str | None, to: int | None, as_json: bool) -> None:
     Exit code 0: it would start, or nothing is pending; 1: it would refuse, and why is said.
     """
     config = config_of(database=database)
-    with _reading(config) as connection:
-        plan = migration_plan.plan(connection, config.database_path, load_migrations(), to=to)
+    with _reading(config) as connection, progress.shown() as show:
+        plan = migration_plan.plan(connection, config.database_path, load_migrations(), to=to, on_progress=show)
     if as_json:
         click.echo(msgspec.json.encode(plan))
     else:
@@ -72,7 +73,9 @@ def migrate_up(database: str | None, to: int | None, no_backup: bool) -> None:
         if path.is_file() and path.stat().st_size > 0:
             sqlite.undo_interrupted(path)
             with _reading(config) as connection, _Show() as show:
-                plan = migration_plan.plan(connection, path, migrations, to=to, copy=not no_backup)
+                plan = migration_plan.plan(
+                    connection, path, migrations, to=to, copy=not no_backup, on_progress=show.progress
+                )
                 if plan.blockers:
                     raise MigrationError("\n".join(plan.blockers))
                 if not plan.pending:

@@ -93,7 +93,7 @@ def open_source(path: Path, scratch: Path, migrations: list[Migration], report: 
     try:
         source.connection.text_factory = text_or_bytes
         if not is_database:
-            _Filling(source, path, _baseline_columns(migrations), progress).run()
+            _Filling(source, path, baseline_columns(migrations), progress).run()
         _check_is_bots(source, path, migrations, is_database=is_database)
     except BaseException:
         source.connection.close()
@@ -134,7 +134,7 @@ def count_of(connection: Connection, table: str) -> int | None:
         return None
 
 
-def _baseline_columns(migrations: list[Migration]) -> dict[str, list[str]]:
+def baseline_columns(migrations: list[Migration]) -> dict[str, list[str]]:
     """Table -> its columns in order, as migrations 000 and 001 make the bot's tables."""
     scratch = sqlite.open_scratch()
     try:

@@ -7,7 +7,7 @@ old value said more, or was money, it goes to the audit log. Text that is binary
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
@@ -130,6 +130,16 @@ def _telegram_id(value: str | int | float, *, is_name: bool) -> Taken:
     if text == value or not is_telegram_id(text):
         return Taken(str(value))
     return Taken(text, mended=True, retyped=isinstance(value, float))
+
+
+def never_confirmable(transaction_row: Mapping[str, Value]) -> bool:
+    """Whether it is a deposit that waits for an amount nobody can pay in; an import cancels it."""
+    amount = transaction_row["amount"]
+    return (
+        (transaction_row["type"], transaction_row["status"]) == ("deposit", "pending")
+        and isinstance(amount, int)
+        and amount <= 0
+    )
 
 
 def is_telegram_id(text: str) -> bool:

@@ -498,7 +498,7 @@ class _Copy:
             if word in self._statuses:
                 taken["status"] = self._statuses[word]
                 self.statuses_mapped[word] += 1
-            if _never_confirmable(taken):
+            if import_values.never_confirmable(taken):
                 row = {column: import_values.logged(value) for column, value in old.items()}
                 mended.append({"column": "status", "old": word, "new": "cancelled", "row": row})
                 taken["status"] = "cancelled"
@@ -538,16 +538,6 @@ class _Copy:
                 self._new.execute("UPDATE sqlite_sequence SET seq = MAX(seq, ?) WHERE name = ?", (sequence, table))
             else:  # the table is empty now
                 self._new.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, sequence))
-
-
-def _never_confirmable(transaction_row: dict[str, Value]) -> bool:
-    """Whether it is a deposit that waits for an amount nobody can pay in."""
-    amount = transaction_row["amount"]
-    return (
-        (transaction_row["type"], transaction_row["status"]) == ("deposit", "pending")
-        and isinstance(amount, int)
-        and amount <= 0
-    )
 
 
 def _left_aside(old: Connection, copied: dict[str, set[str]], findings: Findings) -> list[str]:
