@@ -28,7 +28,7 @@ from service.storage.migrator import MigrationError
 
 _LINE_EVERY_S = 5
 _MIB = 2**20
-_CACHE_MIB = 256
+_CACHE_MIB = 128
 
 
 @click.group(cls=Group)

@@ -173,11 +173,7 @@ def _make(
                 new.execute(f"DROP INDEX {index}")
             copy = _Copy(old, new, migrations, report, progress, statuses, findings)
             copy.run()
-        # 001 drops a table that others point at: with foreign keys on, SQLite would look through those for every row
-        # of it. `_verify` asks for all of them at the end.
-        new.execute("PRAGMA foreign_keys = OFF")
         migrator.up(new, migrations, report)
-        new.execute("PRAGMA foreign_keys = ON")
         with transaction(new):
             copy.archive(now)
         result = _result(new, copy, old, findings)
