@@ -68,6 +68,27 @@ def plain(table: str, column: str) -> Test:
     return lambda value: value is None or type(value) is str
 
 
+def odd(table: str, column: str) -> str:
+    """SQL that is true of every value of the column that `take` does not take as it is, and of few others.
+
+    It says nothing of text that is no UTF-8: SQLite does not ask.
+    """
+    if column in _WHOLE_NUMBERS:
+        return f"typeof({column}) NOT IN ('integer', 'null') OR {column} NOT BETWEEN -{BALANCE_MAX} AND {BALANCE_MAX}"
+    if column in _TIMES:
+        return f"{column} IS NOT datetime({column}) OR {column} < '1'"
+    other = f"typeof({column}) NOT IN ('text', 'null')"
+    if column == "telegram_id":
+        return f"{other} OR {column} GLOB '*[^0-9]*'"
+    never = " OR (status = 'pending' AND amount <= 0)" if (table, column) == ("deposit_transactions", "status") else ""
+    return other + never
+
+
+def is_text(column: str) -> bool:
+    """Whether the column holds words, not numbers or times."""
+    return column not in _WHOLE_NUMBERS | _TIMES
+
+
 def take(table: str, column: str, value: Value) -> Taken:
     """What becomes of `value`. Raises Refused."""
     if table == "audit_logs" and column in {"user_id", "resource_id"}:

@@ -116,7 +116,7 @@ def plan(
     ]
     loose = Review(count=0, examples=[])
     if version in (0, 1) and pending and not blockers:  # later on only Passbook writes
-        loose = _loose_values(connection, found, migrations, sum(counts.values()), on_progress)
+        loose = _loose_values(connection, found, migrations, on_progress)
     if loose.count:
         said = _about_loose(loose, path, working)
         if pending[-1].version > 1:
@@ -192,14 +192,14 @@ def _review(connection: Connection, found: dict[str, str], query: tuple[str, tup
 
 
 def _loose_values(
-    connection: Connection, found: dict[str, str], migrations: list[Migration], rows: int, on_progress: Progress
+    connection: Connection, found: dict[str, str], migrations: list[Migration], on_progress: Progress
 ) -> Review:
     selects = {}
     for table, columns in baseline_columns(migrations).items():
         there = columns_of(connection, table if table in found else f"{table}_backup")
         if names := [name for name in columns if name in there]:
             selects[table] = (names, all_rows(found, table, ", ".join(names)))
-    values = migration_values.loose(connection, selects, rows, on_progress)
+    values = migration_values.loose(connection, selects, on_progress)
     examples = [msgspec.to_builtins(value) for value in islice(values, EXAMPLES_MAX)]
     return Review(count=len(examples) + sum(1 for _ in values), examples=examples)
 
