@@ -13,6 +13,7 @@ from service.storage.migration_plan import Plan
 from tests.contents import contents
 from tests.ledger_check import broken_invariants
 from tests.live import passbook
+from tests.migrations import guide
 from tests.storage.test_importer import MIGRATIONS, make_bots_file, read
 
 
@@ -91,6 +92,18 @@ def test_what_an_import_takes_as_it_is_goes_through(tmp_path: Path) -> None:
     path = make_bots_file(tmp_path / "bot.db", extra=extra)
     plan = plan_of(path)
     assert (plan.loose_values.count, plan.blockers) == (0, [])
+
+
+def test_the_guides_own_rows_are_in_order(tmp_path: Path) -> None:
+    """Those of its local test, and the account of nobody that it makes after the rollback."""
+    commands = [*guide.commands("Step 2: Populate Test Data"), guide.commands("Step 5: Test Rollback (Optional)")[-1]]
+    path = tmp_path / "bot.db"
+    with closing(sqlite3.connect(path)) as bot:
+        rows = "".join(command.partition("--command ")[2].strip().strip('"') + ";" for command in commands)
+        bot.executescript(MIGRATIONS[0].up + rows)
+    assert rows.count("INSERT INTO") == 4
+    plan = plan_of(path)
+    assert (plan.loose_values.count, plan.negative_balances.count, plan.blockers) == (0, 1, [])
 
 
 def test_up_refuses_before_anything_is_touched_and_import_is_the_way(tmp_path: Path) -> None:
