@@ -309,12 +309,11 @@ def test_progress_is_shown_where_there_is_a_terminal(name: str, tmp_path: Path) 
     file.write_bytes(EXPORT)
     ours, theirs = pty.openpty()
     command = [sys.executable] if name == "verify.py" else ["node"]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         [*command, verifiers.FOLDER / name, file],
         stdout=subprocess.PIPE,
         stderr=theirs,
-        env={"PATH": path},
+        env={"PATH": verifiers.PATH},
         timeout=60,
         check=False,
     )
