@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from service.ledger.audit_chain import (
@@ -32,6 +32,7 @@ from service.ledger.audit_chain import (
     root_of_inclusion,
     subtrees,
 )
+from tests.audit.log import sealed_rows, usual_rows
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
@@ -87,6 +88,7 @@ def node_of(leaves: list[bytes]) -> Any:
 SIZES = st.integers(1, 300)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 600), st.data())
 def test_a_frontier_has_the_rfcs_root_however_it_is_fed(size: int, data: st.DataObject) -> None:
     """Leaf by leaf, in parts, or stored and taken up again."""
@@ -127,6 +129,7 @@ def test_a_range_is_its_whole_subtrees(start: int, length: int) -> None:
     assert at == start + length
 
 
+@settings(deadline=None)
 @given(SIZES, st.data())
 def test_proofs_are_the_rfcs(size: int, data: st.DataObject) -> None:
     """Inclusion and consistency, made and followed."""
@@ -144,6 +147,7 @@ def test_proofs_are_the_rfcs(size: int, data: st.DataObject) -> None:
     check_consistency(0, EMPTY_ROOT, size, root, [])
 
 
+@settings(deadline=None)
 @given(SIZES, st.data())
 def test_every_other_proof_of_inclusion_leads_elsewhere(size: int, data: st.DataObject) -> None:
     """Another leaf, index or hash, one hash more or less: another root or none."""
@@ -170,6 +174,7 @@ def test_every_other_proof_of_inclusion_leads_elsewhere(size: int, data: st.Data
             assert root_of_inclusion(this_leaf, this_index, size, this_proof) != mth(leaves)
 
 
+@settings(deadline=None)
 @given(SIZES, st.data())
 def test_every_other_proof_of_consistency_is_refused(size: int, data: st.DataObject) -> None:
     """Another root, size or hash, one hash more or less."""
@@ -295,25 +300,6 @@ def test_what_is_no_json_object_is_personal_as_a_whole(details: Any, public: str
     assert public_details(details) == public
 
 
-def sealed_rows(rows: list[list[Any]], erased: set[int] = frozenset()) -> list[list[Any]]:
-    """`rows` of COLUMNS as the service seals them, with the personal values of those in `erased` gone."""
-    out, previous = [], NO_LEAF
-    for index, row in enumerate(rows):
-        salt = sha256(b"salt %d" % index).digest()[:16]
-        telegram_id, details = row[5], row[6]
-        committed = commitment(salt, telegram_id, details)
-        shown = public_details(details)
-        public = None if shown is None else sha256(shown.encode()).digest()
-        leaf = leaf_hash(previous, committed, public, row)
-        if index in erased:
-            kept = [*row[:5], None, details if shown is None else shown, *row[7:]]
-            out.append([index, *kept, None, public, committed, leaf])
-        else:
-            out.append([index, *row, salt, public, None, leaf])
-        previous = leaf
-    return out
-
-
 ROWS = st.tuples(
     st.none() | INTEGERS,
     st.none() | INTEGERS,
@@ -334,6 +320,7 @@ def numbered(rows: list[tuple[Any, ...]], gaps: list[int]) -> list[list[Any]]:
     return [[audit_log_id, *row] for audit_log_id, row in zip(ids, rows, strict=False)]
 
 
+@settings(deadline=None)
 @given(
     st.lists(ROWS, max_size=20) | st.lists(ROWS | ODD_ROWS, max_size=20),
     st.lists(st.integers(1, 3), min_size=20, max_size=20),
@@ -383,27 +370,7 @@ def test_no_changed_value_goes_unseen(
 
 
 def usual_log(count: int) -> list[list[Any]]:
-    return sealed_rows(
-        [
-            [
-                1 + index,
-                index % 7,
-                None if index % 5 == 0 else index,
-                "2026-01-19 12:00:00.000",
-                f"request-{index}",
-                str(10**8 + index),
-                '{"amount":5,"memo":"이름"}' if index % 2 else '{"amount":5}',
-                "deposit_confirmed",
-                "deposit_transaction",
-                "10.0.0.1",
-                None,
-                "bot",
-                "pbk_3fJ9a2Qx",
-                "success",
-            ]
-            for index in range(count)
-        ]
-    )
+    return sealed_rows(usual_rows(count))
 
 
 @pytest.mark.parametrize("at", [0, 1, 255, 256, 257, 511, 599])
@@ -470,8 +437,7 @@ def test_a_fault_says_what_is_wrong(column: int, value: Any, said: str) -> None:
 
 def test_what_is_left_of_an_erased_row_is_proved() -> None:
     """Nothing can be put back in, and what is left cannot be changed."""
-    rows = [row[1:15] for row in usual_log(4)]
-    log = sealed_rows(rows, {1, 2})
+    log = sealed_rows(usual_rows(4), {1, 2})
     assert Verifier().check(log) is None
     for column, value, said in (
         (6, "1", "yet it has a telegram_id"),
