@@ -23,6 +23,7 @@ from service.ledger.notes import (
     NoteError,
     SigningKey,
     VerifierKey,
+    base64_hashes,
     cosign,
     open_checkpoint,
     read_signing_key,
@@ -155,8 +156,9 @@ def _accept(state: _Witness, source: _Source) -> str:
     offered, latest = open_checkpoint(note, [state.key]), state.latest
     if latest is None and not state.trust_first:
         raise NoteError(
-            f"nothing was accepted here yet, so this checkpoint of {offered.size:,} rows can be compared with nothing:"
-            " look whether it is of the log that you know, then accept it with --trust-first"
+            f"nothing was accepted here yet, so this checkpoint of {offered.size:,} rows with the root"
+            f" {base64_hashes([offered.root])[0]} can be compared with nothing: look whether it is of the log that you"
+            " know, then accept it with --trust-first"
         )
     if latest is not None:
         proof = []

@@ -435,6 +435,16 @@ def test_a_fault_says_what_is_wrong(column: int, value: Any, said: str) -> None:
     assert said in fault.said
 
 
+@pytest.mark.parametrize("audit_log_id", [2.0, "2", b"2"])
+def test_an_id_that_is_no_integer_is_refused_even_when_it_was_sealed(audit_log_id: Any) -> None:
+    """2.0 comes after 1 as 2 does, and its leaf is right."""
+    rows = usual_rows(3)
+    rows[1][0] = audit_log_id
+    fault = Verifier().check(sealed_rows(rows))
+    assert fault is not None
+    assert (fault.leaf_index, fault.said) == (1, "its id is not an integer")
+
+
 def test_what_is_left_of_an_erased_row_is_proved() -> None:
     """Nothing can be put back in, and what is left cannot be changed."""
     log = sealed_rows(usual_rows(4), {1, 2})
