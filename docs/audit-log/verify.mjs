@@ -23,9 +23,9 @@ const COLUMNS = [
 ];
 const BEFORE_DETAILS = COLUMNS.slice(0, 5);
 const AFTER_DETAILS = COLUMNS.slice(7);
-const SEALED = ["leaf_index", ...COLUMNS, "salt", "public_details", "leaf"];
-const ERASED = [...SEALED, "commitment"];
-const HEADER = ["passbook_audit_export", "first_index", "previous_leaf", "frontier"];
+const SEALED = new Set(["leaf_index", ...COLUMNS, "salt", "public_details", "leaf"]);
+const ERASED = new Set([...SEALED, "commitment"]);
+const HEADER = new Set(["passbook_audit_export", "first_index", "previous_leaf", "frontier"]);
 const EXACT = 2n ** 53n - 1n;
 const LINE_MAX = 64 * 1024 * 1024;
 const NOTE_MAX = 1_000_000;
@@ -37,11 +37,11 @@ class Unreadable extends Error {}
 /** What was given is in the format and is not what was sealed or signed. */
 class Tampered extends Error {}
 
-const sha256 = (...parts) => {
+function sha256(...parts) {
   const hash = createHash("sha256");
   for (const part of parts) hash.update(part);
   return hash.digest();
-};
+}
 
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
@@ -130,7 +130,9 @@ class Json {
 
   error(said) { return new Unreadable(`the line is not JSON: ${said} at character ${this.at}`); }
 
-  space() { this.match(SPACE); }
+  space() {
+    if (this.text.charCodeAt(this.at) <= 0x20) this.match(SPACE);
+  }
 
   match(pattern) {
     pattern.lastIndex = this.at;
@@ -207,7 +209,7 @@ function readObject(line) {
 function requireMembers(members, names) {
   for (const name of names) if (!members.has(name)) throw new Unreadable(`"${name}" is missing`);
   for (const name of members.keys()) {
-    if (!names.includes(name)) throw new Unreadable(`${JSON.stringify(name)} does not belong there`);
+    if (!names.has(name)) throw new Unreadable(`${JSON.stringify(name)} does not belong there`);
   }
 }
 

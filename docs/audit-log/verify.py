@@ -63,17 +63,20 @@ class Real(bytes):
     """The 8 bytes of a REAL."""
 
 
+INTEGER, SIZE = struct.Struct(">q").pack, struct.Struct(">I").pack
+
+
 def field(value):
     if value is None:
         return b"\x00"
-    if isinstance(value, int):
-        return b"\x01" + struct.pack(">q", value)
-    if isinstance(value, Real):
-        return b"\x02" + value
     if isinstance(value, str):
         text = value.encode("utf-8")
-        return b"\x03" + struct.pack(">I", len(text)) + text
-    return b"\x04" + struct.pack(">I", len(value)) + value
+        return b"\x03" + SIZE(len(text)) + text
+    if isinstance(value, int):
+        return b"\x01" + INTEGER(value)
+    if isinstance(value, Real):
+        return b"\x02" + value
+    return b"\x04" + SIZE(len(value)) + value
 
 
 def commitment_bytes(salt, telegram_id, details):
@@ -120,15 +123,16 @@ def no_fraction(_):
     raise Unreadable("a number is not an integer")
 
 
+DECODER = json.JSONDecoder(object_pairs_hook=members_of, parse_float=no_fraction, parse_constant=no_fraction)
+
+
 def read_object(line):
     if not line.endswith(b"\n"):
         raise Unreadable("the line does not end in a line feed: the file was cut")
     if not line.startswith(b"{") or not line.endswith(b"}\n"):
         raise Unreadable("the line is not one JSON object and a line feed")
     try:
-        return json.loads(
-            line.decode("utf-8"), object_pairs_hook=members_of, parse_float=no_fraction, parse_constant=no_fraction
-        )
+        return DECODER.decode(line.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise Unreadable(f"the line is not JSON: {error}") from error
 
@@ -147,8 +151,11 @@ def count(value, name):
     return value
 
 
+HEX, SURROGATE = re.compile("(?:[0-9a-f]{2})*"), re.compile("[\ud800-\udfff]")
+
+
 def unhex(text, length, name):
-    if not isinstance(text, str) or not re.fullmatch(r"(?:[0-9a-f]{2})*", text):
+    if not isinstance(text, str) or not HEX.fullmatch(text):
         raise Unreadable(f"{name} is not hex")
     if length is not None and len(text) != 2 * length:
         raise Unreadable(f"{name} is not {length} bytes")
@@ -156,11 +163,11 @@ def unhex(text, length, name):
 
 
 def value_of(value, name):
-    if value is None or (type(value) is int and -EXACT <= value <= EXACT):
-        return value
     if isinstance(value, str):
-        if re.search("[\ud800-\udfff]", value):
+        if not value.isascii() and SURROGATE.search(value):
             raise Unreadable(f"{name} is not Unicode")
+        return value
+    if value is None or (type(value) is int and -EXACT <= value <= EXACT):
         return value
     if isinstance(value, dict) and len(value) == 1:
         ((kind, text),) = value.items()

@@ -515,7 +515,7 @@ class Verifier:
             repeat(_LEAF),
             (self.previous, *stored),
             commitments,
-            _integers(ids),
+            map(_INTEGER, repeat(b"\x01"), ids),
             _integers(user_ids),
             _integers(resource_ids),
             _texts(created_at),
