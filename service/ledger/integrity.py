@@ -99,6 +99,10 @@ DESCRIPTIONS = {
         "Every domain purchase was paid for by its user with its price, was paid back if it was given up and only then,"
         " and is the only live one of its name."
     ),
+    "audit_chain": (
+        "Every row of the audit log is the one that was sealed, in the order in which it was: each leaf, each node and"
+        " the root are computed anew."
+    ),
     "foreign_keys": "Every row that another row names is there.",
     "schema": "Tables, indexes and triggers are those that the migrations make.",
     "file": "The database file is well formed.",

@@ -18,18 +18,16 @@ from msgspec import Struct
 
 from service.ledger import notes
 from service.ledger.audit_chain import (
-    NO_LEAF,
-    Frontier,
     ProofError,
     Verifier,
     check_consistency,
     consistency_proof,
-    subtrees,
 )
-from service.ledger.audit_export import ExportError, header_line, read_header, read_row, row_line
+from service.ledger.audit_export import ExportError, read_header, read_row
 from service.ledger.audit_retention import BITS, bits_of, steps
 from service.ledger.notes import Checkpoint
-from service.storage import audit_chain, sqlite
+from service.storage import audit_chain, audit_exports, sqlite
+from service.storage.audit_exports import RowGone
 from service.storage.checkpoints import Signer
 from service.storage.progress import Progress
 from service.storage.sqlite import Connection, transaction
@@ -160,14 +158,12 @@ def write_archive(connection: Connection, prefix: Prefix, archive: Path, progres
     """
     partial = drop_partial(archive)
     with _create(partial) as file:
-        previous, frontier, _ = _begin(connection, prefix.first_index)
-        file.write(header_line(prefix.first_index, previous, frontier.roots))
-        for start in range(prefix.first_index, prefix.size, _ROWS_AT_ONCE):
-            progress("archiving", start - prefix.first_index, prefix.rows)
-            for sealed in audit_chain.sealed_rows(connection, start, min(start + _ROWS_AT_ONCE, prefix.size)):
-                if sealed[1] is None:
-                    raise PruneFailed(f"The row of leaf {sealed[0]} is gone; `passbook integrity` names it.")
-                file.write(row_line(sealed))
+        try:
+            file.writelines(
+                audit_exports.lines(connection, prefix.first_index, prefix.size, progress, step="archiving")
+            )
+        except RowGone as error:
+            raise PruneFailed(str(error)) from error
         file.flush()
         os.fsync(file.fileno())
     return partial
@@ -185,18 +181,6 @@ def _create(path: Path) -> IO[bytes]:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
 
 
-def _begin(tx: Connection, first_index: int) -> tuple[bytes, Frontier, int]:
-    """Where an archive begins: the leaf before it, the frontier of all before it, the id of the row before it."""
-    if first_index == 0:
-        return NO_LEAF, Frontier(), 0
-    node = audit_chain.nodes(tx)
-    roots = b"".join(node(level, position) for level, position in subtrees(0, first_index))
-    audit_log_id, leaf = tx.execute(
-        "SELECT audit_log_id, hash FROM audit_leaves WHERE leaf_index = ?", (first_index - 1,)
-    ).fetchone()
-    return leaf, Frontier(first_index, roots), audit_log_id
-
-
 def verify_archive(connection: Connection, file: Path, progress: Progress) -> Archived:
     """What `file` holds: the rows that come next, each with the leaf that the database has, up to its root there.
 
@@ -204,7 +188,7 @@ def verify_archive(connection: Connection, file: Path, progress: Progress) -> Ar
     """
     last = find_last(connection)
     first_index, after = (last.size, last.through_id) if last else (0, 0)
-    previous, frontier, _ = _begin(connection, first_index)
+    previous, frontier, _ = audit_exports.begin(connection, first_index)
     digest = sha256()
     with file.open("rb") as lines:
         try:

@@ -30,13 +30,15 @@ from service.ledger.integrity import (
     IntegrityStatus,
 )
 from service.ledger.timestamps import Clock, spoken, stored
-from service.storage import audit_prunes, migrator, sqlite
+from service.storage import audit_chain, audit_prunes, migrator, sqlite
+from service.storage.audit_verification import ChainCheck
 from service.storage.sqlite import Connection
 
 _ID_MIN, _ID_MAX = -(2**63), 2**63 - 1
 _CHUNK_MIN, _CHUNK_FIRST, _CHUNK_MAX = 16, 1024, 1 << 17
 _CHUNK_S = 0.05
 _AMOUNT_MAX = 2**53
+_THOROUGH = {"audit_chain", "file"}
 
 Failures = Iterable[tuple[str, str]]
 """(name of the check, what is wrong), in the words of a report."""
@@ -652,13 +654,13 @@ class _Stopped(Exception):
 class Proof:
     """One run over the whole ledger: `run` on one thread, `report` and `stop` from any. Lifetime: one run.
 
-    `quick` leaves out the check of the file, which reads every page.
+    `quick` leaves out the checks of the file, which reads every page, and of the audit chain, which hashes every row.
     """
 
     def __init__(self, migrations: list[migrator.Migration], clock: Clock, *, quick: bool = False) -> None:
         self._migrations = migrations
         self._clock = clock
-        self._names = [name for name in DESCRIPTIONS if not (quick and name == "file")]
+        self._names = [name for name in DESCRIPTIONS if not (quick and name in _THOROUGH)]
         self._found = {name: _Found() for name in self._names}
         self._started_at = clock()
         self._finished_at: datetime | None = None
@@ -678,18 +680,24 @@ class Proof:
         self._connection = connection
         try:
             self._total = sum(self._rows_of(connection, each) for each in PASSES)
+            if "audit_chain" in self._found:
+                self._total += audit_chain.tree(connection).size
             if "file" in self._found:
                 self._total += connection.execute("PRAGMA page_count").fetchone()[0]
             for each in PASSES:
                 self.step = each.table
                 for _ in self._chunks(connection, each):
                     on_progress()
-            for name, check in (("schema", self._check_schema), ("file", self._check_file)):
+            for name, check in (
+                ("audit_chain", self._check_audit_chain),
+                ("schema", self._check_schema),
+                ("file", self._check_file),
+            ):
                 if name in self._found:
                     self.step = name
                     self._raise_if_stopped()
                     on_progress()
-                    check(connection)
+                    check(connection, on_progress)
         except _Stopped:
             self.fail("It was stopped.")
         except sqlite.DatabaseError as error:
@@ -803,7 +811,18 @@ class Proof:
             f"SELECT COUNT(*) FROM {each.table} WHERE {each.key} BETWEEN :low AND :high", limits
         ).fetchone()[0]
 
-    def _check_schema(self, connection: Connection) -> None:
+    def _check_audit_chain(self, connection: Connection, on_progress: Callable[[], None]) -> None:
+        chain = ChainCheck(connection)
+        before = self._checked
+        for _ in chain.chunks():
+            self._raise_if_stopped()
+            self._found["audit_chain"].checked = chain.checked
+            self._checked = before + chain.checked
+            on_progress()
+        for fault in chain.faults:
+            self._add("audit_chain", None, None, "audit_logs", fault.audit_log_id, f"{fault.said}.")
+
+    def _check_schema(self, connection: Connection, _: Callable[[], None]) -> None:
         wanted = migrator.schema_after(self._migrations)
         found = migrator.schema_of(connection)
         kinds: dict[str, str] = dict(connection.execute("SELECT name, type FROM sqlite_master").fetchall())
@@ -817,7 +836,7 @@ class Proof:
             if kinds[name] == "trigger":
                 self._add("schema", None, None, None, None, f"The trigger {name} is none of Passbook's.")
 
-    def _check_file(self, connection: Connection) -> None:
+    def _check_file(self, connection: Connection, _: Callable[[], None]) -> None:
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
         for (said,) in connection.execute("PRAGMA quick_check"):
             if said != "ok":

@@ -1,6 +1,7 @@
 """The proof: sound for everything that the service does, and every break named by its row."""
 
 import asyncio
+import contextlib
 import json
 import re
 import shutil
@@ -100,17 +101,29 @@ def found_in(report: IntegrityReport) -> list[Any]:
     return [check for check in report.checks if check.failed]
 
 
+def log_of(database: Path) -> list[object]:
+    """The rows of the audit log."""
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        return connection.execute("SELECT * FROM audit_logs ORDER BY id").fetchall()
+
+
 @pytest.mark.parametrize("name", MUTANTS)
 def test_what_a_hand_broke_is_named(sound: Path, made: tuple[Path, dict[str, int], str], name: str) -> None:
-    """Exactly the checks that it breaks name exactly its rows: by the command, with exit code 1, and by the API."""
+    """Exactly the checks that it breaks name exactly its rows: by the command, with exit code 1, and by the API.
+
+    Whatever it did to the audit log, the chain tells as well.
+    """
     _, ids, key = made
-    mutant = MUTANTS[name]
+    mutant, logged = MUTANTS[name], log_of(sound)
     by_hand(sound, re.sub(r"\{(\w+)\}", lambda at: str(ids[at[1]]), mutant.sql))
     code, report = by_command(sound)
     assert code == 1
     apart = rows_and_leaves_apart(sound)
     wanted = {**expected(mutant, ids), **({"audit_rows": apart} if apart else {})}
-    assert found(report["checks"]) == wanted, [c for c in report["checks"] if c["failed"]]
+    named = found(report["checks"])
+    assert ("audit_chain" in named) == (log_of(sound) != logged)
+    named.pop("audit_chain", None)
+    assert named == wanted, [c for c in report["checks"] if c["failed"]]
     assert report["status"] == "broken"
     assert all(example["said"] for check in report["checks"] for example in check["examples"])
     answered = by_api(sound, key)
