@@ -13,7 +13,6 @@ from service.config import Config, ConfigError
 from service.ledger.timestamps import stored, system_clock
 from service.storage import lock, migrator, sqlite
 from service.storage.audit_prunes import PruneFailed
-from service.storage.backups import BackupFailed
 from service.storage.checkpoints import Contradiction, KeyUnusable
 from service.storage.copies import CopyFailed
 from service.storage.erasures import EraseFailed
@@ -25,7 +24,6 @@ KNOWN_ERRORS = (
     MigrationError,
     CopyFailed,
     ImportFailed,
-    BackupFailed,
     PruneFailed,
     EraseFailed,
     lock.DatabaseInUse,

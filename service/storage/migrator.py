@@ -3,8 +3,13 @@
 Each file is one immediate transaction together with its row in `schema_migrations`, so that it applies whole or not at
 all. A database that was migrated by wrangler has no such rows; its version is then told by comparing its schema with
 what each migration leaves.
+
+Foreign keys are off meanwhile (https://www.sqlite.org/lang_altertable.html, 7): with them DROP TABLE deletes row by
+row, holds all of it in memory, and does to other tables what their ON DELETE says. A file that says
+`defer_foreign_keys` has the links checked at its end.
 """
 
+import contextlib
 import hashlib
 import re
 import sqlite3
@@ -27,6 +32,7 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
   applied_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
 ) STRICT
 """
+_LOOSENS_LINKS = "PRAGMA defer_foreign_keys"
 _BASELINE_TABLES = ("users", "bank_notifications", "user_domains")
 """The tables of 000 that 001 does not rebuild."""
 WORKING_TABLES_OF_001 = {
@@ -236,12 +242,13 @@ def up(
         for migration in migrations[: version + 1]:
             _record(connection, migration)
     wanted = pending(version, migrations, to=to)
-    for migration in wanted:
+    with _foreign_keys_off(connection):
+        for migration in wanted:
 
-        def record(applied: Migration = migration) -> None:
-            _record(connection, applied)
+            def record(applied: Migration = migration) -> None:
+                _record(connection, applied)
 
-        _run(connection, migration.name, migration.up, report, progress, record)
+            _run(connection, migration.name, migration.up, report, progress, record)
     if audit_chain.is_there(connection) and audit_chain.is_unsealed(connection):
         with transaction(connection):
             _seal(connection, Sealing(connection), report, progress)
@@ -259,16 +266,36 @@ def down(
     """Rolls back every migration above number `to`, the latest first; returns how many. Raises MigrationError."""
     version = version_of(connection, migrations)
     rolled_back = 0
-    for migration in reversed(migrations[to + 1 : version + 1]):
-        if migration.down is None:
-            raise MigrationError("The baseline has nothing before it; delete the file instead.")
+    with _foreign_keys_off(connection):
+        for migration in reversed(migrations[to + 1 : version + 1]):
+            if migration.down is None:
+                raise MigrationError("The baseline has nothing before it; delete the file instead.")
 
-        def forget(number: int = migration.version) -> None:
-            connection.execute("DELETE FROM schema_migrations WHERE version = ?", (number,))
+            def forget(number: int = migration.version) -> None:
+                connection.execute("DELETE FROM schema_migrations WHERE version = ?", (number,))
 
-        _run(connection, f"{migration.version:03d}_rollback", migration.down, report, progress, forget)
-        rolled_back += 1
+            _run(connection, f"{migration.version:03d}_rollback", migration.down, report, progress, forget)
+            rolled_back += 1
     return rolled_back
+
+
+@contextlib.contextmanager
+def _foreign_keys_off(connection: Connection) -> Iterator[None]:
+    earlier = connection.execute("PRAGMA foreign_keys").fetchone()[0]
+    connection.execute("PRAGMA foreign_keys = OFF")
+    try:
+        yield
+    finally:
+        connection.execute(f"PRAGMA foreign_keys = {earlier}")
+
+
+def _check_links(connection: Connection, name: str) -> None:
+    loose = connection.execute('SELECT "table", rowid, parent FROM pragma_foreign_key_check LIMIT 1').fetchone()
+    if loose:
+        table, row_id, parent = loose
+        raise MigrationError(
+            f"{name} failed and changed nothing: {table}, row {row_id} points at a row of {parent} that is not there."
+        )
 
 
 def _record(connection: Connection, migration: Migration) -> None:
@@ -298,6 +325,8 @@ def _run(
                     progress(name, done, len(script))
                 rows = connection.execute(statement).fetchall()
                 lines += ["  ".join(str(value) for value in row) for row in rows]
+            if _LOOSENS_LINKS in sql:
+                _check_links(connection, name)
             record()
             if audit_chain.is_there(connection):
                 _seal(connection, sealing or Sealing(connection), report, progress)

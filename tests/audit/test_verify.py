@@ -159,17 +159,16 @@ PIECES = {
 
 @pytest.mark.parametrize("name", TAMPERINGS)
 def test_tampering_is_found_by_what_is_said_to_find_it(verify: verifiers.Verifier, kept: Path, name: str) -> None:
-    """With all that others kept it always is; with less, by exactly that which the threat model names."""
+    """By exactly what the threat model names, and by nothing less."""
     tamper, found_by, words = TAMPERINGS[name]
     export = b"".join(export_lines(tamper()))
-    code, said = verify("-", *evidence(kept, *EVERYTHING), given=export)
-    assert code == 1, said
-    assert words in said
     code, said = verify("-", given=export)
-    assert code == (1 if found_by == "a" else 0), said
     if found_by == "a":
-        assert f"TAMPERED: {words}" in said
+        assert (code, f"TAMPERED: {words}" in said) == (1, True), said
         return
+    assert code == 0, said
+    code, said = verify("-", *evidence(kept, *EVERYTHING), given=export)
+    assert (code, words in said) == (1, True), said
     for file in (PIECES[piece] for piece in found_by):
         code, said = verify("-", *evidence(kept, file), given=export)
         assert code == 1, (file, said)
@@ -309,12 +308,11 @@ def test_progress_is_shown_where_there_is_a_terminal(name: str, tmp_path: Path) 
     file.write_bytes(EXPORT)
     ours, theirs = pty.openpty()
     command = [sys.executable] if name == "verify.py" else ["node"]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         [*command, verifiers.FOLDER / name, file],
         stdout=subprocess.PIPE,
         stderr=theirs,
-        env={"PATH": path},
+        env={"PATH": verifiers.PATH},
         timeout=60,
         check=False,
     )

@@ -12,7 +12,7 @@ FOLDER = CHECKOUT / "docs" / "audit-log"
 TIMEOUT_S = 60
 
 # node comes with the development requirements and stands beside the interpreter.
-_PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 _COMMANDS = {"verify.py": [sys.executable, "-I"], "verify.mjs": ["node"]}
 
 Verifier = Callable[..., tuple[int, str]]
@@ -26,7 +26,7 @@ def verifier(name: str) -> Verifier:
         done = subprocess.run(
             [*_COMMANDS[name], str(FOLDER / name), *map(str, arguments)],
             input=given,
-            env={"PATH": _PATH},
+            env={"PATH": PATH},
             capture_output=True,
             timeout=TIMEOUT_S,
             check=False,
