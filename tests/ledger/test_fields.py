@@ -29,6 +29,7 @@ def test_every_pattern_is_anchored_and_reads_the_same_in_ecma_262(name: str) -> 
 
 GOOD = {
     "TELEGRAM_ID_PATTERN": ["0", "1" * 20],
+    "KNOWN_USER_PATTERN": ["0", "1" * 20, "erased-1", f"erased-{'9' * 15}"],
     "ID_PATTERN": ["1", "9" * 15],
     "TEXT_PATTERN": ["a", "홍길동", " a ", "אבג", "e\u0301", "👩‍👩‍👧", "'--", "a\u200db", "\u3000가"],
     "MESSAGE_PATTERN": ["a", "\n[Web]\r\n홍길동\t5,000원\n", " a"],
@@ -51,6 +52,7 @@ BAD = {
     "DOMAIN_PATTERN": ["", "a", ".", ".kr", "a.", "a b.kr", "a.kr\n"],
     "DEPOSIT_STATUS_PATTERN": ["", "null", "PENDING", "pending\n"],
     "TELEGRAM_ID_PATTERN": ["", "1" * 21, "-1", "a", "١", "１", " 1", "1\n"],
+    "KNOWN_USER_PATTERN": ["", "1" * 21, "erased-", "erased-0", "erased-01", "Erased-1", "erased-1\n", "erased-１"],
     "ID_PATTERN": ["", "0", "01", "1" * 16, "-1", "1.0", "١", "1\n"],
     "TEXT_PATTERN": [
         *("", " ", "\u00a0", "\u200b", "\ufeff", "\u3164", "\u2800", "\u3000", "\u00ad", "\u115f", "\uffa0", "\ufe0f"),
