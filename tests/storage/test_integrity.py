@@ -185,7 +185,11 @@ def test_examples_are_bounded_and_failures_are_counted(sound: Path) -> None:
         " SELECT i + 1 FROM n WHERE i < 300) SELECT 'balance_debited', 'deposit_transaction', 900000 + i, 'x' FROM n",
     )
     checks = [(check.name, check.failed, len(check.examples)) for check in found_in(prove(sound))]
-    assert checks == [("audit_of_movements", 300, EXAMPLES_MAX), ("audit_rows", 300, EXAMPLES_MAX)]
+    assert checks == [
+        ("audit_of_movements", 300, EXAMPLES_MAX),
+        ("audit_rows", 300, EXAMPLES_MAX),
+        ("audit_chain", 1, 1),
+    ]
 
 
 def test_chunks_of_any_size_find_the_same(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
