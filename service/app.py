@@ -119,7 +119,9 @@ async def _opened(app: Litestar, *, config: Config, clock: Clock) -> AsyncIterat
         app.state["sweeper"] = await stack.enter_async_context(sweeper.running())
         proofs = Proofs(path, migrations, clock, busy_timeout_ms=timeout_ms)
         stack.push_async_callback(proofs.close)
-        app.state["passbook"] = Passbook(writer, readers, keys, clock, engine, schema_version, policy, proofs)
+        app.state["passbook"] = Passbook(
+            writer, readers, keys, clock, engine, schema_version, policy, proofs, config.trusted_networks
+        )
         yield
 
 

@@ -105,7 +105,7 @@ def _authorized(passbook: Passbook, authorization: bytes | None, handler: BaseRo
         raise EdgeError(
             ErrorCode.SCOPE_MISSING, f"The API key {found.prefix} lacks the scope {named}.", required_scope=str(named)
         )
-    return Caller(key_id=found.id, actor=found.name, scopes=found.scopes)
+    return Caller(key_id=found.id, key_prefix=found.prefix, actor=found.name, scopes=found.scopes)
 
 
 def _unauthorized(code: ErrorCode, detail: str) -> EdgeError:

@@ -37,6 +37,7 @@ HEADER_TOKEN_PATTERN = r"^(\x22[\x21-\x7e]{1,255}\x22|(?!\x22\x22$)[\x21-\x7e]{1
 REQUEST_ID_PATTERN = r"^[\x21-\x7e]{1,128}" + _END
 ACTION_PATTERN = r"^\*?[a-z0-9_]{1,64}\*?" + _END
 WORD_PATTERN = r"^[a-z0-9_]{1,64}" + _END
+EVENT_ACTION_PATTERN = r"^[a-z][a-z0-9_]{0,56}" + _END
 # [0-9], not \d: Python's \d has every script's digits, ECMA 262's has ASCII's.
 _TIME_OF_DAY = r"([01][0-9]|2[0-3]):[0-5][0-9]"
 INSTANT_PATTERN = (
@@ -63,6 +64,7 @@ REMEDIES = {
     REQUEST_ID_PATTERN: "1 to 128 visible ASCII characters without spaces",
     ACTION_PATTERN: "lower-case letters, digits and _, optionally with * at one end or both",
     WORD_PATTERN: "1 to 64 lower-case letters, digits and _",
+    EVENT_ACTION_PATTERN: "1 to 57 lower-case letters, digits and _, beginning with a letter",
     INSTANT_PATTERN: "an RFC 3339 instant such as 2026-01-19T12:00:00Z (write + as %2B in a URL)",
     EXPLANATION_CURSOR_PATTERN: "next_cursor of the page before, as it is",
     DURATION_PATTERN: "an ISO 8601 duration such as PT1H or P1D",
