@@ -27,6 +27,7 @@ from service.api import (
     transactions,
     users,
 )
+from service.api.audit_feed import AuditFeed
 from service.api.openapi import PassbookOpenAPI, make_config
 from service.api.proofs import Proofs
 from service.api.request import ApiRequest, Passbook
@@ -36,6 +37,7 @@ from service.ledger.timestamps import Clock, SteadyClock, system_clock
 from service.repository.sweeper import Sweeper, system_elapsed
 from service.repository.writer import Writer
 from service.storage import lock, migrator, sqlite
+from service.storage.audit_logs import find_newest_id
 
 _RESOURCES = (
     users,
@@ -119,8 +121,19 @@ async def _opened(app: Litestar, *, config: Config, clock: Clock) -> AsyncIterat
         app.state["sweeper"] = await stack.enter_async_context(sweeper.running())
         proofs = Proofs(path, migrations, clock, busy_timeout_ms=timeout_ms)
         stack.push_async_callback(proofs.close)
+        audit_readers = sqlite.Readers(path, count=config.readers, busy_timeout_ms=timeout_ms)
+        await stack.enter_async_context(audit_readers.opened())
         app.state["passbook"] = Passbook(
-            writer, readers, keys, clock, engine, schema_version, policy, proofs, config.trusted_networks
+            writer=writer,
+            readers=readers,
+            keys=keys,
+            clock=clock,
+            engine=engine,
+            schema_version=schema_version,
+            policy=policy,
+            proofs=proofs,
+            trusted_proxies=config.trusted_networks,
+            audit_feed=AuditFeed(audit_readers, writer, partial(find_newest_id, keys)),
         )
         yield
 
@@ -129,6 +142,7 @@ def prepare_to_stop(app: Litestar) -> None:
     """Ends at once what requests would wait for longer than a stopping service waits for requests."""
     passbook: Passbook = app.state["passbook"]
     passbook.proofs.stop()
+    passbook.audit_feed.stop()
 
 
 def _answer_options(app: ASGIApp) -> ASGIApp:

@@ -1,9 +1,10 @@
 """The bounded parameters that resources share, and the cursor of a list."""
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any, Protocol, TypeVar
 from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
 
 from litestar import Response
 from litestar.params import HeaderParameter, PathParameter, QueryParameter
@@ -12,15 +13,25 @@ from service.api.problems import invalid
 from service.api.request import ApiRequest
 from service.ledger.fields import (
     ACTION_PATTERN,
+    AUDIT_CURSOR_PATTERN,
+    DAY_PATTERN,
     DURATION_PATTERN,
     EXPLANATION_CURSOR_PATTERN,
+    FOLLOW_PATTERN,
     HEADER_TOKEN_PATTERN,
     ID_PATTERN,
+    INSTANT_OR_DAY_PATTERN,
     INSTANT_PATTERN,
+    ORDER_PATTERN,
+    OUTCOME_PATTERN,
+    REMEDIES,
+    REQUEST_ID_PATTERN,
     TELEGRAM_ID_PATTERN,
+    TEXT_PATTERN,
     WORD_PATTERN,
+    ZONE_PATTERN,
 )
-from service.ledger.timestamps import bound, parsed
+from service.ledger.timestamps import bound, day_began, day_ended, parsed, zone
 
 IdempotencyKey = Annotated[
     str,
@@ -37,6 +48,9 @@ TelegramIdPath = Annotated[
 ]
 IdPath = Annotated[str, PathParameter(pattern=ID_PATTERN, description="The id that the answer to the write gave.")]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="The most items on a page.")]
+OptionalLimit = Annotated[
+    int | None, QueryParameter(ge=1, le=1000, description="The most items: 50 on a page unless given, in a stream all.")
+]
 Cursor = Annotated[
     str | None, QueryParameter(pattern=ID_PATTERN, description="next_cursor of the page before; none for the first.")
 ]
@@ -53,23 +67,59 @@ ResourceTypeQuery = Annotated[
     str | None, QueryParameter(pattern=WORD_PATTERN, description="Only this kind, such as deposit_transaction.")
 ]
 ResourceIdQuery = Annotated[str | None, QueryParameter(pattern=ID_PATTERN, description="Only the resource of this id.")]
+ActorQuery = Annotated[
+    str | None,
+    QueryParameter(max_length=128, pattern=TEXT_PATTERN, description="Only what this one did: the name of an API key."),
+]
+RequestIdQuery = Annotated[
+    str | None, QueryParameter(pattern=REQUEST_ID_PATTERN, description="Only what the request of this id did.")
+]
+OutcomeQuery = Annotated[
+    str | None, QueryParameter(pattern=OUTCOME_PATTERN, description="Only success, or only failure.")
+]
 Since = Annotated[
     str | None,
     QueryParameter(
         max_length=40,
-        pattern=INSTANT_PATTERN,
-        description="RFC 3339 instant; rows from then on.",
-        schema_extra={"format": "date-time"},
+        pattern=INSTANT_OR_DAY_PATTERN,
+        description="Rows from then on: RFC 3339 instant, or a day in tz.",
     ),
 ]
 Until = Annotated[
     str | None,
     QueryParameter(
         max_length=40,
-        pattern=INSTANT_PATTERN,
-        description="RFC 3339 instant; rows before it.",
-        schema_extra={"format": "date-time"},
+        pattern=INSTANT_OR_DAY_PATTERN,
+        description="Rows before it: RFC 3339 instant, or a day in tz, which is left out.",
     ),
+]
+On = Annotated[
+    str | None, QueryParameter(pattern=DAY_PATTERN, description="Only this whole day in tz; not with since or until.")
+]
+Zone = Annotated[
+    str,
+    QueryParameter(
+        max_length=123,
+        pattern=ZONE_PATTERN,
+        description="IANA time zone in which days begin and end, such as Asia/Seoul.",
+    ),
+]
+OrderQuery = Annotated[str, QueryParameter(pattern=ORDER_PATTERN, description="newest first, or oldest first.")]
+AuditCursor = Annotated[
+    str | None,
+    QueryParameter(
+        pattern=AUDIT_CURSOR_PATTERN, description="next_cursor of the page before, of the same order; none at first."
+    ),
+]
+Follow = Annotated[
+    str | None,
+    QueryParameter(
+        pattern=FOLLOW_PATTERN,
+        description="Waits for rows with a higher id, oldest first, as JSON: 0 at first, then next_follow.",
+    ),
+]
+Wait = Annotated[
+    int, QueryParameter(ge=1, le=60, description="How many seconds follow waits before it answers with no items.")
 ]
 At = Annotated[
     str | None,
@@ -106,6 +156,7 @@ MaxAge = Annotated[
 Threshold = Annotated[int, QueryParameter(ge=0, le=1_000_000, description="Listed are those with more attempts.")]
 
 _FIRST_PAGE = 2**53
+_DAY_CHARACTERS = 10
 LIMIT_DEFAULT = 50
 T = TypeVar("T")
 
@@ -126,6 +177,33 @@ def before_id(cursor: str | None) -> int:
 def instant(pointer: str, text: str | None) -> str | None:
     """The stored spelling of an instant in the request. Raises EdgeError when the calendar has no such instant."""
     return _read_instant(pointer, text, bound)
+
+
+def period(on: str | None, tz: str, since: str | None, until: str | None) -> tuple[str | None, str | None]:
+    """The stored instants from which and before which rows are wanted. Raises EdgeError."""
+    try:
+        at = zone(tz)
+    except ValueError as error:
+        raise invalid("query/tz", f"must be {REMEDIES[ZONE_PATTERN]}") from error
+    if on is None:
+        return _instant_or_day("query/since", since, at), _instant_or_day("query/until", until, at)
+    if since is not None or until is not None:
+        raise invalid("query/on", "is a whole day; leave out since and until")
+    day = _day("query/on", on)
+    return day_began(day, at), day_ended(day, at)
+
+
+def _instant_or_day(pointer: str, text: str | None, at: ZoneInfo) -> str | None:
+    if text is not None and len(text) == _DAY_CHARACTERS:
+        return day_began(_day(pointer, text), at)
+    return instant(pointer, text)
+
+
+def _day(pointer: str, text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise invalid(pointer, "is no day of the calendar; write one such as 2026-11-22") from error
 
 
 def moment(pointer: str, text: str | None) -> datetime | None:

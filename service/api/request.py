@@ -11,6 +11,7 @@ from litestar.types import Empty
 from msgspec import Struct
 
 from service.api import client_address, request_ids, strict_json
+from service.api.audit_feed import AuditFeed
 from service.api.client_address import Networks
 from service.api.problems import MEDIA_TYPE, EdgeError, unsupported
 from service.api.proofs import Proofs
@@ -40,6 +41,7 @@ class Passbook:
     policy: Policy
     proofs: Proofs
     trusted_proxies: Networks
+    audit_feed: AuditFeed
 
 
 class ApiRequest(Request[Caller, Any, State]):

@@ -37,7 +37,8 @@ def insert(
     """Writes one row; returns its id."""
     audit_log_id = tx.execute(
         "INSERT INTO audit_logs (user_id, telegram_id, action, outcome, resource_type, resource_id, details,"
-        " ip_address, user_agent, created_at, actor, key_prefix, request_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " ip_address, user_agent, created_at, actor, key_prefix, request_id)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             event.user_id,
             event.telegram_id,

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from service.ledger.audit_logs import FAILED, AuditLogFilter, Order, Outcome, outcome_of
-from service.storage.audit_logs import COLUMNS
+from service.ledger.audit_logs import FAILED, AuditLog, AuditLogFilter, Order, Outcome, outcome_of
+from service.storage.audit_logs import COLUMNS, audit_log, find_newest_id
 from service.storage.sqlite import Connection
 
 Row = tuple[Any, ...]
@@ -107,6 +107,28 @@ def search(
             rest = (rest[0], edge - 1) if newest else (edge + 1, rest[1])
             step = min(_STEP_GROWTH * step, _STEP_MAX)
     return Found(rows, None)
+
+
+def find_page(
+    tx: Connection, wanted: AuditLogFilter, *, order: Order, after: int | None, limit: int, budget_s: float
+) -> tuple[list[AuditLog], int | None]:
+    """A page of at most `limit` rows, and the id behind which the next one begins; None when this is the last."""
+    found = search(tx, wanted, order=order, after=after, limit=limit + 1, budget_s=budget_s)
+    rows = [audit_log(row) for row in found.rows[:limit]]
+    return rows, rows[-1].id if len(found.rows) > limit else found.reached
+
+
+def find_after(
+    tx: Connection, wanted: AuditLogFilter, *, after: int, limit: int, budget_s: float
+) -> tuple[list[AuditLog], int, int]:
+    """At most `limit` rows behind the id `after`, oldest first; the id up to which it looked; the newest id there is.
+
+    SQLite has one writer at a time, which gives out ids in the order of its commits: no row becomes visible below the
+    newest id that was seen, and so none is left out.
+    """
+    newest = find_newest_id(tx)
+    found = search(tx, wanted, order=Order.OLDEST, after=after, limit=limit, budget_s=budget_s)
+    return [audit_log(row) for row in found.rows], max(after, found.reached or newest), newest
 
 
 class _Walk:

@@ -204,7 +204,9 @@ def test_no_search_scans_or_sorts(path: Path, values: dict[str, Any], order: Ord
 def test_each_filter_goes_by_its_index(path: Path, name: str) -> None:
     """One condition alone touches no row that it does not answer."""
     values = {
-        **{"*_failed": {"action": "*_failed"}, "time": {"since": instant(0)}, "outcome": {"outcome": Outcome.FAILURE}},
+        "*_failed": {"action": "*_failed"},
+        "time": {"since": instant(0)},
+        "outcome": {"outcome": Outcome.FAILURE},
         **{other: {other: CHOICES[other][0]} for other in (*audit_search._EQUAL, "resource_id")},
     }[name]
     index = {"resource_id": "idx_audit_logs_resource ", "outcome": "idx_audit_logs_action ", "time": "PRIMARY KEY"}.get(
