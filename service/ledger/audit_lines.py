@@ -9,7 +9,6 @@ so that no spreadsheet takes it for a formula; line ends within a text are writt
 
 import csv
 import io
-import re
 from collections.abc import Iterable
 
 import msgspec
@@ -17,9 +16,7 @@ import msgspec
 from service.ledger.audit_logs import AuditLog
 
 CSV_HEADER = (",".join(AuditLog.__struct_fields__) + "\r\n").encode()
-_FORMULA = tuple("=+-@＝＋－＠\t\r")
-_LINE_ENDS = {"\n": "\\n", "\r": "\\r"}
-_LINE_END = re.compile(r"[\r\n]")
+_FORMULA = frozenset("=+-@＝＋－＠\t\r")
 _encoder = msgspec.json.Encoder()
 
 
@@ -31,18 +28,15 @@ def ndjson(rows: Iterable[AuditLog]) -> bytes:
 def csv_lines(rows: Iterable[AuditLog]) -> bytes:
     """A line for each row, without the header."""
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\r\n").writerows([_cell(value) for value in _values(row)] for row in rows)
+    lines = ([_cell(value) for value in msgspec.structs.astuple(row)] for row in rows)
+    csv.writer(text, lineterminator="\r\n").writerows(lines)
     return text.getvalue().encode()
-
-
-def _values(row: AuditLog) -> Iterable[object]:
-    return (getattr(row, name) for name in AuditLog.__struct_fields__)
 
 
 def _cell(value: object) -> object:
     if isinstance(value, msgspec.Raw):
         return bytes(value).decode()
-    if isinstance(value, str):
-        text = f"'{value}" if value.startswith(_FORMULA) else value
-        return _LINE_END.sub(lambda found: _LINE_ENDS[found[0]], text) if _LINE_END.search(text) else text
-    return value
+    if not isinstance(value, str):
+        return value
+    text = f"'{value}" if value[:1] in _FORMULA else value
+    return text.replace("\n", "\\n").replace("\r", "\\r") if "\n" in text or "\r" in text else text
