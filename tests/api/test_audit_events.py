@@ -9,6 +9,7 @@ import pytest
 
 from service.ledger import audit_logs
 from service.ledger.audit_logs import is_ledgers
+from service.storage import importer
 from tests.live import CHECKOUT, Client, LiveService, passbook
 
 
@@ -136,11 +137,8 @@ def test_every_action_of_the_program_is_reserved() -> None:
     assert len(found) > 30
     assert {"deposit_confirmed", "debit_failed", "migration_amount_made_positive", "import_value_mended"} <= found
     assert {action for action in found if not is_ledgers(action)} == set()
-    assert {
-        value
-        for name, value in vars(audit_logs).items()
-        if name.isupper() and isinstance(value, str) and name != "FAILED" and not value.endswith(":")
-    } <= audit_logs.LEDGER_RESOURCE_TYPES
+    ledgers = {*importer._RESOURCE_TYPES.values(), audit_logs.API_KEY, audit_logs.BANK_NOTIFICATION}
+    assert ledgers == audit_logs.LEDGER_RESOURCE_TYPES
 
 
 def test_events_do_not_upset_the_proof(service: LiveService) -> None:
