@@ -30,7 +30,6 @@ from service.api.params import (
     Window,
     Zone,
     link_to,
-    period,
 )
 from service.api.problems import EdgeError, Violation, invalid
 from service.api.request import ApiRequest, write
@@ -42,10 +41,11 @@ from service.ledger.audit_logs import (
     AuditLogFilter,
     AuditLogPage,
     AuditLogPost,
-    InvalidPost,
+    Invalid,
     Order,
     Outcome,
     SuspiciousActivityList,
+    period,
     posted,
 )
 from service.ledger.errors import AuditLogNotFound, ErrorCode
@@ -92,7 +92,10 @@ async def list_audit_logs(
     With `follow` the rows with a higher id, oldest first: at once when there are some, else as soon as one is
     committed, or none after `wait` seconds. `next_follow` is what to follow next.
     """
-    since, until = period(on, tz, since, until)
+    try:
+        since, until = period(on, tz, since, until)
+    except Invalid as error:
+        raise invalid(f"query/{error.name}", error.message) from error
     wanted = AuditLogFilter(
         telegram_id=telegram_id,
         action=action,
@@ -177,8 +180,8 @@ async def post_audit_log(
     """What the bot or a service did or met, beside the rows of the ledger, whose names it may not take."""
     try:
         event = posted(data)
-    except InvalidPost as error:
-        raise invalid(f"#/{error.member}", error.message) from error
+    except Invalid as error:
+        raise invalid(f"#/{error.name}", error.message) from error
     return await write(request, door.POST, event, idempotency_key)
 
 

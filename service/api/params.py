@@ -1,10 +1,9 @@
 """The bounded parameters that resources share, and the cursor of a list."""
 
 from collections.abc import Callable, Sequence
-from datetime import date, datetime
+from datetime import datetime
 from typing import Annotated, Any, Protocol, TypeVar
 from urllib.parse import urlencode
-from zoneinfo import ZoneInfo
 
 from litestar import Response
 from litestar.params import HeaderParameter, PathParameter, QueryParameter
@@ -24,14 +23,13 @@ from service.ledger.fields import (
     INSTANT_PATTERN,
     ORDER_PATTERN,
     OUTCOME_PATTERN,
-    REMEDIES,
     REQUEST_ID_PATTERN,
     TELEGRAM_ID_PATTERN,
     TEXT_PATTERN,
     WORD_PATTERN,
     ZONE_PATTERN,
 )
-from service.ledger.timestamps import bound, day_began, day_ended, parsed, zone
+from service.ledger.timestamps import bound, parsed
 
 IdempotencyKey = Annotated[
     str,
@@ -156,7 +154,6 @@ MaxAge = Annotated[
 Threshold = Annotated[int, QueryParameter(ge=0, le=1_000_000, description="Listed are those with more attempts.")]
 
 _FIRST_PAGE = 2**53
-_DAY_CHARACTERS = 10
 LIMIT_DEFAULT = 50
 T = TypeVar("T")
 
@@ -177,33 +174,6 @@ def before_id(cursor: str | None) -> int:
 def instant(pointer: str, text: str | None) -> str | None:
     """The stored spelling of an instant in the request. Raises EdgeError when the calendar has no such instant."""
     return _read_instant(pointer, text, bound)
-
-
-def period(on: str | None, tz: str, since: str | None, until: str | None) -> tuple[str | None, str | None]:
-    """The stored instants from which and before which rows are wanted. Raises EdgeError."""
-    try:
-        at = zone(tz)
-    except ValueError as error:
-        raise invalid("query/tz", f"must be {REMEDIES[ZONE_PATTERN]}") from error
-    if on is None:
-        return _instant_or_day("query/since", since, at), _instant_or_day("query/until", until, at)
-    if since is not None or until is not None:
-        raise invalid("query/on", "is a whole day; leave out since and until")
-    day = _day("query/on", on)
-    return day_began(day, at), day_ended(day, at)
-
-
-def _instant_or_day(pointer: str, text: str | None, at: ZoneInfo) -> str | None:
-    if text is not None and len(text) == _DAY_CHARACTERS:
-        return day_began(_day(pointer, text), at)
-    return instant(pointer, text)
-
-
-def _day(pointer: str, text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        raise invalid(pointer, "is no day of the calendar; write one such as 2026-11-22") from error
 
 
 def moment(pointer: str, text: str | None) -> datetime | None:

@@ -5,13 +5,24 @@ column `outcome` says the same, and rows from before it need no other rule.
 """
 
 from collections.abc import Mapping
+from datetime import date
 from enum import StrEnum
 from typing import Annotated, Any, TypeVar
+from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from service.ledger.fields import BALANCE_MAX, EVENT_ACTION_PATTERN, WORD_PATTERN, Instant, ResourceId, TelegramId
+from service.ledger.fields import (
+    BALANCE_MAX,
+    EVENT_ACTION_PATTERN,
+    REMEDIES,
+    WORD_PATTERN,
+    ZONE_PATTERN,
+    Instant,
+    TelegramId,
+)
+from service.ledger.timestamps import bound, day_began, day_ended, zone
 
 DEPOSIT_TRANSACTION = "deposit_transaction"
 """The guide's resource_type for a row of deposit_transactions."""
@@ -33,12 +44,22 @@ _LEDGER_WORDS = (
 FAILED = "_failed"
 DETAILS_BYTES_MAX = 8192
 _DETAILS_DEPTH_MAX = 16
+_DAY_CHARACTERS = 10
 SERVICE_ACTOR = "system:"
 """How the actor of the service's own work begins; no API key may have such a name."""
 
 JsonObject = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
 T = TypeVar("T")
 Details = Mapping[str, str | int | bool | list[str] | list[int] | None]
+
+
+class Invalid(Exception):
+    """What is asked for cannot be. `name` is that of the member or the parameter, `message` what is wrong with it."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(f"{name} {message}")
+        self.name = name
+        self.message = message
 
 
 class Outcome(StrEnum):
@@ -93,7 +114,9 @@ class AuditLogPost(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         | UnsetType
         | None
     ) = UNSET
-    resource_id: ResourceId | UnsetType | None = UNSET
+    resource_id: (
+        Annotated[int, Meta(ge=1, le=999_999_999_999_999, description="Which one of that kind.")] | UnsetType | None
+    ) = UNSET
     details: (
         Annotated[
             dict[str, Any],
@@ -186,6 +209,40 @@ class SuspiciousActivityList(Struct, frozen=True, kw_only=True):
     items: list[SuspiciousActivity]
 
 
+def period(on: str | None, tz: str, since: str | None, until: str | None) -> tuple[str | None, str | None]:
+    """The stored instants from which and before which rows are wanted: `on` is a whole day in the time zone `tz`, and
+    `since` and `until` are RFC 3339 instants or days there. Raises Invalid.
+    """
+    try:
+        at = zone(tz)
+    except ValueError as error:
+        raise Invalid("tz", f"must be {REMEDIES[ZONE_PATTERN]}") from error
+    if on is None:
+        return _instant_or_day("since", since, at), _instant_or_day("until", until, at)
+    if since is not None or until is not None:
+        raise Invalid("on", "is a whole day; leave out since and until")
+    day = _day("on", on)
+    return day_began(day, at), day_ended(day, at)
+
+
+def _instant_or_day(name: str, text: str | None, at: ZoneInfo) -> str | None:
+    if text is None:
+        return None
+    if len(text) == _DAY_CHARACTERS:
+        return day_began(_day(name, text), at)
+    try:
+        return bound(text)
+    except ValueError as error:
+        raise Invalid(name, "is no instant of the years 1 to 9999; write one such as 2026-01-19T12:00:00Z") from error
+
+
+def _day(name: str, text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise Invalid(name, "is no day of the calendar; write one such as 2026-11-22") from error
+
+
 def outcome_of(action: str) -> Outcome:
     """The outcome that the name of an action tells."""
     return Outcome.FAILURE if action.endswith(FAILED) else Outcome.SUCCESS
@@ -197,17 +254,17 @@ def is_ledgers(action: str) -> bool:
 
 
 def posted(command: AuditLogPost) -> AuditEvent:
-    """The event of a post, without its user. Raises InvalidPost for the first member that cannot be taken."""
+    """The event of a post, without its user. Raises Invalid for the first member that cannot be taken."""
     if is_ledgers(command.action):
-        raise InvalidPost("action", "is one that the ledger itself writes, or may; name it after what it is to you")
+        raise Invalid("action", "is one that the ledger itself writes, or may; name it after what it is to you")
     resource_type = _given(command.resource_type)
     if resource_type in LEDGER_RESOURCE_TYPES:
-        raise InvalidPost("resource_type", "is one of the ledger's own, which only the ledger writes about")
+        raise Invalid("resource_type", "is one of the ledger's own, which only the ledger writes about")
     action = command.action
     if command.outcome == Outcome.FAILURE and outcome_of(action) == Outcome.SUCCESS:
         action += FAILED
     if command.outcome == Outcome.SUCCESS and outcome_of(action) == Outcome.FAILURE:
-        raise InvalidPost("outcome", f"cannot be success for an action that ends with {FAILED}")
+        raise Invalid("outcome", f"cannot be success for an action that ends with {FAILED}")
     return AuditEvent(
         action=action,
         resource_type=resource_type,
@@ -222,28 +279,19 @@ def _given(value: T | UnsetType | None) -> T | None:
     return None if isinstance(value, UnsetType) else value
 
 
-class InvalidPost(Exception):
-    """A member of a post that its schema cannot exclude. `member` is its name, `message` what is wrong with it."""
-
-    def __init__(self, member: str, message: str) -> None:
-        super().__init__(f"{member} {message}")
-        self.member = member
-        self.message = message
-
-
 def _checked_details(details: dict[str, Any] | None) -> dict[str, Any] | None:
     _check_value(details, _DETAILS_DEPTH_MAX)
     if details is not None and len(msgspec.json.encode(details)) > DETAILS_BYTES_MAX:
-        raise InvalidPost("details", f"must be at most {DETAILS_BYTES_MAX} bytes of JSON in UTF-8")
+        raise Invalid("details", f"must be at most {DETAILS_BYTES_MAX} bytes of JSON in UTF-8")
     return details
 
 
 def _check_value(value: object, depth: int) -> None:
     if isinstance(value, int) and abs(value) > BALANCE_MAX:
-        raise InvalidPost("details", f"must hold whole numbers up to {BALANCE_MAX}; write larger ones as text")
+        raise Invalid("details", f"must hold whole numbers up to {BALANCE_MAX}; write larger ones as text")
     if isinstance(value, dict | list):
         if depth == 0:
-            raise InvalidPost("details", f"must be nested at most {_DETAILS_DEPTH_MAX} levels deep")
+            raise Invalid("details", f"must be nested at most {_DETAILS_DEPTH_MAX} levels deep")
         for member in value.values() if isinstance(value, dict) else value:
             _check_value(member, depth - 1)
 

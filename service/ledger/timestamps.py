@@ -153,7 +153,7 @@ def zone(name: str) -> ZoneInfo:
     """The time zone of that IANA name. Raises ValueError when there is none."""
     try:
         return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, OSError) as error:  # OSError: the name of a folder of zones, such as Asia
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:  # OSError: a folder of zones, such as Asia
         raise ValueError("not a time zone") from error
 
 

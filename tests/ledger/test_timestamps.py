@@ -247,7 +247,7 @@ def test_days_follow_each_other_without_a_gap(day: date, name: str) -> None:
 @pytest.mark.parametrize("name", ["", "Asia", "Nowhere/City", "../UTC", "/UTC", "asia/seoul\n", "UTC/.."])
 def test_what_is_no_zone_is_refused(name: str) -> None:
     """A folder of zones is none, and no name leads out of them."""
-    with pytest.raises(ValueError, match=r"not|normalized|null|relative|resource"):
+    with pytest.raises(ValueError, match="not a time zone"):
         zone(name)
 
 
