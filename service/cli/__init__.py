@@ -6,7 +6,7 @@ import sys
 import click
 
 from service import __version__
-from service.cli import backups, contract, exports, imports, integrity, keys, migrate, serve
+from service.cli import audit, backups, contract, exports, imports, integrity, keys, migrate, serve
 from service.cli.common import Group
 
 
@@ -30,6 +30,7 @@ for _command in (
     integrity.integrity,
     backups.backup,
     backups.restore,
+    audit.audit,
     contract.openapi,
 ):
     main.add_command(_command)

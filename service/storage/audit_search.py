@@ -110,10 +110,17 @@ def search(
 
 
 def find_page(
-    tx: Connection, wanted: AuditLogFilter, *, order: Order, after: int | None, limit: int, budget_s: float
+    tx: Connection,
+    wanted: AuditLogFilter,
+    *,
+    order: Order,
+    after: int | None,
+    limit: int,
+    budget_s: float,
+    up_to: int = _ID_MAX,
 ) -> tuple[list[AuditLog], int | None]:
     """A page of at most `limit` rows, and the id behind which the next one begins; None when this is the last."""
-    found = search(tx, wanted, order=order, after=after, limit=limit + 1, budget_s=budget_s)
+    found = search(tx, wanted, order=order, after=after, limit=limit + 1, budget_s=budget_s, up_to=up_to)
     rows = [audit_log(row) for row in found.rows[:limit]]
     return rows, rows[-1].id if len(found.rows) > limit else found.reached
 
@@ -127,7 +134,7 @@ def find_after(
     newest id that was seen, and so none is left out.
     """
     newest = find_newest_id(tx)
-    found = search(tx, wanted, order=Order.OLDEST, after=after, limit=limit, budget_s=budget_s)
+    found = search(tx, wanted, order=Order.OLDEST, after=after, limit=limit, budget_s=budget_s, up_to=newest)
     return [audit_log(row) for row in found.rows], max(after, found.reached or newest), newest
 
 
