@@ -33,11 +33,12 @@ $(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
 serve: $(VENV)/.installed ## Run the service on 127.0.0.1:8000 with data/passbook.db
 	$(BIN)/passbook serve --database $(DATABASE)
 
-# The README's commands are run by the tests as they stand, with curl; processes are killed at system calls by strace.
+# The README's commands are run by the tests as they stand, with curl; processes are killed at system
+# calls by strace, and their clock is set by libfaketime.
 $(VENV)/.tools: | $(BIN)/python
-	@command -v curl >/dev/null && command -v strace >/dev/null \
-	  || { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q curl strace; } \
-	  || { echo "Install curl and strace first (on Debian: apt-get install curl strace)."; exit 1; }
+	@command -v curl >/dev/null && command -v strace >/dev/null && command -v faketime >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q curl strace faketime; } \
+	  || { echo "Install curl, strace and faketime first (on Debian: apt-get install curl strace faketime)."; exit 1; }
 	@touch $@
 
 test: $(VENV)/.installed-dev $(VENV)/.tools lint ## Everything: lint, types, contract, fuzzing, real wrangler, tests
