@@ -29,7 +29,10 @@ class Config(Struct, frozen=True, kw_only=True):
         int, Meta(ge=1, le=10**6, description="Writes that may wait for a commit; more get 503.")
     ] = 4096
     write_batch_max: Annotated[int, Meta(ge=1, le=10**5, description="Most operations in one commit.")] = 256
-    readers: Annotated[int, Meta(ge=1, le=64, description="Connections that read at the same time.")] = 2
+    readers: Annotated[
+        int,
+        Meta(ge=1, le=64, description="Connections that read at the same time, and as many again for the audit log."),
+    ] = 2
     busy_timeout_ms: Annotated[
         int, Meta(ge=0, le=600_000, description="How long to wait for another process that holds the database.")
     ] = 5000

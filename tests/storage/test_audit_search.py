@@ -220,9 +220,11 @@ def test_each_filter_goes_by_its_index(path: Path, name: str) -> None:
 def test_a_pattern_of_too_many_actions_is_answered_all_the_same(tmp_path: Path) -> None:
     """Then the rows themselves are looked through, a bounded number for each page."""
     with writing(make_database(tmp_path / "passbook.db")) as connection:
-        connection.executemany("INSERT INTO audit_logs (action) VALUES (?)", ((f"a{n:03d}",) for n in range(900)))
+        connection.executemany("INSERT INTO audit_logs (action) VALUES (?)", ((f"a{n:04d}",) for n in range(ROWS)))
         found = every(connection, AuditLogFilter(action="a*7"), Order.NEWEST, 1000)
-        assert list(itertools.chain(*found)) == [id_ for id_ in range(900, 0, -1) if id_ % 10 == 8]
+        assert list(itertools.chain(*found)) == [id_ for id_ in range(ROWS, 0, -1) if id_ % 10 == 8]
+        found = every(connection, AuditLogFilter(action="a0*7"), Order.NEWEST, 1000)
+        assert list(itertools.chain(*found)) == [id_ for id_ in range(1000, 0, -1) if id_ % 10 == 8]
 
 
 def test_suspicious_activity_goes_by_the_index_of_failures(path: Path) -> None:
