@@ -28,6 +28,7 @@ from service.api import (
     transactions,
     users,
 )
+from service.api.audit_feed import AuditFeed
 from service.api.checkpoints import Checkpoints
 from service.api.openapi import PassbookOpenAPI, make_config
 from service.api.proofs import Proofs
@@ -38,6 +39,7 @@ from service.ledger.timestamps import Clock, SteadyClock, system_clock
 from service.repository.sweeper import Sweeper, system_elapsed
 from service.repository.writer import Writer
 from service.storage import lock, migrator, sqlite
+from service.storage.audit_logs import find_newest_id
 from service.storage.checkpoints import Contradiction, Signer
 from service.storage.sqlite import Connection
 
@@ -126,8 +128,20 @@ async def _opened(app: Litestar, *, config: Config, clock: Clock) -> AsyncIterat
         proofs = Proofs(path, migrations, clock, busy_timeout_ms=timeout_ms)
         stack.push_async_callback(proofs.close)
         checkpoints = Checkpoints(readers, signer)
+        audit_readers = sqlite.Readers(path, count=config.readers, busy_timeout_ms=timeout_ms)
+        await stack.enter_async_context(audit_readers.opened())
         app.state["passbook"] = Passbook(
-            writer, readers, keys, clock, engine, schema_version, policy, proofs, checkpoints
+            writer=writer,
+            readers=readers,
+            keys=keys,
+            clock=clock,
+            engine=engine,
+            schema_version=schema_version,
+            policy=policy,
+            proofs=proofs,
+            trusted_proxies=config.trusted_networks,
+            audit_feed=AuditFeed(audit_readers, writer, partial(find_newest_id, keys)),
+            checkpoints=checkpoints,
         )
         yield
 
@@ -149,6 +163,7 @@ def prepare_to_stop(app: Litestar) -> None:
     """Ends at once what requests would wait for longer than a stopping service waits for requests."""
     passbook: Passbook = app.state["passbook"]
     passbook.proofs.stop()
+    passbook.audit_feed.stop()
 
 
 def _answer_options(app: ASGIApp) -> ASGIApp:

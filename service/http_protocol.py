@@ -4,13 +4,12 @@ httptools bounds nothing but the request target: a header of any length, and any
 before the application sees the request.
 """
 
-import os
 from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.api import problems
+from service.api import problems, request_ids
 from service.ledger.errors import ErrorCode
 
 HEAD_BYTES_MAX = 16 * 1024
@@ -61,7 +60,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _refuse(self, code: ErrorCode, detail: str) -> None:
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            request_id = os.urandom(16).hex()
+            request_id = request_ids.new()
             body = problems.encode(code, detail, request_id, {})
             status = HTTPStatus(problems.CATALOGUE[code].status)
             head = (

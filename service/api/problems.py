@@ -47,7 +47,7 @@ CATALOGUE: dict[ErrorCode, Kind] = {
     ErrorCode.DOMAIN_PURCHASE_NOT_FOUND: Kind(404, "There is no such domain purchase", "Check the id."),
     ErrorCode.BANK_NOTIFICATION_NOT_FOUND: Kind(404, "There is no such bank notification", "Check the id."),
     ErrorCode.METHOD_NOT_ALLOWED: Kind(405, "The path has no such method", "Use a method that Allow lists."),
-    ErrorCode.NOT_ACCEPTABLE: Kind(406, "No acceptable media type", "Accept application/json."),
+    ErrorCode.NOT_ACCEPTABLE: Kind(406, "No acceptable media type", "Accept what `errors` names."),
     ErrorCode.INSUFFICIENT_FUNDS: Kind(409, "The balance is too small", "Top up `shortfall` won first."),
     ErrorCode.BALANCE_LIMIT_EXCEEDED: Kind(409, "The balance would grow too large", "Stay within `limit` won."),
     ErrorCode.DEPOSIT_NOT_PENDING: Kind(409, "The deposit is settled already", "Look at `current_status`."),
@@ -78,7 +78,7 @@ CATALOGUE: dict[ErrorCode, Kind] = {
     ErrorCode.AUDIT_LOG_CONTRADICTED: Kind(
         500, "The audit log is not what was signed", "Stop; find what changed with passbook audit verify."
     ),
-    ErrorCode.OVERLOADED: Kind(503, "Too many writes are waiting", "Retry after Retry-After with the same key."),
+    ErrorCode.OVERLOADED: Kind(503, "Too much is waiting already", "Retry after Retry-After with the same key."),
     ErrorCode.DATABASE_BUSY: Kind(503, "The database is held elsewhere", "Retry with the same key."),
     ErrorCode.STORAGE_FULL: Kind(503, "The disk is full", "Free space; retry with the same key."),
     ErrorCode.WRITES_STOPPED: Kind(503, "No writes are taken", "Restart the service; retry with the same key."),

@@ -10,8 +10,10 @@ from litestar.exceptions import InternalServerException
 from litestar.types import Empty
 from msgspec import Struct
 
-from service.api import request_ids, strict_json
+from service.api import client_address, request_ids, strict_json
+from service.api.audit_feed import AuditFeed
 from service.api.checkpoints import Checkpoints
+from service.api.client_address import Networks
 from service.api.problems import MEDIA_TYPE, EdgeError, unsupported
 from service.api.proofs import Proofs
 from service.ledger.access import Caller
@@ -41,6 +43,8 @@ class Passbook:
     policy: Policy
     proofs: Proofs
     checkpoints: Checkpoints
+    trusted_proxies: Networks
+    audit_feed: AuditFeed
 
 
 class ApiRequest(Request[Caller, Any, State]):
@@ -84,7 +88,6 @@ async def write(
 ) -> Response[Any]:
     """Hands the command to the writer and gives its answer, new or replayed."""
     scope = request.scope
-    client = scope.get("client")
     user_agent = request.headers.get("user-agent")
     answer = await request.passbook.writer.submit(
         operation,
@@ -97,8 +100,9 @@ async def write(
         ),
         context=Context(
             actor=request.auth.actor,
+            key_prefix=request.auth.key_prefix,
             request_id=request_ids.of(scope),
-            ip_address=client[0] if client else None,
+            ip_address=client_address.of(scope, request.passbook.trusted_proxies),
             user_agent=user_agent[:_USER_AGENT_CHARACTERS_MAX] if user_agent else None,
         ),
     )

@@ -175,7 +175,7 @@ class Unavailable(Exception):
 
 
 class Overloaded(Unavailable):
-    """The queue of writes is full. Nothing was done."""
+    """The queue of writes is full, or too many long reads are under way. Nothing was done."""
 
     code = ErrorCode.OVERLOADED
 

@@ -25,12 +25,16 @@ RenderRefusal = Callable[[Refusal, str], Answer]
 
 
 class Context(Struct, frozen=True, kw_only=True):
-    """Who asks, from where and by which request; from the key and the connection, never from the body."""
+    """Who asks, from where and by which request; from the key and the connection, never from the body.
+
+    `key_prefix` is the public start of the key; null for the command line and for the service's own work.
+    """
 
     actor: str
     request_id: str | None
     ip_address: str | None
     user_agent: str | None
+    key_prefix: str | None = None
 
 
 class UnitOfWork:
@@ -88,6 +92,7 @@ class UnitOfWork:
             request_id=context.request_id,
             ip_address=context.ip_address,
             user_agent=context.user_agent,
+            key_prefix=context.key_prefix,
             now=self.now,
         )
         return self.audit_log_id
