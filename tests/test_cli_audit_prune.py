@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from service.ledger.audit_chain import check_consistency, root_of_inclusion
 from service.ledger.audit_export import read_header, read_row
 from service.storage import audit_prunes, sqlite
 from tests.ledger_check import broken_invariants
-from tests.live import LiveService, passbook
+from tests.live import CHECKOUT, LiveService, passbook
 from tests.storage.broken import by_hand, make_sound
 from tests.storage.broken import named_by_integrity as named
 
@@ -65,6 +67,20 @@ def archived_rows(archive: Path) -> list[Any]:
     first, *lines = archive.read_bytes().splitlines(keepends=True)
     read_header(first)
     return [read_row(line) for line in lines]
+
+
+def unsound(archive: Path, database: Path) -> str:
+    """What docs/audit-log/verify.py, which shares no code with Passbook, says against an archive and its checkpoint."""
+    key = notes.read_signing_key(database.with_name(f"{database.name}.audit-key").read_text().strip()).verifier
+    checkpoint = archive.with_name(archive.name + audit_prunes.CHECKPOINT_SUFFIX)
+    verifier = CHECKOUT / "docs" / "audit-log" / "verify.py"
+    ran = subprocess.run(
+        [sys.executable, verifier, archive, "--key", key.text(), "--checkpoint", checkpoint],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return "" if ran.returncode == 0 else ran.stdout + ran.stderr
 
 
 def test_beside_a_running_service_all_that_was_right_stays_right(database: Path, tmp_path: Path) -> None:
@@ -120,6 +136,7 @@ def test_beside_a_running_service_all_that_was_right_stays_right(database: Path,
     assert named(database) == {}
     assert [row[1] for row in archived_rows(second)] == list(range(CUT, CUT + 5))
     assert broken_invariants(database, archives=[first, second]) == []
+    assert not [said for said in map(unsound, (first, second), (database, database)) if said]
     assert passbook("audit", "verify", "--database", str(database)).returncode == 0
     copy = tmp_path / "copy.db"
     assert passbook("backup", "--database", str(database), "--to", str(copy)).returncode == 0

@@ -24,7 +24,7 @@ from tests.rows import all_rows
 from tests.storage.broken import by_hand
 from tests.storage.broken import named_by_integrity as named
 from tests.storage.test_importer import make_bots_file, take_over
-from tests.test_cli_audit_prune import archived_rows, prune
+from tests.test_cli_audit_prune import archived_rows, prune, unsound
 
 USER = "86753099"
 SECRETS = ("갑을병정무기", "secret_username", "비밀스러운이유", "비밀메시지", "비밀메모", USER)
@@ -293,6 +293,7 @@ def test_archives_of_before_are_named_and_those_of_after_hold_nothing(database: 
     assert any(row[-4] is None and row[-2] is not None for row in archived_rows(second))
     assert named(database) == {}
     assert broken_invariants(database, archives=[first, second]) == []
+    assert (unsound(first, database), unsound(second, database)) == ("", "")
     assert passbook("audit", "verify", "--database", str(database)).returncode == 0
 
 

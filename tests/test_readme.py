@@ -82,10 +82,12 @@ def test_walk_through_runs_as_it_stands(tmp_path: Path) -> None:
         '"next_follow":2',
         '"action":"login_failed","outcome":"failure"',
         "rows, ",
+        "are no longer in the database",
+        "Erased; the user is now erased-",
         "Revoked pbk_",
     ):
         assert told in run.stdout, told
-    assert broken_invariants(tmp_path / "data" / "bot.db") == []
+    assert broken_invariants(tmp_path / "data" / "bot.db", archives=[tmp_path / "audit-2026.ndjson"]) == []
 
 
 @pytest.mark.parametrize("command", commands(main, "passbook"))  # type: ignore[arg-type]
