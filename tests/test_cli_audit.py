@@ -21,6 +21,7 @@ import pytest
 from rich.cells import cell_len
 
 from service.cli.audit_view import visible
+from service.ledger import notes
 from tests.api.test_audit_exports import ODD, add_rows
 from tests.api.test_audit_logs import every
 from tests.live import CHECKOUT, PASSBOOK, LiveService, passbook
@@ -227,3 +228,30 @@ def test_a_database_that_is_not_there_is_told(tmp_path: Path) -> None:
         refused = passbook("audit", command, "--database", str(tmp_path / "none.db"))
         assert (refused.returncode, "There is no database" in refused.stderr) == (1, True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sealed_export_is_what_auditors_recompute(own_service: LiveService, tmp_path: Path) -> None:
+    """docs/audit-log/verify.py takes it with a proof of the service's; with another option it is refused."""
+    service = own_service.start()
+    client = service.client()
+    client.credit("7301", 100)
+    file = tmp_path / "log.ndjson"
+    database = ("--database", str(service.database))
+    made = passbook("audit", "export", "--sealed", "-o", str(file), *database)
+    assert made.returncode == 0, made.stderr
+    (tmp_path / "checkpoint").write_text(client.get("/v1/audit-logs/checkpoint").text)
+    (tmp_path / "proof").write_text(client.get("/v1/audit-logs/2/proof").text)
+    key = service.database.with_name(f"{service.database.name}.audit-key").read_text().strip()
+    kept = ("--key", notes.read_signing_key(key).verifier.text(), "--checkpoint", str(tmp_path / "checkpoint"))
+    verifier = CHECKOUT / "docs" / "audit-log" / "verify.py"
+    verified = subprocess.run(
+        [sys.executable, "-I", str(verifier), str(file), *kept, "--proof", str(tmp_path / "proof")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    piped = passbook("audit", "export", "--sealed", *database)
+    assert piped.stdout.encode() == file.read_bytes()
+    refused = passbook("audit", "export", "--sealed", "--format", "csv", *database)
+    assert (refused.returncode, "--sealed is the whole log" in refused.stderr) == (2, True)

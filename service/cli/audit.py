@@ -168,7 +168,9 @@ def audit_export(
     """
     if sealed and (wanted[0] != AuditLogFilter() or (kind, order, limit) != ("ndjson", "oldest", None)):
         raise click.UsageError("--sealed is the whole log in its own format; leave out the other options.")
-    with _reading(database) as connection, progress.shown() as show:
+    # What goes to standard output shows by itself how far it is.
+    shown = progress.shown() if output else contextlib.nullcontext(lambda *_: None)
+    with _reading(database) as connection, shown as show:
         lines = _sealed(connection, show) if sealed else _exported(connection, wanted[0], kind, order, limit, show)
         if output is None:
             with _ending_quietly():
