@@ -44,6 +44,9 @@ CREATE TABLE audit_tree (
 ) STRICT;
 INSERT INTO audit_tree (id, size, last_id, last_hash, frontier) VALUES (1, 0, 0, zeroblob(32), x'');
 
+-- audit_logs.id of the last row that the request wrote, for its receipt; null in answers from before.
+ALTER TABLE idempotency_answers ADD COLUMN audit_log_id INTEGER;
+
 CREATE TRIGGER audit_leaves_refuse_update BEFORE UPDATE ON audit_leaves
 BEGIN
   SELECT RAISE(ABORT, 'leaves of the audit log are never updated');

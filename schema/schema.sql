@@ -203,7 +203,9 @@ CREATE TABLE idempotency_answers (
   body BLOB NOT NULL,
   -- The Location header; null when the answer has none.
   location TEXT,
-  created_at TEXT NOT NULL
+  created_at TEXT NOT NULL,
+  -- audit_logs.id of the last row that the request wrote, for its receipt; null in answers from before 012.
+  audit_log_id INTEGER
 ) STRICT;
 CREATE UNIQUE INDEX idx_idempotency_answers_key ON idempotency_answers(actor, idempotency_key);
 

@@ -12,6 +12,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from service import resources
 from service.api import (
     audit_logs,
+    audit_proofs,
     auth,
     balance_changes,
     bank_notifications,
@@ -28,6 +29,7 @@ from service.api import (
     users,
 )
 from service.api.audit_feed import AuditFeed
+from service.api.checkpoints import Checkpoints
 from service.api.openapi import PassbookOpenAPI, make_config
 from service.api.proofs import Proofs
 from service.api.request import ApiRequest, Passbook
@@ -38,6 +40,8 @@ from service.repository.sweeper import Sweeper, system_elapsed
 from service.repository.writer import Writer
 from service.storage import lock, migrator, sqlite
 from service.storage.audit_logs import find_newest_id
+from service.storage.checkpoints import Contradiction, Signer
+from service.storage.sqlite import Connection
 
 _RESOURCES = (
     users,
@@ -49,6 +53,7 @@ _RESOURCES = (
     domain_purchases,
     transactions,
     audit_logs,
+    audit_proofs,
     integrity,
     health,
 )
@@ -100,6 +105,7 @@ async def _opened(app: Litestar, *, config: Config, clock: Clock) -> AsyncIterat
         readers = await stack.enter_async_context(
             sqlite.Readers(path, count=config.readers, busy_timeout_ms=timeout_ms).opened()
         )
+        signer = await thread.run(_signer, config)
         keys = sqlite.connect_reader(path, busy_timeout_ms=timeout_ms)
         stack.callback(keys.close)
         writer = Writer(
@@ -134,8 +140,22 @@ async def _opened(app: Litestar, *, config: Config, clock: Clock) -> AsyncIterat
             proofs=proofs,
             trusted_proxies=config.trusted_networks,
             audit_feed=AuditFeed(audit_readers, writer, partial(find_newest_id, keys)),
+            checkpoints=Checkpoints(readers, signer),
         )
         yield
+
+
+def _signer(tx: Connection, config: Config) -> Signer:
+    """The key of the audit log, which continues what it signed last. Raises KeyUnusable, Contradiction."""
+    signer = Signer.open(config.audit_key_path, origin=config.audit_origin)
+    try:
+        signer.check(tx)
+    except Contradiction as error:
+        raise Contradiction(
+            f"The audit log is not the one that was signed: {error}. Was an older copy put back? To go on from what is"
+            f" there, on record as a break, move {signer.last_file} away."
+        ) from error
+    return signer
 
 
 def prepare_to_stop(app: Litestar) -> None:

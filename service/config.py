@@ -51,6 +51,16 @@ class Config(Struct, frozen=True, kw_only=True):
     expiry_interval_s: Annotated[
         int, Meta(ge=1, le=86_400, description="How often the service looks for what has expired.")
     ] = 30
+    audit_key: Annotated[
+        str,
+        Meta(
+            description="File of the key that signs the audit log's checkpoints; made when it is not there."
+            " Empty: beside the database, with .audit-key after its name."
+        ),
+    ] = ""
+    audit_origin: Annotated[
+        str, Meta(max_length=200, description="Name of the audit log in its checkpoints. Empty: what the key says.")
+    ] = ""
     shutdown_grace_s: Annotated[
         int, Meta(ge=1, le=3600, description="How long requests under way may take after SIGTERM.")
     ] = 10
@@ -62,6 +72,11 @@ class Config(Struct, frozen=True, kw_only=True):
     def database_path(self) -> Path:
         """The database as a path."""
         return Path(self.database)
+
+    @property
+    def audit_key_path(self) -> Path:
+        """The key of the audit log as a path."""
+        return Path(self.audit_key) if self.audit_key else Path(f"{self.database}.audit-key")
 
     @property
     def trusted_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:

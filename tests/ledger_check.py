@@ -63,6 +63,16 @@ SELECT b.id FROM bank_notifications AS b WHERE b.bank_transaction_id IS NOT NULL
 """
 
 
+_NOT_SEALED_ONCE = """
+SELECT a.id, l.leaf_index
+FROM (SELECT id, ROW_NUMBER() OVER (ORDER BY id) - 1 AS place FROM audit_logs) AS a
+FULL JOIN audit_leaves AS l ON l.audit_log_id = a.id
+WHERE a.place IS NOT l.leaf_index
+UNION ALL SELECT size, last_id FROM audit_tree WHERE size <> (SELECT COUNT(*) FROM audit_logs)
+"""
+"""By the tree's own count; that the hashes are right is for those who can hash."""
+
+
 def broken_invariants(database: Path) -> list[str]:
     """The name and the first rows of every invariant that does not hold; empty for a sound database."""
     connection = sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
@@ -77,6 +87,7 @@ def broken_invariants(database: Path) -> list[str]:
             ("a transaction was reversed twice or not whole", _REVERSED_WRONGLY),
             ("a notification is matched with what is not its deposit", _MATCHED_WRONGLY),
             ("a notification is not audited once, and once when it is matched", _MATCH_NOT_AUDITED),
+            ("the audit log and its leaves are not one to one", _NOT_SEALED_ONCE),
             ("a foreign key dangles", "PRAGMA foreign_key_check"),
         ):
             rows = connection.execute(sql).fetchmany(3)

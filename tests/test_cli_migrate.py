@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from service.storage import migrator
 from tests.contents import contents
 from tests.faults.disks import small_disk
 from tests.live import CHECKOUT, PASSBOOK, LiveService, passbook
-from tests.storage.test_importer import make_bots_file
+from tests.storage.test_importer import MIGRATIONS, make_bots_file
 
 GUIDES_CHECKLIST = (
     "All user_deposits records have balance >= 0",
@@ -49,9 +51,48 @@ def test_the_guides_procedure_in_three_commands(tmp_path: Path) -> None:
     assert f"A copy from before is at {copy}." in up.stdout
     assert contents(copy) == rows
     assert not list(tmp_path.glob("bot.db-*")), "everything is in the file itself"
-    way_back = next(line for line in up.stdout.splitlines() if "rm -f" in line).partition(": ")[2]
-    subprocess.run(["bash", "-c", way_back], check=True)
+    after = contents(path)
+    assert way_back(up.stdout) == f"passbook restore {copy} --database {path} --replace"
+    restored = passbook(*shlex.split(way_back(up.stdout))[1:])
+    assert restored.returncode == 0, restored.stderr
+    assert restored.stdout.splitlines()[-1] == f"Next: passbook migrate up --database {path}"
     assert contents(path) == rows
+    (kept,) = tmp_path.glob("bot.db.before-restore-*")
+    assert contents(kept) == after
+
+
+def way_back(said: str) -> str:
+    """The command that puts the copy from before in place again, as `up` and `down` print it."""
+    return next(line for line in said.splitlines() if line.startswith("Or as it was")).partition(": ")[2]
+
+
+@pytest.mark.parametrize("dropped", ["user_deposits", "deposit_transactions"])
+def test_way_back_to_an_interrupted_001_is_exact(tmp_path: Path, dropped: str) -> None:
+    """Half-way, while a table of the bot is missing: the copy is restored to the letter, and `up` can be run again."""
+    path = make_bots_file(tmp_path / "the bot's.db")
+    with closing(sqlite3.connect(path, isolation_level=None)) as wrangler:
+        for statement in migrator.statements(MIGRATIONS[1].up):
+            wrangler.execute(statement)
+            if statement.endswith(f"DROP TABLE {dropped};"):
+                break
+    rows = contents(path)
+    up = migrate(path, "up")
+    assert up.returncode == 0, up.stderr
+    restored = passbook(*shlex.split(way_back(up.stdout))[1:])
+    assert restored.returncode == 0, restored.stderr
+    assert contents(path) == rows
+    assert migrate(path, "up").returncode == 0
+
+
+def test_way_back_from_down_is_the_migrated_database(tmp_path: Path) -> None:
+    """The copy from before a rollback is the program's schema: it is proved and served."""
+    path = make_bots_file(tmp_path / "bot.db")
+    migrate(path, "up")
+    rows = contents(path)
+    down = migrate(path, "down", "--to", "0", "--yes")
+    restored = passbook(*shlex.split(way_back(down.stdout))[1:])
+    assert restored.returncode == 0, restored.stderr
+    assert ("It adds up." in restored.stdout, contents(path)) == (True, rows)
 
 
 def test_up_without_backup_must_be_typed_and_a_new_database_needs_none(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ _HEADERS: dict[str, dict[str, Any]] = {
     for name, description in (
         ("X-Request-ID", "The caller's, or a new one."),
         ("Idempotency-Replayed", "true when this is the stored answer to an earlier request; absent otherwise."),
+        ("Passbook-Receipt", "The last audit row of the request and its leaf: id=1042, leaf=:base64:. Keep it."),
         ("Location", "Where the new resource can be read."),
         ("Link", 'The next page, as <…>; rel="next"; absent on the last one.'),
         ("Retry-After", "Seconds to wait before the same request is sent again."),
@@ -175,7 +176,7 @@ class PassbookOpenAPI(OpenAPIConfig):
 def _headers_of(status: str, operation: dict[str, Any]) -> list[str]:
     names = ["X-Request-ID"]
     if "requestBody" in operation and int(status) < 500:
-        names.append("Idempotency-Replayed")
+        names += ["Idempotency-Replayed", "Passbook-Receipt"]
     if status == "201":
         names.append("Location")
     if any(parameter["name"] == "cursor" for parameter in operation.get("parameters", [])) and status == "200":

@@ -72,6 +72,9 @@ CATALOGUE: dict[ErrorCode, Kind] = {
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: Kind(415, "The body's media type is not JSON", "Send application/json."),
     ErrorCode.HEADERS_TOO_LARGE: Kind(431, "The headers are too large", "Send fewer and shorter headers."),
     ErrorCode.INTERNAL_ERROR: Kind(500, "An error of the service", "Report request_id; retry with the same key."),
+    ErrorCode.AUDIT_LOG_CONTRADICTED: Kind(
+        500, "The audit log is not what was signed", "Stop; find what changed with passbook audit verify."
+    ),
     ErrorCode.OVERLOADED: Kind(503, "Too much is waiting already", "Retry after Retry-After with the same key."),
     ErrorCode.DATABASE_BUSY: Kind(503, "The database is held elsewhere", "Retry with the same key."),
     ErrorCode.STORAGE_FULL: Kind(503, "The disk is full", "Free space; retry with the same key."),

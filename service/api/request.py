@@ -12,10 +12,12 @@ from msgspec import Struct
 
 from service.api import client_address, request_ids, strict_json
 from service.api.audit_feed import AuditFeed
+from service.api.checkpoints import Checkpoints
 from service.api.client_address import Networks
 from service.api.problems import MEDIA_TYPE, EdgeError, unsupported
 from service.api.proofs import Proofs
 from service.ledger.access import Caller
+from service.ledger.audit_chain import receipt
 from service.ledger.errors import ErrorCode
 from service.ledger.idempotency import Request as WriteRequest
 from service.ledger.policy import Policy
@@ -40,6 +42,7 @@ class Passbook:
     schema_version: int
     policy: Policy
     proofs: Proofs
+    checkpoints: Checkpoints
     trusted_proxies: Networks
     audit_feed: AuditFeed
 
@@ -106,6 +109,8 @@ async def write(
     headers = {}
     if answer.location:
         headers["Location"] = answer.location
+    if answer.audit_log_id is not None and answer.leaf is not None:
+        headers["Passbook-Receipt"] = receipt(answer.audit_log_id, answer.leaf)
     if answer.replayed:
         headers["Idempotency-Replayed"] = "true"
     return Response(

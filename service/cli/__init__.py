@@ -27,10 +27,10 @@ for _command in (
     exports.export,
     migrate.migrate,
     keys.keys,
+    audit.audit,
     integrity.integrity,
     backups.backup,
     backups.restore,
-    audit.audit,
     contract.openapi,
 ):
     main.add_command(_command)

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 import click
 from rich.console import Console
 
-from service.cli import progress
+from service.cli import audit_verify, progress
 from service.cli.audit_view import AuditView, visible
 from service.cli.common import Group, config_of, database_option, load_migrations
 from service.ledger import audit_lines
@@ -110,7 +110,10 @@ def _filters(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group(cls=Group)
 def audit() -> None:
-    """Read the audit log: the last rows, rows by what is asked, or all of them; also while the service runs."""
+    """Read the audit log, by what is asked, its end or the whole, and prove it; also while the service runs."""
+
+
+audit.add_command(audit_verify.verify)
 
 
 @audit.command("tail")

@@ -12,7 +12,7 @@ import click
 from service.cli import progress
 from service.cli.common import Command, config_of, database_option, load_migrations
 from service.ledger.timestamps import system_clock
-from service.storage import backups, sqlite
+from service.storage import backups, copies, sqlite
 from service.storage.backups import BackupReport
 from service.storage.progress import Progress
 
@@ -38,11 +38,11 @@ def backup(database: str | None, to: Path | None, no_proof: bool) -> None:
     path = config.database_path
     if not path.is_file():
         raise click.ClickException(f"There is no database {path}.")
-    target = to or path.resolve().parent / backups.FOLDER
+    target = to or path.resolve().parent / copies.FOLDER
     if to is None:
         sqlite.make_folder(target)
     if target.is_dir():
-        target /= f"{backups.PREFIX}{backups.stamp(system_clock)}.db"
+        target /= f"{copies.PREFIX}{backups.stamp(system_clock)}.db"
     sqlite.yield_to_others()
     reader = sqlite.connect_reader(path, busy_timeout_ms=config.busy_timeout_ms)
     with contextlib.closing(reader) as source, _shown("Stopped; nothing was made.") as show:
@@ -59,10 +59,11 @@ def backup(database: str | None, to: Path | None, no_proof: bool) -> None:
 @no_proof_option
 @click.argument("file", type=click.Path(path_type=Path))
 def restore(database: str | None, replace: bool, no_proof: bool, file: Path) -> None:
-    """Make FILE, a backup, the database; the service does not run.
+    """Make FILE, a backup or the copy from before a migration, the database; the service does not run.
 
-    FILE is checked before anything is touched and stays as it is. What is at the database's place is replaced only with
-    --replace, and then kept beside it.
+    FILE is checked before anything is touched and stays as it is; it may be of an earlier schema, or the bot's own, and
+    then `migrate up` is the next step. What is at the database's place is replaced only with --replace, and then kept
+    beside it.
     """
     path = config_of(database=database).database_path
     with _shown("Stopped; the database is as it was.") as show:

@@ -12,7 +12,7 @@ from service import resources, server
 from service.config import Config, ConfigError
 from service.ledger.timestamps import stored, system_clock
 from service.storage import lock, migrator, sqlite
-from service.storage.backups import BackupFailed
+from service.storage.checkpoints import Contradiction, KeyUnusable
 from service.storage.copies import CopyFailed
 from service.storage.importer import ImportFailed
 from service.storage.migrator import MigrationError
@@ -22,9 +22,10 @@ KNOWN_ERRORS = (
     MigrationError,
     CopyFailed,
     ImportFailed,
-    BackupFailed,
     lock.DatabaseInUse,
     sqlite.EngineError,
+    KeyUnusable,
+    Contradiction,
     server.ListenError,
 )
 CLI_ACTOR = "cli:"

@@ -12,6 +12,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from service.cli import progress
 from service.cli.common import (
     Group,
     config_of,
@@ -20,14 +21,14 @@ from service.cli.common import (
 )
 from service.config import Config
 from service.ledger.timestamps import system_clock
-from service.storage import copies, lock, migration_check, migration_plan, migrator, sqlite
+from service.storage import audit_chain, copies, lock, migration_check, migration_plan, migrator, sqlite
 from service.storage.migration_check import Before, CheckLine
 from service.storage.migration_plan import Plan, Review
 from service.storage.migrator import MigrationError
 
 _LINE_EVERY_S = 5
 _MIB = 2**20
-_CACHE_MIB = 256
+_CACHE_MIB = 128
 
 
 @click.group(cls=Group)
@@ -45,8 +46,8 @@ def migrate_plan(database: str | None, to: int | None, as_json: bool) -> None:
     Exit code 0: it would start, or nothing is pending; 1: it would refuse, and why is said.
     """
     config = config_of(database=database)
-    with _reading(config) as connection:
-        plan = migration_plan.plan(connection, config.database_path, load_migrations(), to=to)
+    with _reading(config) as connection, progress.shown() as show:
+        plan = migration_plan.plan(connection, config.database_path, load_migrations(), to=to, on_progress=show)
     if as_json:
         click.echo(msgspec.json.encode(plan))
     else:
@@ -72,10 +73,12 @@ def migrate_up(database: str | None, to: int | None, no_backup: bool) -> None:
         if path.is_file() and path.stat().st_size > 0:
             sqlite.undo_interrupted(path)
             with _reading(config) as connection, _Show() as show:
-                plan = migration_plan.plan(connection, path, migrations, to=to, copy=not no_backup)
+                plan = migration_plan.plan(
+                    connection, path, migrations, to=to, copy=not no_backup, on_progress=show.progress
+                )
                 if plan.blockers:
                     raise MigrationError("\n".join(plan.blockers))
-                if not plan.pending:
+                if not plan.pending and not (audit_chain.is_there(connection) and audit_chain.is_unsealed(connection)):
                     click.echo("Nothing was pending. What is there is checked by: passbook migrate verify")
                     return
                 if plan.version >= 0:
@@ -83,7 +86,7 @@ def migrate_up(database: str | None, to: int | None, no_backup: bool) -> None:
                     if not no_backup:
                         copy = _copy(connection, path, "migrate", show)
         with _writing(config) as connection, _going_back(path, before, copy, database), _Show() as show:
-            count = migrator.up(connection, migrations, show.say, to=to, progress=show.statements)
+            count = migrator.up(connection, migrations, show.say, to=to, progress=show.progress)
             show.say(f"{count} applied.")
             _finish(connection, before, copy)
         for line in _way_back(path, before, copy, database):
@@ -119,7 +122,7 @@ def migrate_down(database: str | None, to: int | None, yes: bool) -> None:
                 click.confirm(f"Roll back {names}? What these tables and columns hold is lost", abort=True)
             copy = _copy(connection, path, "rollback", show)
         with _writing(config) as connection, _going_back(path, None, copy, database), _Show() as show:
-            count = migrator.down(connection, migrations, show.say, to=target, progress=show.statements)
+            count = migrator.down(connection, migrations, show.say, to=target, progress=show.progress)
             show.say(f"{count} rolled back.")
             _finish(connection, before, copy)
         for line in _way_back(path, None, copy, database):
@@ -192,15 +195,8 @@ class _Show:
         else:
             click.echo(line)
 
-    def statements(self, name: str, done: int, total: int) -> None:
-        """How far a file is."""
-        self._update(name, done, total, "statements")
-
-    def pages(self, done: int, total: int) -> None:
-        """How far a copy is."""
-        self._update("copy", done, total, "pages")
-
-    def _update(self, name: str, done: int, total: int, unit: str) -> None:
+    def progress(self, name: str, done: int, total: int) -> None:
+        """How far a step is."""
         now = time.monotonic()
         if name != self._name:
             self._name, self._began, self._said = name, now, now
@@ -210,7 +206,7 @@ class _Show:
             self.say(f"  {name} took {now - self._began:.1f} s")
         elif not self._terminal and now - self._said >= _LINE_EVERY_S:
             self._said = now
-            click.echo(f"  {name}: {done:,} of {total:,} {unit}, {now - self._began:.0f} s")
+            click.echo(f"  {name}: {done:,} of {total:,}, {now - self._began:.0f} s")
 
 
 @contextlib.contextmanager
@@ -233,7 +229,7 @@ def _writing(config: Config) -> Iterator[sqlite.Connection]:
 
 
 def _copy(connection: sqlite.Connection, path: Path, purpose: str, show: _Show) -> Path:
-    copy = copies.make(connection, path, purpose=purpose, now=system_clock(), copied=show.pages)
+    copy = copies.keep(connection, path, purpose=purpose, now=system_clock(), on_progress=show.progress)
     show.say(f"A copy from before is at {copy}.")
     return copy
 
@@ -254,11 +250,8 @@ def _way_back(path: Path, before: Before | None, copy: Path | None, database: st
         where = "" if database is None else f" --database {shlex.quote(database)}"
         lines.append(f"To go back: passbook migrate down --to {before.version}{where}")
     if copy is not None:
-        stale = " ".join(shlex.quote(f"{path}{end}") for end in ("-wal", "-shm"))
-        lines.append(
-            f"Or as it was, without what is written from now on: rm -f {stale} &&"
-            f" cp {shlex.quote(str(copy))} {shlex.quote(str(path))}"
-        )
+        command = shlex.join(["passbook", "restore", str(copy), "--database", str(path), "--replace"])
+        lines.append(f"Or as it was, without what is written from now on: {command}")
     return lines
 
 

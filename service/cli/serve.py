@@ -21,6 +21,7 @@ from service.config import Config
 from service.ledger.access import RANDOM_BYTES, ROLES
 from service.repository import api_keys as key_door
 from service.storage import api_keys, lock, migrator, sqlite
+from service.storage.checkpoints import Signer
 
 _FIRST_KEY_NAME = "first-admin"
 
@@ -42,7 +43,7 @@ def serve(database: str | None, host: str | None, port: int | None) -> None:
             app,
             config,
             listener,
-            on_ready=lambda: _say_ready(url, config, first_key),
+            on_ready=lambda: _say_ready(url, config, first_key, app.state["passbook"].checkpoints.signer),
             on_stop=lambda: prepare_to_stop(app),
         )
     click.echo("Stopped.")
@@ -74,8 +75,13 @@ def _prepare(config: Config) -> str | None:
             )
 
 
-def _say_ready(url: str, config: Config, first_key: str | None) -> None:
+def _say_ready(url: str, config: Config, first_key: str | None, signer: Signer) -> None:
     click.echo(f"Passbook {__version__} serves {config.database_path} at {url} (docs: {url}/docs). Stop: Ctrl+C.")
+    if signer.made:
+        click.echo(
+            f"\nMade the key that signs the audit log: {config.audit_key_path}\nKeep it private, and give its"
+            f" public half to those who check the log:\n  {signer.key.verifier.text()}"
+        )
     if first_key is not None:
         click.echo(
             f"\nFirst admin key, shown only now: {first_key}\n\nTry it:\n"

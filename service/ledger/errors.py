@@ -44,6 +44,7 @@ class ErrorCode(StrEnum):
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     HEADERS_TOO_LARGE = "headers_too_large"
     INTERNAL_ERROR = "internal_error"
+    AUDIT_LOG_CONTRADICTED = "audit_log_contradicted"
     OVERLOADED = "overloaded"
     DATABASE_BUSY = "database_busy"
     STORAGE_FULL = "storage_full"

@@ -21,12 +21,18 @@ class Request(Struct, frozen=True, kw_only=True):
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """What the caller gets: HTTP status, exact body, and the path of the resource that was made, if one was."""
+    """What the caller gets: HTTP status, exact body, and the path of the resource that was made, if one was.
+
+    audit_log_id: the last row of the audit log that the request wrote; leaf: its hash in the audit chain, known once
+    the row is sealed. Both are null in answers from before there was a chain.
+    """
 
     status: int
     body: bytes
     location: str | None = None
     replayed: bool = False
+    audit_log_id: int | None = None
+    leaf: bytes | None = None
 
 
 def check_same_request(request: Request, *, operation: str, body: str) -> None:

@@ -4,7 +4,7 @@ from service.ledger.access import ApiKey, Scope, hash_of, make_key, prefix_of
 from service.ledger.audit_logs import API_KEY, Details
 from service.ledger.policy import Policy
 from service.repository.unit_of_work import Context, UnitOfWork
-from service.storage import api_keys
+from service.storage import api_keys, audit_chain
 from service.storage.sqlite import Connection, transaction
 
 
@@ -18,7 +18,7 @@ def create(
     """Makes a live key, audited as `api_key_created`; returns the key, which is not kept anywhere."""
     key = make_key(random_bytes)
     prefix = prefix_of(key)
-    with transaction(connection) as tx:
+    with transaction(connection) as tx, audit_chain.sealing(tx):
         key_id = api_keys.insert(tx, prefix=prefix, name=name, key_hash=hash_of(key), scopes=scopes, now=now)
         _work(tx, actor, now).audit("api_key_created", API_KEY, key_id, None, _details(name, prefix, scopes))
     return key
@@ -29,7 +29,7 @@ def revoke(connection: Connection, *, prefix: str, actor: str, now: str) -> tupl
 
     The service asks for the key with every request, so that this bites on the next one. Raises ApiKeyNotFound.
     """
-    with transaction(connection) as tx:
+    with transaction(connection) as tx, audit_chain.sealing(tx):
         key = api_keys.find_by_prefix(tx, prefix)
         if key is None:
             raise ApiKeyNotFound(prefix)

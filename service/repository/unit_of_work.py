@@ -44,13 +44,15 @@ class UnitOfWork:
     Lifetime: one operation. What `concerning` was told names the user and the resource when the operation is refused.
     """
 
-    __slots__ = ("context", "now", "policy", "resource_id", "telegram_id", "tx", "user_id")
+    __slots__ = ("audit_log_id", "context", "now", "policy", "resource_id", "telegram_id", "tx", "user_id")
 
     def __init__(self, tx: Connection, *, now: str, context: Context, policy: Policy) -> None:
         self.tx = tx
         self.now = now
         self.context = context
         self.policy = policy
+        self.audit_log_id: int | None = None
+        """The last row of the audit log that was written."""
         self.resource_id: int | None = None
         self.user_id: int | None = None
         self.telegram_id: str | None = None
@@ -83,7 +85,7 @@ class UnitOfWork:
     def record(self, event: AuditEvent) -> int:
         """Writes the row of `event` under this context; returns its id."""
         context = self.context
-        return audit_logs.insert(
+        self.audit_log_id = audit_logs.insert(
             self.tx,
             event,
             actor=context.actor,
@@ -93,6 +95,7 @@ class UnitOfWork:
             key_prefix=context.key_prefix,
             now=self.now,
         )
+        return self.audit_log_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,7 @@ def perform(
         tx.execute("ROLLBACK TO operation")
         work.record(_refused(operation, command, refusal, work))
         answer = render_refusal(refusal, context.request_id or "")
+    answer = msgspec.structs.replace(answer, audit_log_id=work.audit_log_id)
     if request is not None:
         idempotency.insert(tx, request, answer, actor=context.actor, now=now)
     return answer

@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from service.ledger.errors import DatabaseBusy, OutcomeUnknown, Overloaded, StorageFull, Unavailable, WritesStopped
 from service.ledger.idempotency import Answer, Request
 from service.ledger.policy import Policy
 from service.ledger.timestamps import Clock, stored
 from service.repository.unit_of_work import Context, Operation, RenderRefusal, perform
-from service.storage import sqlite
+from service.storage import audit_chain, sqlite
+from service.storage.audit_chain import Sealing, TreeBroken
 from service.storage.sqlite import Connection, Thread
 
 _log = logging.getLogger(__name__)
@@ -176,8 +178,8 @@ def _run_batch(
     tx: Connection, batch: list[_Job], *, now: str, policy: Policy, render_refusal: RenderRefusal
 ) -> list[Answer | BaseException]:
     try:
-        _begin(tx)
-        outcomes = [_run_one(tx, job, now, policy, render_refusal) for job in batch]
+        sealing = _begin(tx)
+        outcomes = _with_leaves(tx, sealing, [_run_one(tx, job, now, policy, render_refusal) for job in batch])
     except BaseException:
         _roll_back(tx)
         raise
@@ -191,10 +193,27 @@ def _run_batch(
     return outcomes
 
 
-def _begin(tx: Connection) -> None:
+def _begin(tx: Connection) -> Sealing:
     try:
         tx.execute("BEGIN IMMEDIATE")
-    except sqlite.DatabaseError as error:
+        return Sealing(tx)
+    except (sqlite.DatabaseError, TreeBroken) as error:
+        raise _failed_before_commit(error) from error
+
+
+def _with_leaves(
+    tx: Connection, sealing: Sealing, outcomes: list[Answer | BaseException]
+) -> list[Answer | BaseException]:
+    """Seals what the batch wrote to the audit log; each answer with the leaf of its last row."""
+    try:
+        leaves = sealing.seal()
+        return [
+            replace(outcome, leaf=leaves.get(outcome.audit_log_id) or audit_chain.find_leaf(tx, outcome.audit_log_id))
+            if isinstance(outcome, Answer) and outcome.audit_log_id is not None
+            else outcome
+            for outcome in outcomes
+        ]
+    except (sqlite.DatabaseError, TreeBroken) as error:
         raise _failed_before_commit(error) from error
 
 

@@ -1,21 +1,13 @@
 """Whole copies of a database: made while the service writes, proved before they get their name, and put back.
 
-A copy is read through one read-only snapshot, page by page (SQLite's backup API): what was acknowledged before it
-began is in it, nothing half. It grows under a temporary name in the folder that it is for, is closed as one plain file
-without a write-ahead log, synced, checked, and only then named. So a file under its final name is whole, whenever the
-process dies.
-
-A restore copies, syncs and checks in the same way beside the database; then one rename puts it in place. The earlier
-database gets a second name first and is never deleted.
+Both are made by `copies.py`, so that a file under its final name is whole, whenever the process dies. A restore copies
+and checks beside the database; then one rename puts it in place. The earlier database gets a second name first and is
+never deleted.
 """
 
 import contextlib
-import errno
-import fcntl
 import os
-import shutil
 import stat
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from msgspec import Struct
@@ -23,7 +15,8 @@ from msgspec.structs import replace as altered
 
 from service.ledger.integrity import IntegrityStatus
 from service.ledger.timestamps import Clock
-from service.storage import lock, migrator, sqlite
+from service.storage import copies, lock, migrator, sqlite
+from service.storage.copies import CopyFailed
 from service.storage.integrity import Proof
 from service.storage.migrator import Migration
 from service.storage.progress import Progress
@@ -31,16 +24,7 @@ from service.storage.sqlite import Connection
 
 LAST_STEP = "putting it in place"
 """From this step on there is nothing left to stop: a few renames and syncs."""
-_PARTIAL = ".passbook-partial"
-_PAGES = 256
-_LOOKS = 200_000
 _HEADER = 100
-_MAGIC = b"SQLite format 3\x00"
-_NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-
-
-class BackupFailed(Exception):
-    """No copy was made, or nothing was restored. The text is one sentence that says why."""
 
 
 class BackupReport(Struct, frozen=True, kw_only=True):
@@ -66,12 +50,6 @@ class RestoreReport(Struct, frozen=True, kw_only=True):
     kept: list[Path]
 
 
-FOLDER = "backups"
-"""Beside the database: where a backup goes that was given no other place."""
-PREFIX = "passbook-"
-"""How the name begins of a backup that was given none."""
-
-
 def stamp(clock: Clock) -> str:
     """The present instant as names of files hold it."""
     return f"{clock():%Y%m%dT%H%M%SZ}"
@@ -83,17 +61,15 @@ def back_up(
     """Copies what `source` sees now to `target`, a name that is not taken; the folder is there.
 
     `source` is in no transaction; read-only is enough. Without `prove`, or where the schema is not the program's, the
-    copy passes only SQLite's own check. Raises BackupFailed, MigrationError, OSError; then there is no file.
+    copy passes only SQLite's own check. Raises CopyFailed, MigrationError, OSError; then there is no file.
     """
     _check_name_is_free(target)
     _check_holds_something(source, migrations)
-    with _partial_file(target) as partial:
-        _copy(source, partial, on_progress)
+    with copies.partial(source, target, on_progress) as partial:
         report = _checked(partial, migrations, clock, on_progress, prove=prove)
         on_progress(LAST_STEP, 0, 1)
         _check_name_is_free(target)
-        _give_name(partial, target)
-        sqlite.sync(target.parent)
+        copies.give_name(partial, target)
     return altered(report, path=target)
 
 
@@ -109,148 +85,75 @@ def restore(
 ) -> RestoreReport:
     """Makes `target` the database that `file` holds. One that is there already is kept beside it if `replace`.
 
-    Raises BackupFailed, MigrationError, DatabaseInUse, OSError; then `target` is as it was.
+    Raises CopyFailed, MigrationError, DatabaseInUse, OSError; then `target` is as it was.
     """
     target = target.resolve()
     _check_is_whole(file)
     if target.exists() and file.samefile(target):
-        raise BackupFailed(f"{file} is the database itself.")
+        raise CopyFailed(f"{file} is the database itself.")
     if target.is_dir():
-        raise BackupFailed(f"{target} is a folder.")
+        raise CopyFailed(f"{target} is a folder.")
     sqlite.make_folder(target.parent)
     with lock.exclusive(target):
         _drop_second_names(target)
         if not replace and target.exists() and target.stat().st_size > 0:
-            raise BackupFailed(f"{target} is there already. To put {file} in its place and keep it aside: --replace")
-        with (
-            contextlib.closing(sqlite.connect_reader(file, busy_timeout_ms=0)) as source,
-            _partial_file(target) as partial,
-        ):
+            raise CopyFailed(f"{target} is there already. To put {file} in its place and keep it aside: --replace")
+        with contextlib.closing(sqlite.connect_reader(file, busy_timeout_ms=0)) as source:
             _check_holds_something(source, migrations)
-            _copy(source, partial, on_progress)
-            report = _checked(partial, migrations, clock, on_progress, prove=prove)
-            on_progress(LAST_STEP, 0, 1)
-            try:
-                kept = _put_in_place(partial, target, f"before-restore-{stamp(clock)}")
-            finally:
-                _drop_second_names(target)
+            with copies.partial(source, target, on_progress) as partial:
+                report = _checked(partial, migrations, clock, on_progress, prove=prove)
+                on_progress(LAST_STEP, 0, 1)
+                try:
+                    kept = _put_in_place(partial, target, f"before-restore-{stamp(clock)}")
+                finally:
+                    _drop_second_names(target)
         with contextlib.closing(sqlite.connect_reader(target, busy_timeout_ms=0)) as restored:
             if _counts(restored) != (report.users, report.transactions, report.audit_rows, report.audit_head):
-                raise BackupFailed(f"{target} is not what was restored; another program has written to it.")
+                raise CopyFailed(f"{target} is not what was restored; another program has written to it.")
     return RestoreReport(database=altered(report, path=target), kept=kept)
 
 
 def _check_name_is_free(target: Path) -> None:
     if target.name.endswith(sqlite.SIDE_FILES):
-        raise BackupFailed(f"{target} is a name that SQLite gives to its own files; take another.")
+        raise CopyFailed(f"{target} is a name that SQLite gives to its own files; take another.")
     for path in (target, *sqlite.side_files(target)):
         # SQLite would replay the log of an earlier database over the copy.
         if path.is_symlink() or path.exists():
-            raise BackupFailed(f"{path} is there already; a backup overwrites nothing.")
+            raise CopyFailed(f"{path} is there already; a backup overwrites nothing.")
 
 
 def _check_is_whole(file: Path) -> None:
-    """Raises BackupFailed unless `file` begins as an SQLite database does and is as long as it says."""
+    """Raises CopyFailed unless `file` begins as an SQLite database does and is as long as it says."""
     if not file.is_file():
-        raise BackupFailed(f"There is no file {file}.")
+        raise CopyFailed(f"There is no file {file}.")
     with file.open("rb") as opened:
         header = opened.read(_HEADER)
         size = os.fstat(opened.fileno()).st_size
-    if not header.startswith(_MAGIC) or len(header) < _HEADER:
-        raise BackupFailed(f"{file} is no SQLite database.")
+    if not header.startswith(sqlite.MAGIC) or len(header) < _HEADER:
+        raise CopyFailed(f"{file} is no SQLite database.")
     # https://www.sqlite.org/fileformat.html, 1.3: the page size, where 1 is 65,536, and the size in pages.
     page = int.from_bytes(header[16:18], "big")
     wanted = (65536 if page == 1 else page) * int.from_bytes(header[28:32], "big")
     has_log = any(path.exists() and path.stat().st_size > 0 for path in sqlite.side_files(file))
     if size < wanted and not has_log:
-        raise BackupFailed(f"{file} is cut off: it has {size:,} of {wanted:,} bytes.")
+        raise CopyFailed(f"{file} is cut off: it has {size:,} of {wanted:,} bytes.")
 
 
 def _check_holds_something(source: Connection, migrations: list[Migration]) -> None:
     if migrator.version_of(source, migrations) < 0:
-        raise BackupFailed("The database is empty; there is nothing to copy.")
-
-
-@contextlib.contextmanager
-def _partial_file(target: Path) -> Iterator[Path]:
-    """A new empty file beside `target` that only its owner reads. It is gone after the block unless it was renamed.
-
-    It is held by flock, so that what a killed process left behind is told from what another one is writing.
-    """
-    if not target.parent.is_dir():
-        raise BackupFailed(f"There is no folder {target.parent}.")
-    _remove_leftovers(target.parent)
-    while True:
-        path = target.with_name(f".{target.name}.{os.urandom(4).hex()}{_PARTIAL}")
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if not path.exists():  # another process took it for a leftover before it was held
-                continue
-            yield path
-            return
-        finally:
-            for one in (path, *sqlite.side_files(path)):
-                one.unlink(missing_ok=True)
-            os.close(descriptor)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    for path in folder.glob(f".*{_PARTIAL}"):
-        with contextlib.suppress(OSError):
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                for one in (path, *sqlite.side_files(path)):
-                    one.unlink(missing_ok=True)
-            finally:
-                os.close(descriptor)
-
-
-def _copy(source: Connection, partial: Path, on_progress: Progress) -> None:
-    """All pages of one snapshot of `source`, as a plain file, synced. Raises BackupFailed."""
-    try:
-        with contextlib.closing(sqlite.open_scratch(partial)) as copy:
-            # Nobody needs half of it: no journal while it grows, one sync when it is done.
-            copy.execute("PRAGMA journal_mode = OFF")
-            copy.execute("PRAGMA synchronous = OFF")
-            # Without an open snapshot the copy would begin anew whenever another process writes.
-            source.execute("BEGIN")
-            try:
-                sqlite.ping(source)
-                source.backup(
-                    copy,
-                    pages=_PAGES,
-                    progress=lambda _, left, total: on_progress("copying", total - left, total),
-                )
-            finally:
-                source.execute("COMMIT")
-            # The pages say WAL as those of the source do; a copy is one file.
-            copy.execute("PRAGMA journal_mode = DELETE")
-        sqlite.sync(partial)
-    except (sqlite.DatabaseError, OSError) as error:
-        if sqlite.is_full(error) or getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}:
-            free = shutil.disk_usage(partial.parent).free
-            raise BackupFailed(
-                f"There is no space for the copy in {partial.parent}: {free:,} bytes are free."
-            ) from error
-        raise BackupFailed(f"The copy into {partial.parent} failed: {error}.") from error
+        raise CopyFailed("The database is empty; there is nothing to copy.")
 
 
 def _checked(
     path: Path, migrations: list[Migration], clock: Clock, on_progress: Progress, *, prove: bool
 ) -> BackupReport:
-    """What the copy at `path` holds. Raises BackupFailed, MigrationError when it is not sound."""
+    """What the copy at `path` holds. Raises CopyFailed, MigrationError when it is not sound."""
     with contextlib.closing(sqlite.connect_reader(path, busy_timeout_ms=0)) as copy:
         pending = len(migrations) - 1 - migrator.version_of(copy, migrations)
         if prove and not pending:
             _prove(copy, Proof(migrations, clock), on_progress)
-        else:
-            pages = copy.execute("PRAGMA page_count").fetchone()[0]
-            with _looked_in_upon(copy, lambda: on_progress("checking the file", 0, pages)):
-                said = copy.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if said != "ok":
-                raise BackupFailed(f"The copy does not pass SQLite's own check: {' '.join(said.split())}")
+        elif wrong := copies.faults(path, on_progress):
+            raise CopyFailed(f"The copy does not pass SQLite's own check: {wrong}")
         users, transactions, audit_rows, audit_head = _counts(copy)
     return BackupReport(
         path=path,
@@ -268,67 +171,30 @@ def _prove(copy: Connection, proof: Proof, on_progress: Progress) -> None:
     def show() -> None:
         on_progress("proving", *proof.progress)
 
-    with _looked_in_upon(copy, show):
+    with copies.looked_in_upon(copy, show):
         proof.run(copy, show)
     report = proof.report()
     if report.status == IntegrityStatus.UNFINISHED:
-        raise BackupFailed(f"The copy cannot be proved. {report.reason}")
+        raise CopyFailed(f"The copy cannot be proved. {report.reason}")
     if report.status == IntegrityStatus.BROKEN:
         failed = ", ".join(f"{check.name} ({check.failed:,})" for check in report.checks if check.failed)
-        raise BackupFailed(f"What was copied does not add up: {failed}. With --no-proof it is copied all the same.")
-
-
-@contextlib.contextmanager
-def _looked_in_upon(connection: Connection, look: Callable[[], None]) -> Iterator[None]:
-    """Calls `look` now and then during a long statement, so that signals are heard; what it raises ends it."""
-    raised: list[BaseException] = []
-
-    def called() -> int:
-        try:
-            look()
-        except BaseException as error:  # it cannot pass through SQLite
-            raised.append(error)
-        return len(raised)
-
-    connection.set_progress_handler(called, _LOOKS)
-    try:
-        yield
-    except sqlite.DatabaseError:
-        if not raised:
-            raise
-    finally:
-        connection.set_progress_handler(None, 0)
-    if raised:
-        raise raised[0]
+        raise CopyFailed(f"What was copied does not add up: {failed}. With --no-proof it is copied all the same.")
 
 
 def _counts(connection: Connection) -> tuple[int, int, int, int | None]:
-    """Users, transactions, audit rows, and the id of the last audit row."""
-    users, transactions = connection.execute(
-        "SELECT (SELECT COUNT(*) FROM users), (SELECT COUNT(*) FROM deposit_transactions)"
-    ).fetchone()
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'audit_logs'").fetchone():
-        return users, transactions, 0, None  # the bot's database before 001
-    rows, head = connection.execute("SELECT COUNT(*), MAX(id) FROM audit_logs").fetchone()
+    """Users, transactions, audit rows, and the id of the last audit row; 0 of what the bot's database has not (yet)."""
+    there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    (users, _), (transactions, _), (rows, head) = (
+        connection.execute(f"SELECT COUNT(*), MAX(id) FROM {table}").fetchone() if table in there else (0, None)
+        for table in ("users", "deposit_transactions", "audit_logs")
+    )
     return users, transactions, rows, head
-
-
-def _give_name(partial: Path, target: Path) -> None:
-    """Raises BackupFailed when the name was taken in the meantime: a link, unlike a rename, replaces nothing."""
-    try:
-        target.hardlink_to(partial)
-    except FileExistsError as error:
-        raise BackupFailed(f"{target} is there already; a backup overwrites nothing.") from error
-    except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
-            raise
-        partial.rename(target)
 
 
 def _put_in_place(partial: Path, target: Path, aside: str) -> list[Path]:
     """One rename makes `partial` the database; the files in which the earlier one is kept. The folder is synced."""
     kept = []
-    name = _free_name(target, aside)
+    name = copies.free_name(target, aside)
     if target.exists() and target.stat().st_size > 0:
         _fold_log(target)
         partial.chmod(stat.S_IMODE(target.stat().st_mode))
@@ -347,19 +213,10 @@ def _put_in_place(partial: Path, target: Path, aside: str) -> list[Path]:
     return kept
 
 
-def _free_name(target: Path, aside: str) -> Path:
-    number = 1
-    while True:
-        name = target.with_name(f"{target.name}.{aside}{'' if number == 1 else f'-{number}'}")
-        if not any(path.exists() for path in (name, *sqlite.side_files(name))):
-            return name
-        number += 1
-
-
 def _fold_log(database: Path) -> None:
     """Brings what the write-ahead log holds into the file, so that it is whole under any name.
 
-    A file that SQLite cannot read stays as it is. Raises BackupFailed when another program has it open.
+    A file that SQLite cannot read stays as it is. Raises CopyFailed when another program has it open.
     """
     try:
         # Opened for writing, a file that is no database would lose its log as the connection closes.
@@ -371,7 +228,7 @@ def _fold_log(database: Path) -> None:
             connection.execute("PRAGMA journal_mode = DELETE")
         except sqlite.DatabaseError as error:
             if sqlite.is_busy(error):
-                raise BackupFailed(f"Another program has {database} open; close it first.") from error
+                raise CopyFailed(f"Another program has {database} open; close it first.") from error
             raise
 
 

@@ -29,7 +29,6 @@ _REQUIRED = {
 }
 # The driver's own refusals (a NUL, a text too long) are no DatabaseError; before 3.12 its Warning is no Error either.
 _STATEMENT_ERRORS = (sqlite.DatabaseError, sqlite3.Error, sqlite3.Warning, ValueError, OverflowError)
-_SQLITE_MAGIC = b"SQLite format 3\x00"
 _OURS_ONLY = {"idempotency_answers", "balance_change_references", "import_archive"}
 """Tables that no bot has: where one is, Passbook kept the database."""
 # What an export may do while it is read into a scratch database; everything else is refused.
@@ -83,7 +82,7 @@ class Source(Struct, kw_only=True):
 def open_source(path: Path, scratch: Path, migrations: list[Migration], report: Report, progress: Progress) -> Source:
     """The source as an SQLite database, checked to be the bot's. Raises ImportFailed, EngineError."""
     with path.open("rb") as file:
-        is_database = file.read(len(_SQLITE_MAGIC)) == _SQLITE_MAGIC
+        is_database = file.read(len(sqlite.MAGIC)) == sqlite.MAGIC
     if is_database:
         connection = sqlite.connect_reader(path, busy_timeout_ms=0)
         rows = connection.execute("SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'view')").fetchall()
@@ -94,7 +93,7 @@ def open_source(path: Path, scratch: Path, migrations: list[Migration], report: 
     try:
         source.connection.text_factory = text_or_bytes
         if not is_database:
-            _Filling(source, path, _baseline_columns(migrations), progress).run()
+            _Filling(source, path, baseline_columns(migrations), progress).run()
         _check_is_bots(source, path, migrations, is_database=is_database)
     except BaseException:
         source.connection.close()
@@ -135,7 +134,7 @@ def count_of(connection: Connection, table: str) -> int | None:
         return None
 
 
-def _baseline_columns(migrations: list[Migration]) -> dict[str, list[str]]:
+def baseline_columns(migrations: list[Migration]) -> dict[str, list[str]]:
     """Table -> its columns in order, as migrations 000 and 001 make the bot's tables."""
     scratch = sqlite.open_scratch()
     try:

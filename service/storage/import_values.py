@@ -7,7 +7,7 @@ old value said more, or was money, it goes to the audit log. Text that is binary
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
@@ -66,6 +66,27 @@ def plain(table: str, column: str) -> Test:
     if column == "telegram_id":
         return lambda value: value is None or (type(value) is str and is_telegram_id(value))
     return lambda value: value is None or type(value) is str
+
+
+def odd(table: str, column: str) -> str:
+    """SQL that is true of every value of the column that `take` does not take as it is, and of few others.
+
+    It says nothing of text that is no UTF-8: SQLite does not ask.
+    """
+    if column in _WHOLE_NUMBERS:
+        return f"typeof({column}) NOT IN ('integer', 'null') OR {column} NOT BETWEEN -{BALANCE_MAX} AND {BALANCE_MAX}"
+    if column in _TIMES:
+        return f"{column} IS NOT datetime({column}) OR {column} < '1'"
+    other = f"typeof({column}) NOT IN ('text', 'null')"
+    if column == "telegram_id":
+        return f"{other} OR {column} GLOB '*[^0-9]*'"
+    never = " OR (status = 'pending' AND amount <= 0)" if (table, column) == ("deposit_transactions", "status") else ""
+    return other + never
+
+
+def is_text(column: str) -> bool:
+    """Whether the column holds words, not numbers or times."""
+    return column not in _WHOLE_NUMBERS | _TIMES
 
 
 def take(table: str, column: str, value: Value) -> Taken:
@@ -130,6 +151,16 @@ def _telegram_id(value: str | int | float, *, is_name: bool) -> Taken:
     if text == value or not is_telegram_id(text):
         return Taken(str(value))
     return Taken(text, mended=True, retyped=isinstance(value, float))
+
+
+def never_confirmable(transaction_row: Mapping[str, Value]) -> bool:
+    """Whether it is a deposit that waits for an amount nobody can pay in; an import cancels it."""
+    amount = transaction_row["amount"]
+    return (
+        (transaction_row["type"], transaction_row["status"]) == ("deposit", "pending")
+        and isinstance(amount, int)
+        and amount <= 0
+    )
 
 
 def is_telegram_id(text: str) -> bool:

@@ -29,7 +29,7 @@ from service.storage.import_source import (
 )
 from service.storage.import_values import Refused, Value
 from service.storage.migrator import Migration, MigrationError, Report
-from service.storage.progress import Progress
+from service.storage.progress import Progress, quiet
 from service.storage.sqlite import Connection, transaction
 
 __all__ = ["KNOWN_STATUSES", "TABLES", "ImportFailed", "ImportReport", "import_database"]
@@ -111,7 +111,7 @@ def import_database(
     *,
     statuses: Mapping[str, str] | None = None,
     findings: Findings | None = None,
-    progress: Progress = lambda _step, _done, _total: None,
+    progress: Progress = quiet,
     clock: Clock = system_clock,
 ) -> ImportReport:
     """Makes `target` from `source`.
@@ -173,11 +173,7 @@ def _make(
                 new.execute(f"DROP INDEX {index}")
             copy = _Copy(old, new, migrations, report, progress, statuses, findings)
             copy.run()
-        # 001 drops a table that others point at: with foreign keys on, SQLite would look through those for every row
-        # of it. `_verify` asks for all of them at the end.
-        new.execute("PRAGMA foreign_keys = OFF")
         migrator.up(new, migrations, report)
-        new.execute("PRAGMA foreign_keys = ON")
         with transaction(new):
             copy.archive(now)
         result = _result(new, copy, old, findings)
@@ -498,7 +494,7 @@ class _Copy:
             if word in self._statuses:
                 taken["status"] = self._statuses[word]
                 self.statuses_mapped[word] += 1
-            if _never_confirmable(taken):
+            if import_values.never_confirmable(taken):
                 row = {column: import_values.logged(value) for column, value in old.items()}
                 mended.append({"column": "status", "old": word, "new": "cancelled", "row": row})
                 taken["status"] = "cancelled"
@@ -538,16 +534,6 @@ class _Copy:
                 self._new.execute("UPDATE sqlite_sequence SET seq = MAX(seq, ?) WHERE name = ?", (sequence, table))
             else:  # the table is empty now
                 self._new.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, sequence))
-
-
-def _never_confirmable(transaction_row: dict[str, Value]) -> bool:
-    """Whether it is a deposit that waits for an amount nobody can pay in."""
-    amount = transaction_row["amount"]
-    return (
-        (transaction_row["type"], transaction_row["status"]) == ("deposit", "pending")
-        and isinstance(amount, int)
-        and amount <= 0
-    )
 
 
 def _left_aside(old: Connection, copied: dict[str, set[str]], findings: Findings) -> list[str]:

@@ -5,22 +5,28 @@ cuts, which half-finished states are there, how long it takes and how much disk.
 """
 
 import re
+import shlex
 import shutil
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
-from service.storage import copies, migrator
+from service.storage import copies, migration_values, migrator
+from service.storage.import_source import baseline_columns, columns_of
 from service.storage.migrator import Migration, MigrationError
+from service.storage.progress import Progress, quiet
 from service.storage.sqlite import Connection
 
-ROWS_PER_S = {1: 50_000, 3: 180_000, 9: 180_000}
-"""Migration -> rows of the five tables that it gets through in a second; the others take no time worth a number.
+ROWS_PER_S = {1: 100_000, 3: 300_000, 9: 290_000}
+"""Migration -> rows of the five tables that it gets through in a second; 001 with the look at their values, the others
+take no time worth a number.
 
 Measured on two shared cores with 1 million users and 5 million transactions (tests/benchmarks/migrate.py).
 """
-COPY_BYTES_PER_S = 15 * 2**20
+COPY_BYTES_PER_S = 30 * 2**20
 """Bytes of the file that are copied, checked and synced, and checked once more afterwards, in a second."""
 SPACE_FACTOR = 3
 """The write-ahead log of the greatest migration and the growth of the file, as a multiple of the file before."""
@@ -34,7 +40,7 @@ _MADE = re.compile(r"^CREATE (?:TABLE|(?:UNIQUE )?INDEX|TRIGGER) (?!IF )(\w+)", 
 
 
 class Review(Struct, frozen=True, kw_only=True):
-    """One of the guide's review queries: how many rows it finds, and the first few of them."""
+    """One of the guide's review queries, or ours of loose values: how many it finds, and the first few of them."""
 
     count: int
     examples: list[dict[str, Any]]
@@ -53,6 +59,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     tables: dict[str, int]
     negative_balances: Review
     long_names: Review
+    loose_values: Review
     notices: list[str]
     blockers: list[str]
     seconds: float
@@ -64,7 +71,13 @@ class Plan(Struct, frozen=True, kw_only=True):
 
 
 def plan(
-    connection: Connection, path: Path, migrations: list[Migration], *, to: int | None = None, copy: bool = True
+    connection: Connection,
+    path: Path,
+    migrations: list[Migration],
+    *,
+    to: int | None = None,
+    copy: bool = True,
+    on_progress: Progress = quiet,
 ) -> Plan:
     """What `up` to number `to` would do to the database at `path`. Raises MigrationError when it is none of ours."""
     made = migrator.stages(migrations)
@@ -102,6 +115,15 @@ def plan(
         for row in (migrator.status(connection, migrations) if version >= 0 else [])
         if row.checksum_differs
     ]
+    loose = Review(count=0, examples=[])
+    if version in (0, 1) and pending and not blockers:  # later on only Passbook writes
+        loose = _loose_values(connection, found, migrations, on_progress)
+    if loose.count:
+        said = _about_loose(loose, path, working)
+        if pending[-1].version > 1:
+            blockers.append(said)
+        else:
+            notices.append(said)
     if needed > free:
         blockers.append(
             f"The disk has {free / 2**20:,.0f} MiB free and {needed / 2**20:,.0f} MiB may be needed; free some space."
@@ -115,6 +137,7 @@ def plan(
         tables=counts,
         negative_balances=_review(connection, found, _NEGATIVE if rejects else None),
         long_names=_review(connection, found, _LONG if rejects else None),
+        loose_values=loose,
         notices=notices,
         blockers=blockers,
         seconds=round(
@@ -167,6 +190,30 @@ def _review(connection: Connection, found: dict[str, str], query: tuple[str, tup
         f"SELECT * FROM ({select}) WHERE {condition} ORDER BY id LIMIT ?", (EXAMPLES_MAX,)
     ).fetchall()
     return Review(count=count, examples=[dict(zip(columns, row, strict=True)) for row in rows])
+
+
+def _loose_values(
+    connection: Connection, found: dict[str, str], migrations: list[Migration], on_progress: Progress
+) -> Review:
+    selects = {}
+    for table, columns in baseline_columns(migrations).items():
+        there = columns_of(connection, table if table in found else f"{table}_backup")
+        if names := [name for name in columns if name in there]:
+            selects[table] = (names, all_rows(found, table, ", ".join(names)))
+    values = migration_values.loose(connection, selects, on_progress)
+    examples = [msgspec.to_builtins(value) for value in islice(values, EXAMPLES_MAX)]
+    return Review(count=len(examples) + sum(1 for _ in values), examples=examples)
+
+
+def _about_loose(loose: Review, path: Path, working: set[str]) -> str:
+    first = "; ".join(f"{one['table']}, row {one['row']}, {one['column']}: {one['why']}" for one in loose.examples)
+    more = f"; and {loose.count - len(loose.examples):,} more" if loose.count > len(loose.examples) else ""
+    half = "finish 001 (passbook migrate up --to 1), then " if working else ""
+    return (
+        f"{loose.count:,} values cannot stay as they are ({first}{more}), and migrations mend none: {half}take the file"
+        f" over into a new database, which mends or names each: passbook import {shlex.quote(str(path))}"
+        " --database NEW"
+    )
 
 
 def _base_of(name: str) -> str | None:

@@ -3,8 +3,13 @@
 Each file is one immediate transaction together with its row in `schema_migrations`, so that it applies whole or not at
 all. A database that was migrated by wrangler has no such rows; its version is then told by comparing its schema with
 what each migration leaves.
+
+Foreign keys are off meanwhile (https://www.sqlite.org/lang_altertable.html, 7): with them DROP TABLE deletes row by
+row, holds all of it in memory, and does to other tables what their ON DELETE says. A file that says
+`defer_foreign_keys` has the links checked at its end.
 """
 
+import contextlib
 import hashlib
 import re
 import sqlite3
@@ -13,7 +18,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from service.storage import sqlite
+from service.storage import audit_chain, sqlite
+from service.storage.audit_chain import Sealing, TreeBroken
 from service.storage.progress import Progress
 from service.storage.sqlite import Connection, transaction
 
@@ -26,6 +32,7 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
   applied_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
 ) STRICT
 """
+_LOOSENS_LINKS = "PRAGMA defer_foreign_keys"
 _BASELINE_TABLES = ("users", "bank_notifications", "user_domains")
 """The tables of 000 that 001 does not rebuild."""
 WORKING_TABLES_OF_001 = {
@@ -127,6 +134,8 @@ def require_latest(connection: Connection, migrations: list[Migration]) -> int:
         raise NotMigrated(
             f"The database is at migration {version:03d}, this program at {latest:03d}. Run: passbook migrate up"
         )
+    if audit_chain.is_unsealed(connection):
+        raise NotMigrated("The audit log has no leaves yet: another program migrated it. Run: passbook migrate up")
     return version
 
 
@@ -233,12 +242,16 @@ def up(
         for migration in migrations[: version + 1]:
             _record(connection, migration)
     wanted = pending(version, migrations, to=to)
-    for migration in wanted:
+    with _foreign_keys_off(connection):
+        for migration in wanted:
 
-        def record(applied: Migration = migration) -> None:
-            _record(connection, applied)
+            def record(applied: Migration = migration) -> None:
+                _record(connection, applied)
 
-        _run(connection, migration.name, migration.up, report, progress, record)
+            _run(connection, migration.name, migration.up, report, progress, record)
+    if audit_chain.is_there(connection) and audit_chain.is_unsealed(connection):
+        with transaction(connection):
+            _seal(connection, Sealing(connection), report, progress)
     return len(wanted)
 
 
@@ -253,16 +266,36 @@ def down(
     """Rolls back every migration above number `to`, the latest first; returns how many. Raises MigrationError."""
     version = version_of(connection, migrations)
     rolled_back = 0
-    for migration in reversed(migrations[to + 1 : version + 1]):
-        if migration.down is None:
-            raise MigrationError("The baseline has nothing before it; delete the file instead.")
+    with _foreign_keys_off(connection):
+        for migration in reversed(migrations[to + 1 : version + 1]):
+            if migration.down is None:
+                raise MigrationError("The baseline has nothing before it; delete the file instead.")
 
-        def forget(number: int = migration.version) -> None:
-            connection.execute("DELETE FROM schema_migrations WHERE version = ?", (number,))
+            def forget(number: int = migration.version) -> None:
+                connection.execute("DELETE FROM schema_migrations WHERE version = ?", (number,))
 
-        _run(connection, f"{migration.version:03d}_rollback", migration.down, report, progress, forget)
-        rolled_back += 1
+            _run(connection, f"{migration.version:03d}_rollback", migration.down, report, progress, forget)
+            rolled_back += 1
     return rolled_back
+
+
+@contextlib.contextmanager
+def _foreign_keys_off(connection: Connection) -> Iterator[None]:
+    earlier = connection.execute("PRAGMA foreign_keys").fetchone()[0]
+    connection.execute("PRAGMA foreign_keys = OFF")
+    try:
+        yield
+    finally:
+        connection.execute(f"PRAGMA foreign_keys = {earlier}")
+
+
+def _check_links(connection: Connection, name: str) -> None:
+    loose = connection.execute('SELECT "table", rowid, parent FROM pragma_foreign_key_check LIMIT 1').fetchone()
+    if loose:
+        table, row_id, parent = loose
+        raise MigrationError(
+            f"{name} failed and changed nothing: {table}, row {row_id} points at a row of {parent} that is not there."
+        )
 
 
 def _record(connection: Connection, migration: Migration) -> None:
@@ -286,15 +319,30 @@ def _run(
     script = list(statements(sql))
     try:
         with transaction(connection):
+            sealing = Sealing(connection) if audit_chain.is_there(connection) else None
             for done, statement in enumerate(script):
                 if progress is not None:
                     progress(name, done, len(script))
                 rows = connection.execute(statement).fetchall()
                 lines += ["  ".join(str(value) for value in row) for row in rows]
+            if _LOOSENS_LINKS in sql:
+                _check_links(connection, name)
             record()
+            if audit_chain.is_there(connection):
+                _seal(connection, sealing or Sealing(connection), report, progress)
         if progress is not None:
             progress(name, len(script), len(script))
-    except sqlite.DatabaseError as error:
+    except (sqlite.DatabaseError, TreeBroken) as error:
         raise MigrationError(f"{name} failed and changed nothing: {error}") from error
     for line in lines:
         report(line)
+
+
+def _seal(connection: Connection, sealing: Sealing, report: Report, progress: Progress | None) -> None:
+    """Makes leaves of the rows that are to have them and tells how many, if any."""
+    before = audit_chain.tree(connection).size
+    total = connection.execute("SELECT COUNT(*) FROM audit_logs").fetchone()[0]
+    sealing.seal(lambda done: progress("seal", done, total) if progress is not None else None)
+    sealed = audit_chain.tree(connection).size - before
+    if sealed:
+        report(f"  {sealed:,} rows of the audit log sealed")

@@ -8,3 +8,7 @@ yet, so it must be quick.
 
 What it raises ends the work, which then leaves behind what it would after any other error.
 """
+
+
+def quiet(_step: str, _done: int, _total: int) -> None:
+    """Tells nobody."""

@@ -40,6 +40,8 @@ IntegrityError: type[Exception] = driver.IntegrityError
 P = ParamSpec("P")
 T = TypeVar("T")
 
+MAGIC = b"SQLite format 3\x00"
+"""How every database file begins."""
 SIDE_FILES = ("-wal", "-shm", "-journal")
 """What SQLite appends to a database's name for the files that it keeps beside it."""
 

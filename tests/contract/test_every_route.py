@@ -54,6 +54,7 @@ CONTRACT = {
     "GET /v1/audit-logs/suspicious": "audit:read",
     "GET /v1/audit-logs/checkpoint": "audit:read",
     "GET /v1/audit-logs/{audit_log_id}/proof": "audit:read",
+    "GET /v1/audit-logs/consistency": "audit:read",
     "GET /v1/integrity": "audit:read",
 }
 """The scope of each route as the contract promises it. A route that is not here has no business to be there."""

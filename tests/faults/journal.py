@@ -8,6 +8,7 @@ After any fault `check` holds the journal against the database:
 - anything else (5xx, reset, no answer) is unknown: no effect or one, and the replayed key gives one stable answer;
 - the database holds nothing that the journal does not know;
 - an answer that came before another request was sent is earlier in the audit log;
+- every answer has the receipt of its audit row, the same with every replay, and the audit log is the one it is of;
 - `tests.ledger_check.broken_invariants` is empty.
 
 What a request did is found by its X-Request-ID in the audit log, which shares nothing with the stored answers.
@@ -26,6 +27,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from service.ledger.audit_chain import read_receipt
+from service.storage import sqlite as sqlite_engine
+from service.storage.audit_verification import ChainCheck
 from tests.faults.wire import Connection, NoAnswer, Request
 from tests.ledger_check import broken_invariants
 from tests.live import Client, LiveService
@@ -56,6 +60,7 @@ class Attempt:
     status: int | None = None
     answer: bytes | None = None
     replayed: bool = False
+    receipt: str | None = None
 
     @property
     def known(self) -> bool:
@@ -108,12 +113,22 @@ class Journal:
                      "request_id": attempt.request_id, "at": attempt.sent_ns})  # fmt: skip
         return attempt
 
-    def hears(self, entry: Entry, attempt: Attempt, status: int, answer: bytes, *, replayed: bool) -> None:
+    def hears(
+        self,
+        entry: Entry,
+        attempt: Attempt,
+        status: int,
+        answer: bytes,
+        *,
+        replayed: bool,
+        receipt: str | None = None,
+    ) -> None:
         """Puts the answer on record."""
         attempt.received_ns = time.monotonic_ns()
-        attempt.status, attempt.answer, attempt.replayed = status, answer, replayed
+        attempt.status, attempt.answer, attempt.replayed, attempt.receipt = status, answer, replayed, receipt
         self._write({"hears": entry.key, "request_id": attempt.request_id, "at": attempt.received_ns,
-                     "status": status, "answer": answer.decode(), "replayed": replayed})  # fmt: skip
+                     "status": status, "answer": answer.decode(), "replayed": replayed,
+                     "receipt": receipt})  # fmt: skip
         self.answered += 1
         for count, event in self._told:
             if self.answered >= count:
@@ -140,6 +155,7 @@ class Journal:
                 attempt = next(a for a in self.entries[line["hears"]].attempts if a.request_id == line["request_id"])
                 attempt.received_ns, attempt.status = line["at"], line["status"]
                 attempt.answer, attempt.replayed = line["answer"].encode(), line["replayed"]
+                attempt.receipt = line["receipt"]
                 self.answered += 1
 
 
@@ -185,7 +201,12 @@ class Load:
         attempt = self._journal.sends(entry)
         answer = await connection.ask(Request(entry.path, entry.body, entry.key, attempt.request_id), self._api_key)
         self._journal.hears(
-            entry, attempt, answer.status, answer.body, replayed="idempotency-replayed" in answer.headers
+            entry,
+            attempt,
+            answer.status,
+            answer.body,
+            replayed="idempotency-replayed" in answer.headers,
+            receipt=answer.headers.get("passbook-receipt"),
         )
         if entry.kind == "announce" and answer.status == 201 and not attempt.replayed:
             self._deposits.append(answer.json()["id"])
@@ -215,6 +236,7 @@ class Findings:
     unknown: int = 0
     unknown_done: int = 0
     replays: int = 0
+    receipts: int = 0
     broken: list[str] = field(default_factory=list)
 
 
@@ -247,17 +269,36 @@ def check(database: Path, journal: Journal, live: LiveService, *, actor: str, ap
             found.broken.append(f"{entry.key}: no answer even when replayed")
         elif entry.key in before.stored and before.stored[entry.key] not in entry.answers:
             found.broken.append(f"{entry.key}: the replay is not the stored answer")
+    _check_receipts(database, journal, found)
     found.broken += broken_invariants(database)
     found.done = sum(status < 400 for entry in journal.entries.values() for status, _ in entry.answers)
     found.refused = sum(status >= 400 for entry in journal.entries.values() for status, _ in entry.answers)
     return found
 
 
+def _check_receipts(database: Path, journal: Journal, found: Findings) -> None:
+    """The whole audit log computed anew, and compared with what the callers kept of it."""
+    receipts: dict[int, bytes] = {}
+    for entry in journal.entries.values():
+        kept = {attempt.receipt for attempt in entry.attempts if attempt.known}
+        if len(kept) > 1 or None in kept:
+            found.broken.append(f"{entry.key}: its answers have the receipts {kept}")
+            continue
+        receipts.update(read_receipt(text) for text in kept if text)
+    with closing(sqlite_engine.connect_reader(database, busy_timeout_ms=5000)) as connection:
+        run = ChainCheck(connection, receipts=receipts)
+        for _ in run.chunks():
+            pass
+    found.receipts = len(receipts)
+    found.broken += [f"audit log, row {fault.audit_log_id}: {fault.said}" for fault in run.faults]
+
+
 def _replay(client: Client, journal: Journal, entry: Entry) -> None:
     attempt = journal.sends(entry)
     answer = client.write(entry.path, entry.body.encode(), key=entry.key, **{"X-Request-ID": attempt.request_id})
     replayed = "Idempotency-Replayed" in answer.headers
-    journal.hears(entry, attempt, answer.status_code, answer.content, replayed=replayed)
+    receipt = answer.headers.get("Passbook-Receipt")
+    journal.hears(entry, attempt, answer.status_code, answer.content, replayed=replayed, receipt=receipt)
 
 
 def _held(database: Path, actor: str) -> _Held:

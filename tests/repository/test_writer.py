@@ -55,6 +55,11 @@ class Recording:
         self.on(sql)
         return self.connection.execute(sql, *parameters)
 
+    def executemany(self, sql: str, rows: Any) -> Any:
+        self.statements.append(sql)
+        self.on(sql)
+        return self.connection.executemany(sql, rows)
+
     @property
     def in_transaction(self) -> bool:
         return bool(self.connection.in_transaction)

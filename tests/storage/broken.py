@@ -11,7 +11,7 @@ from pathlib import Path
 from service.ledger.access import RANDOM_BYTES, ROLES
 from service.ledger.timestamps import stored, system_clock
 from service.repository import api_keys
-from service.storage import sqlite
+from service.storage import audit_chain, sqlite
 from tests.live import LiveService, passbook
 
 NOW = "2026-01-19 12:00:00.000"
@@ -35,8 +35,12 @@ def make_sound(database: Path) -> tuple[dict[str, int], str]:
             now=now,
             random_bytes=os.urandom(RANDOM_BYTES),
         )
-    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as hand:
-        _receive(hand)
+    with (
+        contextlib.closing(sqlite.connect_writer(database, busy_timeout_ms=0, checkpoints=True)) as hand,
+        sqlite.transaction(hand) as tx,
+        audit_chain.sealing(tx),
+    ):
+        _receive(tx)
     by_hand(
         database,
         "INSERT INTO users (id, telegram_id) VALUES (900, '900');"
@@ -71,7 +75,7 @@ def _use(service: LiveService) -> None:
     assert passbook("keys", "revoke", revoked, "--database", str(service.database)).returncode == 0
 
 
-def _audit(hand: sqlite3.Connection, action: str, kind: str, row_id: int, details: Mapping[str, object]) -> None:
+def _audit(hand: sqlite.Connection, action: str, kind: str, row_id: int, details: Mapping[str, object]) -> None:
     hand.execute(
         "INSERT INTO audit_logs (user_id, telegram_id, action, resource_type, resource_id, details, actor, created_at)"
         " SELECT id, telegram_id, ?, ?, ?, ?, 'test', ? FROM users WHERE telegram_id = '400'",
@@ -79,7 +83,7 @@ def _audit(hand: sqlite3.Connection, action: str, kind: str, row_id: int, detail
     )
 
 
-def _receive(hand: sqlite3.Connection) -> None:
+def _receive(hand: sqlite.Connection) -> None:
     """Deposits of user 400 with the name that they are matched by, and bank notifications, through the triggers."""
     (user_id,) = hand.execute("SELECT id FROM users WHERE telegram_id = '400'").fetchone()
     ids = []

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 from service.cli import main
 from service.ledger.timestamps import system_clock
-from service.storage import backups, lock, sqlite
+from service.storage import copies, lock, sqlite
 from service.storage.backups import back_up
 from tests.contents import contents
 from tests.ledger_check import broken_invariants
@@ -165,7 +165,7 @@ def test_a_signal_during_the_check_ends_it_in_one_sentence(
             os.kill(os.getpid(), signal.SIGTERM)
         return connect(path, **named)
 
-    monkeypatch.setattr(backups, "_LOOKS", 10)
+    monkeypatch.setattr(copies, "_LOOKS", 10)
     monkeypatch.setattr(sqlite, "connect_reader", signalled)
     said = refusal(run("backup", "--to", tmp_path / "copy.db", *arguments, "--database", sound))
     assert said == "Error: Stopped; nothing was made."

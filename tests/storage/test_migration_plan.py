@@ -10,6 +10,7 @@ from service import resources
 from service.storage import copies, migration_plan, migrator, sqlite
 from service.storage.migration_plan import Plan
 from service.storage.migrator import MigrationError
+from service.storage.progress import quiet
 from tests.contents import contents
 from tests.storage.test_importer import make_bots_file
 
@@ -47,7 +48,7 @@ def test_plan_names_the_newest_backup(tmp_path: Path) -> None:
     make_bots_file(tmp_path / "bottom.db")
     connection = sqlite.connect_reader(path, busy_timeout_ms=0)
     now = datetime(2026, 1, 19, tzinfo=UTC)
-    made = [copies.make(connection, path, purpose="migrate", now=now) for _ in range(2)]
+    made = [copies.keep(connection, path, purpose="migrate", now=now, on_progress=quiet) for _ in range(2)]
     connection.close()
     assert plan_of(path).backup == str(made[1])
     assert plan_of(path).backups == 2

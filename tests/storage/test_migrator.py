@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from service import resources
@@ -115,6 +116,33 @@ def test_taken_over_balances_equal_their_transactions(bots: sqlite.Connection) -
     ).fetchone()
     assert orphan == (999, 40)
     assert bots.execute("PRAGMA foreign_key_check").fetchall() == []
+
+
+def test_links_are_checked_at_the_end_though_foreign_keys_are_off(bots: sqlite.Connection) -> None:
+    """A file that leaves a link to nothing changes nothing; afterwards foreign keys are on as before."""
+    last = "DROP TABLE IF EXISTS migration_001_audit;"
+    assert last in MIGRATIONS[1].up
+    lossy = MIGRATIONS[1].up.replace(last, f"{last}\nUPDATE bank_notifications SET matched_transaction_id = 77;")
+    spoilt = msgspec.structs.replace(MIGRATIONS[1], up=lossy)
+    before = all_rows(bots)
+    with pytest.raises(
+        MigrationError, match="001_schema_enhancements failed and changed nothing: bank_notifications, row 1"
+    ):
+        migrator.up(bots, [MIGRATIONS[0], spoilt, *MIGRATIONS[2:]], quiet)
+    assert all_rows(bots) == before
+    assert bots.execute("PRAGMA foreign_keys").fetchone() == (1,)
+
+
+def test_a_table_of_the_bot_that_deletes_with_its_transaction_keeps_its_rows(bots: sqlite.Connection) -> None:
+    """001 drops the table that it points at and makes it anew: that is no deletion."""
+    bots.execute(
+        "CREATE TABLE receipts (id INTEGER PRIMARY KEY, of_transaction INTEGER"
+        " REFERENCES deposit_transactions(id) ON DELETE CASCADE)"
+    )
+    bots.execute("INSERT INTO receipts VALUES (1, 1), (2, 3)")
+    migrator.up(bots, MIGRATIONS, quiet, to=1)
+    migrator.down(bots, MIGRATIONS, quiet, to=0)
+    assert bots.execute("SELECT * FROM receipts").fetchall() == [(1, 1), (2, 3)]
 
 
 @pytest.mark.parametrize("version", range(len(MIGRATIONS)))

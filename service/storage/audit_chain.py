@@ -1,0 +1,205 @@
+"""Tables audit_leaves, audit_nodes and audit_tree: the Merkle tree over audit_logs, kept with what it covers.
+
+Rows are sealed at the end of the transaction that wrote them, as they are stored then, so that what was rolled back
+leaves no trace and no writer can forget it. A row that nobody sealed was written behind Passbook's back.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from typing import Any
+
+from msgspec import Struct
+
+from service.ledger.audit_chain import (
+    COLUMNS,
+    SALT_BYTES,
+    Frontier,
+    NodeHash,
+    commitment,
+    leaf_hash,
+    public_details,
+    root_at,
+)
+from service.storage.sqlite import Connection
+
+_LEVEL_STEP = 8
+"""Every eighth level is stored."""
+_ROWS_AT_ONCE = 4096
+_ROWS = f"SELECT {', '.join(COLUMNS)} FROM audit_logs WHERE id > ? ORDER BY id LIMIT ?"
+
+Sealed = Callable[[int], None]
+"""Hears how many rows are sealed so far."""
+
+
+class Tree(Struct, frozen=True, kw_only=True):
+    """Where the tree ends. last_id: audit_logs.id of the last leaf, 0 while there is none."""
+
+    size: int
+    last_id: int
+    last_hash: bytes
+    frontier: bytes
+
+    def root(self) -> bytes:
+        """The hash of the whole tree."""
+        return Frontier(self.size, self.frontier).root()
+
+
+class TreeBroken(Exception):
+    """What the tree's tables hold cannot be. The text says what."""
+
+
+class Sealing:
+    """Seals what is written to audit_logs from its making on. Lifetime: one open writing transaction.
+
+    Raises TreeBroken.
+    """
+
+    def __init__(self, tx: Connection) -> None:
+        self._tx = tx
+        row = tx.execute(
+            "SELECT size, last_id, last_hash, frontier, (SELECT MAX(id) FROM audit_logs) FROM audit_tree"
+        ).fetchone()
+        if row is None:
+            raise TreeBroken("audit_tree has no row")
+        self._size, self._last_id, self._last_hash, frontier, highest = row
+        try:
+            self._frontier = Frontier(self._size, frontier)
+        except ValueError as error:
+            raise TreeBroken(f"audit_tree: {error}") from error
+        # What stands above the last leaf and is not sealed was written by somebody else, and shall be found.
+        self._after = self._last_id if self._size == 0 else max(self._last_id, highest or 0)
+
+    def seal(self, on_sealed: Sealed | None = None) -> dict[int, bytes]:
+        """Makes leaves of the new rows; the leaves of the last few thousand by audit_logs.id."""
+        leaves: dict[int, bytes] = {}
+        while rows := self._tx.execute(_ROWS, (self._after, _ROWS_AT_ONCE)).fetchall():
+            leaves = self._append(rows)
+            self._after = rows[-1][0]
+            if on_sealed is not None:
+                on_sealed(self._frontier.size)
+            if len(rows) < _ROWS_AT_ONCE:
+                break
+        if self._frontier.size > self._size:
+            self._tx.execute(
+                "UPDATE audit_tree SET size = ?, last_id = ?, last_hash = ?, frontier = ?",
+                (self._frontier.size, self._last_id, self._last_hash, self._frontier.stored()),
+            )
+            self._size = self._frontier.size
+        return leaves
+
+    def _append(self, rows: list[tuple[Any, ...]]) -> dict[int, bytes]:
+        salts = os.urandom(SALT_BYTES * len(rows))
+        leaves, nodes = [], []
+        for number, row in enumerate(rows):
+            salt = salts[SALT_BYTES * number : SALT_BYTES * (number + 1)]
+            telegram_id, details = row[5], row[6]
+            redacted = public_details(details)
+            public = None if redacted is None else sha256(redacted.encode()).digest()
+            self._last_hash = leaf_hash(self._last_hash, commitment(salt, telegram_id, details), public, row)
+            self._last_id = row[0]
+            leaves.append((self._frontier.size, self._last_id, self._last_hash, salt, public))
+            nodes += [node for node in self._frontier.append(self._last_hash) if node[0] % _LEVEL_STEP == 0]
+        self._tx.executemany(
+            "INSERT INTO audit_leaves (leaf_index, audit_log_id, hash, salt, public_details) VALUES (?, ?, ?, ?, ?)",
+            leaves,
+        )
+        for level, position, node in nodes:
+            self._tx.execute(_NODE_OF_LEAVES if level == _LEVEL_STEP else _NODE_OF_NODES, _node(level, position, node))
+        return {leaf[1]: leaf[2] for leaf in leaves}
+
+
+# By all rows from the first id to the last: a search by time must not pass over one that should not be there.
+_NODE_OF_LEAVES = """
+INSERT INTO audit_nodes (level, position, hash, first_id, last_id, created_at_min, created_at_max)
+SELECT :level, :position, :hash, f.audit_log_id, l.audit_log_id,
+       (SELECT MIN(created_at) FROM audit_logs WHERE id BETWEEN f.audit_log_id AND l.audit_log_id),
+       (SELECT MAX(created_at) FROM audit_logs WHERE id BETWEEN f.audit_log_id AND l.audit_log_id)
+FROM audit_leaves AS f, audit_leaves AS l
+WHERE f.leaf_index = :first AND l.leaf_index = :last"""
+_NODE_OF_NODES = """
+INSERT INTO audit_nodes (level, position, hash, first_id, last_id, created_at_min, created_at_max)
+SELECT :level, :position, :hash, MIN(first_id), MAX(last_id), MIN(created_at_min), MAX(created_at_max)
+FROM audit_nodes WHERE level = :below AND position BETWEEN :first AND :last"""
+
+
+def _node(level: int, position: int, node: bytes) -> dict[str, int | bytes]:
+    first = position << _LEVEL_STEP
+    below = {"first": first, "last": first + (1 << _LEVEL_STEP) - 1, "below": level - _LEVEL_STEP}
+    return {"level": level, "position": position, "hash": node, **below}
+
+
+@contextmanager
+def sealing(tx: Connection) -> Iterator[None]:
+    """Seals at the end of the block what was written to audit_logs within it; inside an open transaction."""
+    sealer = Sealing(tx)
+    yield
+    sealer.seal()
+
+
+def is_there(connection: Connection) -> bool:
+    """Whether the database has the tree's tables."""
+    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'audit_tree'").fetchone() is not None
+
+
+def is_unsealed(connection: Connection) -> bool:
+    """Whether there are rows and no leaf at all: a program that cannot hash, such as wrangler, made the tables."""
+    sql = "SELECT size = 0 AND EXISTS (SELECT 1 FROM audit_logs) FROM audit_tree"
+    return bool(connection.execute(sql).fetchone()[0])
+
+
+def tree(tx: Connection) -> Tree:
+    """Where the tree ends."""
+    row = tx.execute("SELECT size, last_id, last_hash, frontier FROM audit_tree").fetchone()
+    return Tree(size=row[0], last_id=row[1], last_hash=row[2], frontier=row[3])
+
+
+def find_leaf(tx: Connection, audit_log_id: int) -> bytes | None:
+    """The hash of a row's leaf, or None."""
+    row = tx.execute("SELECT hash FROM audit_leaves WHERE audit_log_id = ?", (audit_log_id,)).fetchone()
+    return row[0] if row else None
+
+
+def find_index(tx: Connection, audit_log_id: int) -> int | None:
+    """The index of a row's leaf, or None."""
+    row = tx.execute("SELECT leaf_index FROM audit_leaves WHERE audit_log_id = ?", (audit_log_id,)).fetchone()
+    return row[0] if row else None
+
+
+def root_of(tx: Connection, size: int) -> bytes:
+    """The root that the tree had at `size` leaves. Raises LookupError when a leaf or a node is missing."""
+    return root_at(size, nodes(tx))
+
+
+def nodes(tx: Connection) -> NodeHash:
+    """Looks up whole subtrees: one read for a stored level, one of at most 256 hashes for the levels between."""
+    blocks: dict[tuple[int, int], list[bytes]] = {}
+
+    def node(level: int, position: int) -> bytes:
+        stored = level - level % _LEVEL_STEP
+        width = 1 << (level - stored)
+        first = position * width
+        block, start = first >> _LEVEL_STEP, first % (1 << _LEVEL_STEP)
+        if (stored, block) not in blocks:
+            blocks[stored, block] = _block(tx, stored, block)
+        hashes = blocks[stored, block][start : start + width]
+        if len(hashes) < width:
+            raise LookupError(f"the tree of the audit log has no node {position} at level {level}")
+        frontier = Frontier()
+        for one in hashes:
+            frontier.append(one)
+        return frontier.root()
+
+    return node
+
+
+def _block(tx: Connection, level: int, block: int) -> list[bytes]:
+    first, last = block << _LEVEL_STEP, ((block + 1) << _LEVEL_STEP) - 1
+    if level == 0:
+        sql = "SELECT hash FROM audit_leaves WHERE leaf_index BETWEEN ? AND ? ORDER BY leaf_index"
+        found = tx.execute(sql, (first, last))
+    else:
+        sql = "SELECT hash FROM audit_nodes WHERE level = ? AND position BETWEEN ? AND ? ORDER BY position"
+        found = tx.execute(sql, (level, first, last))
+    return [row[0] for row in found.fetchall()]

@@ -1,0 +1,165 @@
+"""The proof that nobody changed the audit log: every leaf, node and root computed anew from the rows.
+
+It reads a chunk at a time, beside whoever writes: the log only grows, and what it had at the beginning is checked.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from service.ledger.audit_chain import COLUMNS, Verifier
+from service.ledger.notes import Checkpoint
+from service.storage import audit_chain
+from service.storage.sqlite import Connection
+
+_ROWS_AT_ONCE = 16_384
+_SEALED = (
+    f"SELECT l.leaf_index, {', '.join(f'a.{column}' for column in COLUMNS)}, l.salt, l.public_details, NULL, l.hash"
+    " FROM audit_leaves AS l LEFT JOIN audit_logs AS a ON a.id = l.audit_log_id"
+    " WHERE l.leaf_index >= ? AND l.leaf_index < ? ORDER BY l.leaf_index"
+)
+# What a search by time goes by; a subtree whose range lies hides its rows.
+_RANGES = """
+SELECT n.first_id FROM audit_nodes AS n
+WHERE n.level = 8 AND n.position >= ? AND n.position < ? AND (
+  n.first_id IS NOT (SELECT audit_log_id FROM audit_leaves WHERE leaf_index = n.position * 256)
+  OR n.last_id IS NOT (SELECT audit_log_id FROM audit_leaves WHERE leaf_index = n.position * 256 + 255)
+  OR n.created_at_min IS NOT (SELECT MIN(created_at) FROM audit_logs WHERE id BETWEEN n.first_id AND n.last_id)
+  OR n.created_at_max IS NOT (SELECT MAX(created_at) FROM audit_logs WHERE id BETWEEN n.first_id AND n.last_id))
+ORDER BY n.position LIMIT 1"""
+_RANGES_ABOVE = """
+SELECT n.first_id FROM audit_nodes AS n
+WHERE n.level > 8 AND NOT EXISTS (
+  SELECT COUNT(*) FROM audit_nodes AS b WHERE b.level = n.level - 8 AND b.position BETWEEN n.position * 256
+    AND n.position * 256 + 255
+  HAVING COUNT(*) = 256 AND MIN(b.first_id) = n.first_id AND MAX(b.last_id) = n.last_id
+    AND MIN(b.created_at_min) IS n.created_at_min AND MAX(b.created_at_max) IS n.created_at_max)
+ORDER BY n.level, n.position LIMIT 1"""
+
+
+class ChainFault(Struct, frozen=True, kw_only=True):
+    """Something that is not as it was sealed. audit_log_id: the first row that it is about; null where it is none."""
+
+    audit_log_id: int | None
+    said: str
+
+
+class ChainCheck:
+    """One run over the whole log; `faults` is empty when it is as it was sealed. Lifetime: one run.
+
+    `checkpoints`, which were signed, must be of trees that this one continues. `receipts`: leaf by audit_logs.id.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        checkpoints: Sequence[Checkpoint] = (),
+        receipts: Mapping[int, bytes] | None = None,
+    ) -> None:
+        self._connection = connection
+        self._checkpoints = sorted(checkpoints, key=lambda checkpoint: checkpoint.size)
+        self._receipts = receipts or {}
+        self._nodes: dict[tuple[int, int], bytes] = {}
+        self._verifier = Verifier(on_node=self._take_node)
+        self.faults: list[ChainFault] = []
+        self.tree = audit_chain.tree(connection)
+
+    @property
+    def checked(self) -> int:
+        """How many rows are checked; all of them: `tree.size`."""
+        return self._verifier.frontier.size
+
+    @property
+    def root(self) -> bytes:
+        """The root of the tree over the rows that are checked."""
+        return self._verifier.frontier.root()
+
+    def chunks(self) -> Iterator[None]:
+        """Carries it out; gives way after every chunk. Ends at the first row that is not sound, and looks at the rest
+        without it.
+        """
+        ends = sorted({c.size for c in self._checkpoints if c.size <= self.tree.size} | {self.tree.size})
+        for end in ends:
+            while self.checked < end:
+                if not self._check_rows(min(end, self.checked + _ROWS_AT_ONCE)):
+                    self._check_what_stands()
+                    return
+                yield
+            self._check_roots(end)
+        self._check_end()
+        self._check_what_stands()
+
+    def _check_rows(self, end: int) -> bool:
+        start = self.checked
+        fault = self._verifier.check(self._connection.execute(_SEALED, (start, end)))
+        if fault is not None:
+            named = audit_log_id_of(self._connection, fault.leaf_index) if fault.audit_log_id is None else None
+            self._add(fault.audit_log_id or named, fault.said)
+        elif self.checked < end:
+            self._add(None, f"leaf {self.checked} is gone")
+        self._check_nodes()
+        wrong = self._connection.execute(_RANGES, (start // 256, self.checked // 256)).fetchone()
+        if wrong:
+            self._add(wrong[0], "the node above it does not tell the ids and times of its rows")
+        return not self.faults
+
+    def _take_node(self, level: int, position: int, node: bytes) -> None:
+        self._nodes[level, position] = node
+
+    def _check_nodes(self) -> None:
+        for (level, position), node in self._nodes.items():
+            sql = "SELECT hash FROM audit_nodes WHERE level = ? AND position = ?"
+            row = self._connection.execute(sql, (level, position)).fetchone()
+            if row is None or row[0] != node:
+                first = audit_log_id_of(self._connection, position << level)
+                self._add(first, f"the node above it at level {level} is {'not as it was made' if row else 'gone'}")
+        self._nodes.clear()
+
+    def _check_roots(self, size: int) -> None:
+        for checkpoint in self._checkpoints:
+            if checkpoint.size == size and checkpoint.root != self.root:
+                self._add(None, f"the first {size:,} rows are not those that {checkpoint.origin} signed")
+
+    def _check_end(self) -> None:
+        tree, verifier = self.tree, self._verifier
+        if tree.size and (tree.last_hash, tree.last_id) != (verifier.previous, verifier.last_id):
+            self._add(tree.last_id, "audit_tree does not end with the last leaf")
+        if tree.frontier != verifier.frontier.stored():
+            self._add(None, "audit_tree does not have the roots of its leaves")
+
+    def _check_what_stands(self) -> None:
+        """What needs no hashing: rows without a leaf, leaves beyond the tree, missing rows, receipts."""
+        for checkpoint in self._checkpoints:
+            if checkpoint.size > self.tree.size:
+                said = f"there are {self.tree.size:,} rows; {checkpoint.origin} signed {checkpoint.size:,}"
+                self._add(None, f"the log was cut off: {said}")
+        for audit_log_id, leaf in self._receipts.items():
+            found = audit_chain.find_leaf(self._connection, audit_log_id)
+            if found != leaf:
+                self._add(audit_log_id, f"its receipt tells of {'another row' if found else 'a row that is gone'}")
+        for (unsealed,) in self._connection.execute(
+            "SELECT a.id FROM audit_logs AS a WHERE NOT EXISTS (SELECT 1 FROM audit_leaves WHERE audit_log_id = a.id)"
+            " ORDER BY a.id LIMIT 1"
+        ).fetchall():
+            self._add(unsealed, "it was never sealed: something else than Passbook wrote it")
+        size, leaves, last = self._connection.execute(
+            "SELECT size, (SELECT COUNT(*) FROM audit_leaves), (SELECT MAX(leaf_index) FROM audit_leaves)"
+            " FROM audit_tree"
+        ).fetchone()
+        if leaves != size or (last is not None and last != size - 1):
+            self._add(None, f"audit_tree counts {size:,} leaves, and there are {leaves:,}")
+        for (first,) in self._connection.execute(_RANGES_ABOVE).fetchall():
+            self._add(first, "a node high above it does not tell the ids and times of its rows")
+
+    def _add(self, audit_log_id: int | None, said: str) -> None:
+        self.faults.append(ChainFault(audit_log_id=audit_log_id, said=said))
+
+
+def audit_log_id_of(connection: Connection, leaf_index: int) -> int | None:
+    """The row of a leaf, or None."""
+    row: Any = connection.execute(
+        "SELECT audit_log_id FROM audit_leaves WHERE leaf_index = ?", (leaf_index,)
+    ).fetchone()
+    return row[0] if row else None

@@ -1,0 +1,119 @@
+"""The key that signs the audit log's checkpoints, and the last one signed: two files that are no part of the database.
+
+So whoever can change the database alone can forge no checkpoint, and an earlier state of it, put in its place, is
+found: nothing is signed that does not continue what was signed before.
+"""
+
+import contextlib
+import os
+from pathlib import Path
+
+from service.ledger import notes
+from service.ledger.notes import Checkpoint, NoteError, SigningKey
+from service.storage import audit_chain, sqlite
+from service.storage.audit_chain import Tree
+from service.storage.sqlite import Connection
+
+_LAST_SUFFIX = ".checkpoint"
+_ORIGIN_BYTES = 4
+
+
+class KeyUnusable(Exception):
+    """The signing key cannot be read or made. The text says why and what to do."""
+
+
+class Contradiction(Exception):
+    """The audit log is not what was signed. The text says in what."""
+
+
+class Signer:
+    """Signs trees, each a continuation of the one before. Lifetime: any; one for each key file at a time.
+
+    made: whether the key is new.
+    """
+
+    def __init__(self, file: Path, key: SigningKey, last: Checkpoint | None, note: str, *, made: bool) -> None:
+        self.key = key
+        self.last = last
+        self.made = made
+        self.last_file = last_file_of(file)
+        self._note = note
+
+    @classmethod
+    def open(cls, file: Path, *, origin: str = "") -> "Signer":
+        """The signer of the key in `file`. Where there is no file the key is made, for a log of the name `origin`.
+
+        Raises KeyUnusable.
+        """
+        try:
+            made = not file.exists()
+            key = _make(file, origin) if made else notes.read_signing_key(file.read_text("utf-8").strip())
+        except (OSError, UnicodeError, NoteError) as error:
+            raise KeyUnusable(f"{file} is no key to sign the audit log with: {_said(error)}.") from error
+        if origin and key.verifier.name != origin:
+            raise KeyUnusable(f"The key in {file} is that of the log {key.verifier.name}, not of {origin}.")
+        signer = cls(file, key, None, "", made=made)
+        signer._read_last()
+        return signer
+
+    def _read_last(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                self._note = self.last_file.read_text("utf-8")
+                self.last = notes.open_checkpoint(self._note, [self.key.verifier])
+            except (NoteError, UnicodeError) as error:
+                raise KeyUnusable(f"{self.last_file} holds no checkpoint of this key: {_said(error)}.") from error
+
+    def check(self, tx: Connection) -> Tree:
+        """The tree as it stands. Raises Contradiction when it does not continue the last one that was signed."""
+        tree, last = audit_chain.tree(tx), self.last
+        if last is None:
+            return tree
+        if tree.size < last.size:
+            raise Contradiction(f"it has {tree.size:,} rows, and had {last.size:,} when its last checkpoint was signed")
+        try:
+            root = audit_chain.root_of(tx, last.size) if last.size < tree.size else tree.root()
+        except (LookupError, ValueError) as error:
+            raise Contradiction(str(error)) from error
+        if root != last.root:
+            raise Contradiction(f"its first {last.size:,} rows are not those that the last checkpoint was signed for")
+        return tree
+
+    def sign(self, tree: Tree) -> str:
+        """The signed note of `tree`, which `check` gave; on disk before it is returned. Raises OSError."""
+        if self.last is None or tree.size != self.last.size:
+            checkpoint = Checkpoint(self.key.verifier.name, tree.size, tree.root())
+            note = notes.sign(checkpoint.text(), self.key)
+            _write(self.last_file, note)
+            self.last, self._note = checkpoint, note
+        return self._note
+
+
+def last_file_of(key_file: Path) -> Path:
+    """Where the last checkpoint lies that was signed with the key in `key_file`."""
+    return key_file.with_name(key_file.name + _LAST_SUFFIX)
+
+
+def _make(file: Path, origin: str) -> SigningKey:
+    name = origin or f"passbook-{os.urandom(_ORIGIN_BYTES).hex()}"
+    key = notes.make_signing_key(name, os.urandom(notes.SEED_BYTES))
+    sqlite.make_folder(file.parent)
+    _write(file, key.text() + "\n")
+    return key
+
+
+def _write(file: Path, text: str) -> None:
+    """`text` as the whole of `file`, which only its owner may read; on disk when this returns."""
+    partial = file.with_name(f".{file.name}.new")
+    partial.unlink(missing_ok=True)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as opened:
+        opened.write(text)
+        opened.flush()
+        os.fsync(descriptor)
+    partial.replace(file)
+    sqlite.sync(file.parent)
+
+
+def _said(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
