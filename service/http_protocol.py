@@ -10,6 +10,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api import problems, request_ids
+from service.api.audit_feed import ABORT
 from service.ledger.errors import ErrorCode
 
 HEAD_BYTES_MAX = 16 * 1024
@@ -39,6 +40,8 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._in_head = True
         super().on_message_begin()
+        # To close waits until the client has taken what is buffered for it, which one that stands still never does.
+        self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
 
     def on_headers_complete(self) -> None:
         self._in_head = False

@@ -29,6 +29,8 @@ _CHUNK_ROWS = 1000
 _LOOK_EVERY_S = 1.0
 _PAUSE_S = 0.05
 _STALLED_S = 60.0
+ABORT = "passbook.abort"
+"""The extension of the ASGI scope that ends the connection at once: {"abort": a function without arguments}."""
 _log = logging.getLogger(__name__)
 
 Encode = Callable[[list[AuditLog]], bytes]
@@ -205,8 +207,11 @@ class _Sending(ASGIResponse):
         self._chunks = chunks
         self._stopping = stopping
         self._ended = ended
+        self._abort: Callable[[], None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        extension: dict[Any, Any] = (scope.get("extensions") or {}).get(ABORT) or {}
+        self._abort = extension.get("abort")
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -221,11 +226,17 @@ class _Sending(ASGIResponse):
             if sending.done():
                 sending.result()
             elif self._stopping.is_set():
-                _log.warning("an export of the audit log is cut off: the service is stopping")
+                await self._cut_off("the service is stopping")
         except TimeoutError:
-            _log.warning("an export of the audit log is cut off: its client took nothing for %g s", _STALLED_S)
+            await self._cut_off(f"its client took nothing for {_STALLED_S:g} s")
         finally:
             sending.cancel()
+
+    async def _cut_off(self, because: str) -> None:
+        _log.warning("an export of the audit log is cut off: %s", because)
+        if self._abort is not None:
+            self._abort()
+            await asyncio.sleep(0)  # until the server knows; it would complain of an answer without an end
 
     async def _send_all(self, send: Send) -> None:
         await _send(send, self._first, more=True)

@@ -32,7 +32,6 @@ for _command in (
     integrity.integrity,
     backups.backup,
     backups.restore,
-    audit.audit,
     contract.openapi,
 ):
     main.add_command(_command)

@@ -229,3 +229,4 @@ def test_a_service_that_stops_cuts_off_and_the_client_can_tell(large: LiveServic
             answer.read()
     assert "cut off" in large.said
     assert "Traceback" not in large.said
+    assert "uvicorn" not in large.said
