@@ -265,6 +265,23 @@ def test_what_is_open_is_settled_first_unless_forced(database: Path) -> None:
     assert named(database) == {}
 
 
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("UPDATE audit_leaves SET public_details = zeroblob(32) WHERE audit_log_id = 4", "is not what was sealed"),
+        (f"INSERT INTO audit_logs (action, telegram_id) VALUES ('x', '{USER}')", "was never sealed"),
+    ],
+)
+def test_what_cannot_be_erased_soundly_stops_it(database: Path, sql: str, said: str) -> None:
+    """The row is named, the user keeps its name, and the erasure can be asked for again."""
+    whole = shutil.copy(database, database.with_name("whole.db"))
+    by_hand(database, sql)
+    stopped = erase(database)
+    assert (stopped.exit_code, said in stopped.output) == (1, True), stopped.output
+    assert rows(database, f"SELECT COUNT(*) FROM users WHERE telegram_id = '{USER}'") == [(1,)]
+    assert erase(Path(whole)).exit_code == 0
+
+
 def test_it_is_asked_for_by_typing_the_id(database: Path) -> None:
     """Another text, an unknown user or a user erased before changes nothing."""
     arguments = ["users", "erase", USER, "--database", str(database)]

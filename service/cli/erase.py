@@ -11,7 +11,7 @@ from service.config import Config
 from service.ledger.users import pseudonym
 from service.repository import erasures as door
 from service.storage import erasures, lock, sqlite
-from service.storage.erasures import Erased, Standing
+from service.storage.erasures import Standing
 from service.storage.sqlite import Connection
 
 _NOT_ERASED = """\
@@ -49,19 +49,27 @@ def erase(database: str | None, force: bool, vacuum: bool, yes: bool, telegram_i
             stack.enter_context(lock.exclusive(config.database_path))
         connection = stack.enter_context(opened(config))
         sqlite.overwrite_what_goes(connection)
-        if telegram_id is not None:
-            _erase(connection, telegram_id, force=force, yes=yes)
-        _clean(connection, config, vacuum=vacuum)
+        said = [] if telegram_id is None else _erase(connection, telegram_id, force=force, yes=yes)
+        # Before anything is said: who reads it may have gone away.
+        said += _clean(connection, config, vacuum=vacuum)
+    click.echo("\n".join(said))
 
 
-def _erase(connection: Connection, telegram_id: str, *, force: bool, yes: bool) -> None:
+def _erase(connection: Connection, telegram_id: str, *, force: bool, yes: bool) -> list[str]:
+    """Erases the user; what is to be said of it."""
     standing = erasures.find_standing(connection, telegram_id)
     if standing is None or telegram_id == pseudonym(standing.user_id):
         raise click.ClickException(f"There is no user {telegram_id}.")
     _check(standing, telegram_id, force=force, yes=yes)
     with progress.shown() as show:
         erased = door.erase(connection, standing, telegram_id=telegram_id, actor=actor(), now=now(), progress=show)
-    _say(erased, standing, erasures.list_archives(connection))
+    archives = erasures.list_archives(connection)
+    named = f", and the archives of audit rows ({', '.join(archives)})" if archives else ""
+    return [
+        f"Erased; the user is now {pseudonym(standing.user_id)}. Rows that lost personal data:",
+        *(f"  {name.replace('_', ' ')}: {count:,}" for name, count in msgspec.structs.asdict(erased).items()),
+        _NOT_ERASED.format(archives=named),
+    ]
 
 
 def _check(standing: Standing, telegram_id: str, *, force: bool, yes: bool) -> None:
@@ -85,16 +93,8 @@ def _check(standing: Standing, telegram_id: str, *, force: bool, yes: bool) -> N
             raise click.ClickException("That is another text; nothing was erased.")
 
 
-def _say(erased: Erased, standing: Standing, archives: list[str]) -> None:
-    click.echo(f"Erased; the user is now {pseudonym(standing.user_id)}. Rows that lost personal data:")
-    for name, count in msgspec.structs.asdict(erased).items():
-        click.echo(f"  {name.replace('_', ' ')}: {count:,}")
-    named = f", and the archives of audit rows ({', '.join(archives)})" if archives else ""
-    click.echo(_NOT_ERASED.format(archives=named))
-
-
-def _clean(connection: Connection, config: Config, *, vacuum: bool) -> None:
-    """So that what was erased is no longer in the file's bytes, as far as that can be done now."""
+def _clean(connection: Connection, config: Config, *, vacuum: bool) -> list[str]:
+    """Takes what was erased out of the file's bytes, as far as that can be done now; what is to be said of it."""
     with contextlib.ExitStack() as stack:
         alone = vacuum
         if not vacuum:
@@ -105,12 +105,11 @@ def _clean(connection: Connection, config: Config, *, vacuum: bool) -> None:
             sqlite.rewrite(connection)
         # Two connections that write and checkpoint at once are not safe in every version.
         emptied = (alone or not sqlite.has_wal_reset_bug()) and sqlite.empty_log(connection)
-    if not emptied:
-        click.echo("The log beside the database (-wal) has earlier pages until the service is restarted.")
+    said = [] if emptied else ["The log beside the database (-wal) has earlier pages until the service is restarted."]
     if vacuum:
-        click.echo("The file was written anew.")
-    else:
-        click.echo(
-            "SQLite may have left older copies in unused parts of the file; to write it anew, with the service stopped:"
-            " passbook users erase --vacuum"
-        )
+        return [*said, "The file was written anew."]
+    return [
+        *said,
+        "SQLite may have left older copies in unused parts of the file; to write it anew, with the service stopped:"
+        " passbook users erase --vacuum",
+    ]

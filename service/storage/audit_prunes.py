@@ -291,6 +291,7 @@ def remove(connection: Connection, prune: Prune, progress: Progress) -> None:
     Each transaction keeps what its rows told of the ledger, and drops the salts of their leaves.
     """
     sqlite.overwrite_what_goes(connection)
+    sqlite.checkpoint_if_safe(connection)
     total = left = count_left(connection, prune)
     while left > 0:
         progress("removing", total - left, total)

@@ -205,6 +205,12 @@ def empty_log(connection: Connection) -> bool:
     return not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
 
 
+def checkpoint_if_safe(connection: Connection) -> None:
+    """From now on the connection keeps the write-ahead log short, where this version may do so beside a service."""
+    if not has_wal_reset_bug():
+        connection.execute("PRAGMA wal_autocheckpoint = 1000").fetchall()
+
+
 def rewrite(connection: Connection) -> None:
     """Writes the whole file anew (VACUUM), without what is left in unused parts of its pages."""
     connection.execute("VACUUM")
