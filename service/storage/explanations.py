@@ -34,7 +34,7 @@ JOIN users AS u ON u.id = t.user_id
 LEFT JOIN audit_logs AS a ON a.id =
   CASE WHEN t.version IS NOT NULL AND t.type IN ('domain_purchase', 'domain_refund') THEN COALESCE((
     SELECT MIN(id) FROM audit_logs
-    WHERE telegram_id = u.telegram_id AND created_at = t.created_at AND +resource_type = 'user_domains'
+    WHERE telegram_id = u.telegram_id AND created_at = t.created_at AND resource_type = 'user_domains'
       AND CASE WHEN json_valid(details) THEN json_extract(details, '$.transaction_id') END = t.id), (
     SELECT MIN(id) FROM audit_logs
     WHERE EXISTS (SELECT 1 FROM user_erasures WHERE user_id = u.id) AND resource_type = 'user_domains'

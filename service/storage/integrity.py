@@ -289,7 +289,7 @@ _TRANSACTIONS = _Pass(
             SELECT u.telegram_id, t.id, 'deposit_transactions', t.id,
               CASE (SELECT COUNT(*) FROM audit_logs AS a
                     WHERE a.telegram_id = u.telegram_id AND a.created_at = t.created_at AND a.actor IS NOT NULL
-                      AND +a.resource_type = 'user_domains' AND +a.action IN {_DOMAIN_ACTIONS}
+                      AND a.resource_type = 'user_domains' AND +a.action IN {_DOMAIN_ACTIONS}
                       AND {_TRANSACTION_ID} = t.id)
                 + (SELECT COUNT(*) FROM audit_logs AS a
                    WHERE EXISTS (SELECT 1 FROM user_erasures WHERE user_id = t.user_id)
