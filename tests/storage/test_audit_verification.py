@@ -64,6 +64,7 @@ def append(connection: sqlite.Connection, rows: int, *, name: str = "홍길동")
                     request_id=f"r{number}",
                     ip_address=None,
                     user_agent="test",
+                    key_prefix=None,
                     now=f"2026-01-01 00:{number // 60 % 60:02}:{number % 60:02}",
                 )
 
