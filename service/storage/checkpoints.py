@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from service.ledger import notes
+from service.ledger.audit_chain import check_consistency, consistency_proof, root_at
 from service.ledger.notes import Checkpoint, NoteError, SigningKey
 from service.storage import audit_chain, sqlite
 from service.storage.audit_chain import Tree
@@ -65,18 +66,21 @@ class Signer:
                 raise KeyUnusable(f"{self.last_file} holds no checkpoint of this key: {_said(error)}.") from error
 
     def check(self, tx: Connection) -> Tree:
-        """The tree as it stands. Raises Contradiction when it does not continue the last one that was signed."""
-        tree, last = audit_chain.tree(tx), self.last
-        if last is None:
-            return tree
-        if tree.size < last.size:
+        """The tree as it stands: what its leaves and nodes make up. Raises Contradiction when it is not, or does not
+        continue the last one that was signed.
+        """
+        tree, last, node = audit_chain.tree(tx), self.last, audit_chain.nodes(tx)
+        if last is not None and tree.size < last.size:
             raise Contradiction(f"it has {tree.size:,} rows, and had {last.size:,} when its last checkpoint was signed")
         try:
-            root = audit_chain.root_of(tx, last.size) if last.size < tree.size else tree.root()
+            root = tree.root()
+            proof = consistency_proof(last.size, tree.size, node) if last is not None and last.size else []
+            if last is not None:
+                check_consistency(last.size, last.root, tree.size, root, proof)
+            if root_at(tree.size, node) != root:
+                raise Contradiction("audit_tree does not have the roots of its leaves")
         except (LookupError, ValueError) as error:
-            raise Contradiction(str(error)) from error
-        if root != last.root:
-            raise Contradiction(f"its first {last.size:,} rows are not those that the last checkpoint was signed for")
+            raise Contradiction(f"it does not continue the last checkpoint that was signed: {error}") from error
         return tree
 
     def sign(self, tree: Tree) -> str:
