@@ -6,6 +6,7 @@ found: nothing is signed that does not continue what was signed before.
 
 import contextlib
 import os
+import threading
 from pathlib import Path
 
 from service.ledger import notes
@@ -39,6 +40,7 @@ class Signer:
         self.made = made
         self.last_file = last_file_of(file)
         self._note = note
+        self._turn = threading.Lock()
 
     @classmethod
     def open(cls, file: Path, *, origin: str = "") -> "Signer":
@@ -84,13 +86,18 @@ class Signer:
         return tree
 
     def sign(self, tree: Tree) -> str:
-        """The signed note of `tree`, which `check` gave; on disk before it is returned. Raises OSError."""
-        if self.last is None or tree.size != self.last.size:
-            checkpoint = Checkpoint(self.key.verifier.name, tree.size, tree.root())
-            note = notes.sign(checkpoint.text(), self.key)
-            _write(self.last_file, note)
-            self.last, self._note = checkpoint, note
-        return self._note
+        """The signed note of `tree`, which `check` gave; on disk before it is returned. Raises OSError.
+
+        From any thread. Where a larger tree was signed since, by somebody who did not wait for this one, it stays the
+        last, and its note is returned.
+        """
+        with self._turn:
+            if self.last is None or tree.size > self.last.size:
+                checkpoint = Checkpoint(self.key.verifier.name, tree.size, tree.root())
+                note = notes.sign(checkpoint.text(), self.key)
+                _write(self.last_file, note)
+                self.last, self._note = checkpoint, note
+            return self._note
 
 
 def last_file_of(key_file: Path) -> Path:
