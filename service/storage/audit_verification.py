@@ -42,6 +42,14 @@ ORDER BY n.level, n.position LIMIT 1"""
 _BEYOND = """
 SELECT n.first_id FROM audit_tree AS t JOIN audit_nodes AS n ON n.position >= t.size >> n.level
 ORDER BY n.level, n.position LIMIT 1"""
+# A prune and the row that tells of it are one commit; the row lies above what the last prune archived.
+_UNTOLD_PRUNE = """
+SELECT p.through_id, p.archive FROM audit_prunes AS p
+WHERE p.through_id = (SELECT MAX(through_id) FROM audit_prunes) AND NOT EXISTS (
+  SELECT 1 FROM audit_logs AS a JOIN audit_leaves AS l ON l.audit_log_id = a.id
+  WHERE a.action = 'audit_log_pruned' AND a.resource_type = 'audit_log' AND a.resource_id = p.through_id
+    AND a.id > p.through_id AND instr(a.details, lower(hex(p.archive_sha256)))
+    AND instr(a.details, lower(hex(p.root))))"""
 # Rows are removed from the oldest on.
 _FIRST_LEFT = """
 SELECT l.leaf_index FROM audit_logs AS a JOIN audit_leaves AS l ON l.audit_log_id = a.id
@@ -198,6 +206,8 @@ class ChainCheck:
         ).fetchone()
         if leaves != size or (last is not None and last != size - 1):
             self._add(None, f"audit_tree counts {size:,} leaves, and there are {leaves:,}")
+        for through_id, archive in self._connection.execute(_UNTOLD_PRUNE).fetchall():
+            self._add(through_id, f"no row tells that the rows up to it were archived in {archive}")
         for (first,) in self._connection.execute(_BEYOND).fetchall():
             self._add(first, "there is a node above it that its leaves do not make up")
         for (first,) in self._connection.execute(_RANGES_ABOVE).fetchall():

@@ -14,8 +14,9 @@ from service import resources
 from service.ledger.audit_chain import COLUMNS, Frontier, commitment, leaf_hash, public_details
 from service.ledger.audit_logs import AuditEvent
 from service.ledger.notes import Checkpoint
+from service.repository import audit_prunes as pruning
 from service.storage import audit_chain, audit_logs, audit_prunes, migrator, sqlite
-from service.storage.audit_prunes import Prune
+from service.storage.audit_prunes import Archived, Prefix
 from service.storage.audit_verification import ChainCheck
 
 MIGRATIONS = migrator.load(resources.folder("migrations"))
@@ -296,20 +297,12 @@ def test_a_row_written_behind_the_services_back_is_never_sealed(path: Path) -> N
 def prune(path: Path, rows: int, *, remove: bool = True) -> None:
     """The first `rows` rows on record as archived, and removed."""
     with contextlib.closing(sqlite.connect_writer(path, busy_timeout_ms=0, checkpoints=True)) as connection:
-        recorded = Prune(
-            through_id=rows,
-            first_index=0,
-            size=rows,
-            root=audit_chain.root_of(connection, rows),
-            created_at_min="2026-01-01 00:00:00",
-            created_at_max="2026-01-01 00:59:59",
-            archive="archive.ndjson",
-            archive_sha256=bytes(32),
-            actor="cli:test",
-            pruned_at="2026-02-01 00:00:00",
+        times = ("2026-01-01 00:00:00", "2026-01-01 00:59:59")
+        prefix = Prefix(first_index=0, size=rows, through_id=rows, created_at_min=times[0], created_at_max=times[1])
+        archived = Archived(prefix=prefix, root=audit_chain.root_of(connection, rows), sha256=bytes(32))
+        recorded = pruning.record(
+            connection, archived, archive="archive.ndjson", actor="cli:test", now="2026-02-01 00:00:00"
         )
-        with sqlite.transaction(connection) as tx:
-            audit_prunes.insert(tx, recorded)
         if remove:
             audit_prunes.remove(connection, recorded, lambda *_: None)
 
@@ -323,9 +316,9 @@ FORGED = "INSERT INTO audit_logs (id, action, created_at) VALUES ({}, 'deposit_c
         ([FORGED.format(5)], 5, "its salt is gone"),
         ([FORGED.format(MIDDLE)], MIDDLE, "its salt is gone"),
         (
-            [FORGED.format(ROWS + 1), f"UPDATE audit_leaves SET audit_log_id = {ROWS + 1} WHERE leaf_index = 4"],
+            [FORGED.format(ROWS + 2), f"UPDATE audit_leaves SET audit_log_id = {ROWS + 2} WHERE leaf_index = 4"],
             6,
-            f"does not come after {ROWS + 1}",
+            f"does not come after {ROWS + 2}",
         ),
         (
             ["UPDATE audit_leaves SET audit_log_id = -3 WHERE leaf_index = 4", FORGED.format(-3)],
@@ -380,3 +373,16 @@ def test_a_node_beyond_the_leaves_is_found(path: Path) -> None:
     with by_hand(path) as hand:
         hand.execute(f"INSERT INTO audit_nodes VALUES (8, 2, zeroblob(32), 513, {ROWS}, '2020-01-01', '2020-01-01')")
     assert check(path)[0][0] == 513
+
+
+def test_a_prune_that_nobody_is_on_record_for_is_found(path: Path) -> None:
+    """Rows that somebody lets go by hand, with all that the triggers ask for."""
+    root = checkpoint(path, MIDDLE).root
+    with contextlib.closing(sqlite3.connect(path)) as hand:
+        hand.execute(
+            "INSERT INTO audit_prunes VALUES (?, 0, ?, ?, NULL, NULL, 'a', zeroblob(32), 'cli', 'now')",
+            (MIDDLE, MIDDLE, root),
+        )
+        hand.execute("DELETE FROM audit_logs WHERE id <= ?", (MIDDLE,))
+        hand.commit()
+    assert check(path) == [(MIDDLE, "no row tells that the rows up to it were archived in a")]
