@@ -80,7 +80,7 @@ class Signer:
             if last is not None:
                 check_consistency(last.size, last.root, tree.size, root, proof)
             if root_at(tree.size, node) != root:
-                raise Contradiction("audit_tree does not have the roots of its leaves")
+                raise Contradiction("its tree is not that of its leaves; `passbook audit verify` names the first row")
         except (LookupError, ValueError) as error:
             raise Contradiction(f"it does not continue the last checkpoint that was signed: {error}") from error
         return tree
