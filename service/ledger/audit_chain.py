@@ -94,7 +94,6 @@ PUBLIC_MEMBERS = frozenset(
         "matched_bank_notification_id",
         "matched_deposit_id",
         "method",
-        "name",
         "occurred_at",
         "prefix",
         "price",
