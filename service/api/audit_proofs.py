@@ -86,15 +86,12 @@ async def get_proof(audit_log_id: IdPath, request: ApiRequest) -> Response[str]:
     Its `extra` is the leaf: the hash that the receipt has, and that verify.py computes from an export.
     """
 
-    def read(tx: Connection, tree: Tree) -> tuple[int, bytes | None, list[bytes]]:
+    def read(tx: Connection, tree: Tree) -> tuple[int, bytes, list[bytes]]:
         index = audit_chain.find_index(tx, int(audit_log_id))
         if index is None:
             raise AuditLogNotFound(f"There is no audit log row {audit_log_id}.")
-        return (
-            index,
-            audit_chain.find_leaf(tx, int(audit_log_id)),
-            inclusion_proof(index, tree.size, audit_chain.nodes(tx)),
-        )
+        node = audit_chain.nodes(tx)
+        return index, node(0, index), inclusion_proof(index, tree.size, node)
 
     note, (index, leaf, path) = await request.passbook.checkpoints.signed(read)
     return _text(InclusionProof(index=index, path=tuple(path), checkpoint=note, extra=leaf).text())

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from service.cli import audit_prune, audit_verify, audit_witness, progress
 from service.cli.audit_view import AuditView, visible
-from service.cli.common import Group, config_of, database_option, load_migrations
+from service.cli.common import Group, config_of, database_option, reading
 from service.ledger import audit_lines
 from service.ledger.audit_logs import AuditLog, AuditLogFilter, Invalid, Order, Outcome, period
 from service.ledger.fields import (
@@ -28,7 +28,7 @@ from service.ledger.fields import (
     WORD_PATTERN,
 )
 from service.ledger.timestamps import zone
-from service.storage import audit_chain, audit_exports, audit_prunes, audit_search, migrator, sqlite
+from service.storage import audit_chain, audit_exports, audit_prunes, audit_search, sqlite
 from service.storage.audit_exports import RowGone
 from service.storage.audit_logs import find_newest_id
 from service.storage.exporter import ExportFailed, new_file
@@ -124,7 +124,7 @@ def audit() -> None:
 @_filters
 def audit_tail(database: str | None, follow: bool, lines: int, wanted: Wanted) -> None:
     """Print the last rows, oldest first."""
-    with _reading(database) as connection, _printing(wanted) as show:
+    with reading(config_of(database=database)) as connection, _printing(wanted) as show:
         newest = find_newest_id(connection)
         last = [row for rows, _ in _pages(connection, wanted[0], Order.NEWEST, lines, newest) for row in rows]
         show(last[::-1])
@@ -144,7 +144,7 @@ def audit_tail(database: str | None, follow: bool, lines: int, wanted: Wanted) -
 @_filters
 def audit_search_(database: str | None, order: str, limit: int, wanted: Wanted) -> None:
     """Print the rows for which all conditions hold."""
-    with _reading(database) as connection, _printing(wanted) as show:
+    with reading(config_of(database=database)) as connection, _printing(wanted) as show:
         for rows, _ in _pages(connection, wanted[0], Order(order), limit, find_newest_id(connection)):
             show(rows)
 
@@ -170,7 +170,7 @@ def audit_export(
         raise click.UsageError("--sealed is the whole log in its own format; leave out the other options.")
     # What goes to standard output shows by itself how far it is.
     shown = progress.shown() if output else contextlib.nullcontext(lambda *_: None)
-    with _reading(database) as connection, shown as show:
+    with reading(config_of(database=database)) as connection, shown as show:
         lines = _sealed(connection, show) if sealed else _exported(connection, wanted[0], kind, order, limit, show)
         if output is None:
             with _ending_quietly():
@@ -206,17 +206,6 @@ def _sealed(connection: sqlite.Connection, show: Progress) -> Iterator[tuple[int
     size = audit_chain.tree(connection).size
     for number, line in enumerate(audit_exports.lines(connection, first, size, show, step="reading the audit log")):
         yield min(number, 1), line
-
-
-@contextlib.contextmanager
-def _reading(database: str | None) -> Iterator[sqlite.Connection]:
-    config = config_of(database=database)
-    path = config.database_path
-    if not path.is_file():
-        raise click.ClickException(f"There is no database {path}.")
-    with contextlib.closing(sqlite.connect_reader(path, busy_timeout_ms=config.busy_timeout_ms)) as connection:
-        migrator.require_latest(connection, load_migrations())
-        yield connection
 
 
 def _pages(

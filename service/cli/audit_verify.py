@@ -1,6 +1,5 @@
 """passbook audit verify: the proof that nobody changed the audit log."""
 
-import contextlib
 import sys
 import time
 from pathlib import Path
@@ -10,16 +9,15 @@ import msgspec
 from msgspec import Struct
 
 from service.cli import progress
-from service.cli.common import KNOWN_ERRORS, Command, config_of, database_option, load_migrations
+from service.cli.common import CannotBeChecked, Command, checking, config_of, database_option, reading
 from service.config import Config
 from service.ledger import notes
 from service.ledger.audit_chain import read_receipt
 from service.ledger.notes import Checkpoint, NoteError, VerifierKey
-from service.storage import migrator, sqlite
 from service.storage.audit_verification import ChainCheck, ChainFault
 from service.storage.checkpoints import last_file_of
 
-_TAMPERED, _CANNOT_BE_CHECKED = 1, 2
+_TAMPERED = 1
 
 
 class VerificationReport(Struct, frozen=True, kw_only=True):
@@ -33,12 +31,6 @@ class VerificationReport(Struct, frozen=True, kw_only=True):
     checkpoints: list[int]
     receipts: int
     faults: list[ChainFault]
-
-
-class _CannotBeChecked(click.ClickException):
-    """Nothing is known of the log; no exit code of a changed one."""
-
-    exit_code = _CANNOT_BE_CHECKED
 
 
 @click.command("verify", cls=Command)
@@ -67,14 +59,10 @@ def verify(
     Reads only; of a backup too, and also while the service runs. Every row's leaf and the whole tree are computed anew.
     That the log was not rewritten as a whole is proved by what was kept elsewhere: --checkpoint, --receipts.
     """
-    try:
+    with checking():
         config = config_of(database=database)
         checkpoints = _checkpoints(config, key, checkpoint_files)
         report = _run(config, checkpoints, _receipts(receipts))
-    except (*KNOWN_ERRORS, sqlite.DatabaseError, OSError, UnicodeError) as error:
-        raise _CannotBeChecked(str(error)) from error
-    except KeyboardInterrupt as error:  # its usual exit code is that of a changed log
-        raise _CannotBeChecked("It was stopped.") from error
     if as_json:
         click.echo(msgspec.json.encode(report))
     else:
@@ -92,11 +80,11 @@ def _checkpoints(config: Config, key: str | None, files: tuple[Path, ...]) -> li
         else:
             known = notes.read_signing_key(own.read_text("utf-8").strip()).verifier if own.exists() else None
     except NoteError as error:
-        raise _CannotBeChecked(f"{'--key' if key else own}: {error}.") from error
+        raise CannotBeChecked(f"{'--key' if key else own}: {error}.") from error
     last = last_file_of(own)
     wanted = [*files, last] if last.exists() and key is None else list(files)
     if wanted and known is None:
-        raise _CannotBeChecked("The log's key is not here; give its public half with --key.")
+        raise CannotBeChecked("The log's key is not here; give its public half with --key.")
     return [_checkpoint(file, known) for file in wanted if known is not None]
 
 
@@ -106,7 +94,7 @@ def _checkpoint(file: Path, key: VerifierKey) -> Checkpoint:
         note = notes.read_proof(text).checkpoint if text.startswith("c2sp.org/tlog-proof") else text
         return notes.open_checkpoint(note, [key])
     except NoteError as error:
-        raise _CannotBeChecked(f"{file} is no checkpoint of this log: {error}.") from error
+        raise CannotBeChecked(f"{file} is no checkpoint of this log: {error}.") from error
 
 
 def _receipts(file: Path | None) -> dict[int, bytes]:
@@ -116,18 +104,14 @@ def _receipts(file: Path | None) -> dict[int, bytes]:
             try:
                 audit_log_id, leaf = read_receipt(line)
             except ValueError as error:
-                raise _CannotBeChecked(f"{file}, line {number}: {error}.") from error
+                raise CannotBeChecked(f"{file}, line {number}: {error}.") from error
             if found.setdefault(audit_log_id, leaf) != leaf:
-                raise _CannotBeChecked(f"{file}, line {number}: row {audit_log_id} has two different receipts.")
+                raise CannotBeChecked(f"{file}, line {number}: row {audit_log_id} has two different receipts.")
     return found
 
 
 def _run(config: Config, checkpoints: list[Checkpoint], receipts: dict[int, bytes]) -> VerificationReport:
-    path = config.database_path
-    if not path.is_file():
-        raise _CannotBeChecked(f"There is no database {path}.")
-    with contextlib.closing(sqlite.connect_reader(path, busy_timeout_ms=config.busy_timeout_ms)) as connection:
-        migrator.require_latest(connection, load_migrations())
+    with reading(config) as connection:
         began = time.perf_counter()
         check = ChainCheck(connection, checkpoints=checkpoints, receipts=receipts)
         with progress.shown() as show:

@@ -19,7 +19,13 @@ from service.storage.erasures import EraseFailed
 from service.storage.importer import ImportFailed
 from service.storage.migrator import MigrationError
 
+
+class NoDatabase(Exception):
+    """There is no file where the database should be."""
+
+
 KNOWN_ERRORS = (
+    NoDatabase,
     ConfigError,
     MigrationError,
     CopyFailed,
@@ -37,6 +43,12 @@ CLI_ACTOR = "cli:"
 database_option = click.option(
     "--database", metavar="FILE", help="The database. Default: $PASSBOOK_DATABASE, or data/passbook.db."
 )
+
+
+class CannotBeChecked(click.ClickException):
+    """A proof could not be carried out: nothing is known, which is no exit code of something broken."""
+
+    exit_code = 2
 
 
 class Command(click.Command):
@@ -76,6 +88,28 @@ def require_ours(config: Config) -> None:
         sqlite.undo_interrupted(path)
         with contextlib.closing(sqlite.connect_reader(path, busy_timeout_ms=config.busy_timeout_ms)) as connection:
             migrator.version_of(connection, load_migrations())
+
+
+@contextlib.contextmanager
+def checking() -> Iterator[None]:
+    """What keeps a proof within the block from being carried out becomes CannotBeChecked."""
+    try:
+        yield
+    except (*KNOWN_ERRORS, sqlite.DatabaseError, OSError, UnicodeError) as error:
+        raise CannotBeChecked(str(error)) from error
+    except KeyboardInterrupt as error:  # its usual exit code is that of what is broken
+        raise CannotBeChecked("It was stopped.") from error
+
+
+@contextlib.contextmanager
+def reading(config: Config) -> Iterator[sqlite.Connection]:
+    """A read-only connection for the block, to a database of the latest schema. Raises NoDatabase, MigrationError."""
+    path = config.database_path
+    if not path.is_file():
+        raise NoDatabase(f"There is no database {path}.")
+    with contextlib.closing(sqlite.connect_reader(path, busy_timeout_ms=config.busy_timeout_ms)) as connection:
+        migrator.require_latest(connection, load_migrations())
+        yield connection
 
 
 @contextlib.contextmanager

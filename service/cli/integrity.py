@@ -1,6 +1,5 @@
 """passbook integrity: the proof that the ledger adds up, for a timer and for people."""
 
-import contextlib
 import sys
 
 import click
@@ -10,25 +9,20 @@ from rich.text import Text
 
 from service.cli import progress
 from service.cli.common import (
-    KNOWN_ERRORS,
+    CannotBeChecked,
     Command,
+    checking,
     config_of,
     database_option,
     load_migrations,
+    reading,
 )
 from service.config import Config
 from service.ledger.integrity import IntegrityReport, IntegrityStatus
 from service.ledger.timestamps import system_clock
-from service.storage import migrator, sqlite
 from service.storage.integrity import Proof
 
-_BROKEN, _CANNOT_BE_CHECKED = 1, 2
-
-
-class _CannotBeChecked(click.ClickException):
-    """Nothing is known of the ledger; no exit code of a broken one."""
-
-    exit_code = _CANNOT_BE_CHECKED
+_BROKEN = 1
 
 
 @click.command(cls=Command)
@@ -40,31 +34,22 @@ def integrity(database: str | None, as_json: bool, quick: bool) -> None:
 
     Reads only; also while the service runs. The first rows that fail a check are named.
     """
-    try:
+    with checking():
         report = _prove(config_of(database=database), quick=quick)
-    except (*KNOWN_ERRORS, sqlite.DatabaseError, OSError) as error:
-        raise _CannotBeChecked(str(error)) from error
-    except KeyboardInterrupt as error:  # its usual exit code is that of a broken ledger
-        raise _CannotBeChecked("It was stopped.") from error
     if as_json:
         click.echo(msgspec.json.encode(report))
     else:
         _say_report(report)
     if report.status == IntegrityStatus.UNFINISHED:
-        raise _CannotBeChecked(f"The ledger cannot be checked. {report.reason}")
+        raise CannotBeChecked(f"The ledger cannot be checked. {report.reason}")
     if report.status == IntegrityStatus.BROKEN:
         sys.exit(_BROKEN)
 
 
 def _prove(config: Config, *, quick: bool) -> IntegrityReport:
     """The finished proof; with a progress bar where there is a terminal."""
-    path = config.database_path
-    if not path.is_file():
-        raise _CannotBeChecked(f"There is no database {path}.")
-    with contextlib.closing(sqlite.connect_reader(path, busy_timeout_ms=config.busy_timeout_ms)) as connection:
-        migrations = load_migrations()
-        migrator.require_latest(connection, migrations)
-        proof = Proof(migrations, system_clock, quick=quick)
+    with reading(config) as connection:
+        proof = Proof(load_migrations(), system_clock, quick=quick)
         with progress.bar() as bar:
             task = bar.add_task("")
 

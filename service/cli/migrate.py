@@ -78,7 +78,7 @@ def migrate_up(database: str | None, to: int | None, no_backup: bool) -> None:
                 )
                 if plan.blockers:
                     raise MigrationError("\n".join(plan.blockers))
-                if not plan.pending and not (audit_chain.is_there(connection) and audit_chain.is_unsealed(connection)):
+                if not plan.pending and not audit_chain.is_unsealed(connection):
                     click.echo("Nothing was pending. What is there is checked by: passbook migrate verify")
                     return
                 if plan.version >= 0:

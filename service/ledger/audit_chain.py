@@ -252,16 +252,18 @@ class Frontier:
         self.size = size
         self.roots = [stored[start : start + 32] for start in range(0, len(stored), 32)]
 
-    def append(self, leaf: bytes) -> list[tuple[int, int, bytes]]:
-        """Adds the next leaf. Returns the subtrees that it completes: (level, position, hash), the lowest first."""
+    def append(self, root: bytes, level: int = 0) -> list[tuple[int, int, bytes]]:
+        """Adds the next leaf, or at a `level` that `size` is a multiple of the next whole subtree.
+
+        Returns the subtrees above it that it completes: (level, position, hash), the lowest first.
+        """
         completed = []
-        position, level, root = self.size, 0, leaf
+        position, self.size = self.size >> level, self.size + (1 << level)
         while position & 1:
             root = node_hash(self.roots.pop(), root)
             position, level = position >> 1, level + 1
             completed.append((level, position, root))
         self.roots.append(root)
-        self.size += 1
         return completed
 
     def extend(self, leaves: Sequence[bytes], on_node: NodeSink) -> None:
@@ -269,19 +271,14 @@ class Frontier:
         start = 0
         while start < len(leaves):
             if self.size % _BLOCK == 0 and len(leaves) - start >= _BLOCK:
-                root, level = _block_root(leaves[start : start + _BLOCK]), NODE_LEVELS
+                root, level = subtree_root(leaves[start : start + _BLOCK]), NODE_LEVELS
+                on_node(level, self.size >> level, root)
             else:
                 root, level = leaves[start], 0
             start += 1 << level
-            position, self.size = self.size >> level, self.size + (1 << level)
-            while True:
-                if level and level % NODE_LEVELS == 0:
-                    on_node(level, position, root)
-                if not position & 1:
-                    break
-                root = node_hash(self.roots.pop(), root)
-                position, level = position >> 1, level + 1
-            self.roots.append(root)
+            for node in self.append(root, level):
+                if node[0] % NODE_LEVELS == 0:
+                    on_node(*node)
 
     def root(self) -> bytes:
         """The hash of the whole tree."""
@@ -292,8 +289,8 @@ class Frontier:
         return b"".join(self.roots)
 
 
-def _block_root(leaves: Sequence[bytes]) -> bytes:
-    hashes = leaves
+def subtree_root(hashes: Sequence[bytes]) -> bytes:
+    """The root over `hashes` of one level, a power of two of them."""
     while len(hashes) > 1:
         hashes = [
             sha256(b"\x01" + left + right).digest() for left, right in zip(hashes[::2], hashes[1::2], strict=True)

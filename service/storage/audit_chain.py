@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from service.ledger.audit_chain import (
     COLUMNS,
+    NODE_LEVELS,
     SALT_BYTES,
     Frontier,
     NodeHash,
@@ -21,12 +22,11 @@ from service.ledger.audit_chain import (
     leaf_hash,
     public_details,
     root_at,
+    subtree_root,
 )
 from service.ledger.audit_logs import is_of_ledger
 from service.storage.sqlite import Connection
 
-_LEVEL_STEP = 8
-"""Every eighth level is stored."""
 _ROWS_AT_ONCE = 4096
 _ROWS = f"SELECT {', '.join(COLUMNS)} FROM audit_logs WHERE id > ? ORDER BY id LIMIT ?"
 _SEALED_ROWS = (
@@ -98,7 +98,7 @@ class Sealing:
 
     def _append(self, rows: list[tuple[Any, ...]]) -> dict[int, bytes]:
         salts = os.urandom(SALT_BYTES * len(rows))
-        leaves, nodes = [], []
+        leaves: list[tuple[int, int, bytes, bytes, bytes | None]] = []
         for number, row in enumerate(rows):
             salt = salts[SALT_BYTES * number : SALT_BYTES * (number + 1)]
             telegram_id, details = row[5], row[6]
@@ -106,15 +106,16 @@ class Sealing:
             public = None if redacted is None else sha256(redacted.encode()).digest()
             self._last_hash = leaf_hash(self._last_hash, commitment(salt, telegram_id, details), public, row)
             self._last_id = row[0]
-            leaves.append((self._frontier.size, self._last_id, self._last_hash, salt, public))
-            nodes += [node for node in self._frontier.append(self._last_hash) if node[0] % _LEVEL_STEP == 0]
+            leaves.append((self._frontier.size + number, self._last_id, self._last_hash, salt, public))
         self._tx.executemany(
             "INSERT INTO audit_leaves (leaf_index, audit_log_id, hash, salt, public_details) VALUES (?, ?, ?, ?, ?)",
             leaves,
         )
-        for level, position, node in nodes:
-            self._tx.execute(_NODE_OF_LEAVES if level == _LEVEL_STEP else _NODE_OF_NODES, _node(level, position, node))
+        self._frontier.extend([leaf[2] for leaf in leaves], self._insert_node)
         return {leaf[1]: leaf[2] for leaf in leaves}
+
+    def _insert_node(self, level: int, position: int, node: bytes) -> None:
+        self._tx.execute(_NODE_OF_LEAVES if level == NODE_LEVELS else _NODE_OF_NODES, _node(level, position, node))
 
 
 # By all rows from the first id to the last: a search by time must not pass over one that should not be there.
@@ -132,8 +133,8 @@ FROM audit_nodes WHERE level = :below AND position BETWEEN :first AND :last"""
 
 
 def _node(level: int, position: int, node: bytes) -> dict[str, int | bytes]:
-    first = position << _LEVEL_STEP
-    below = {"first": first, "last": first + (1 << _LEVEL_STEP) - 1, "below": level - _LEVEL_STEP}
+    first = position << NODE_LEVELS
+    below = {"first": first, "last": first + (1 << NODE_LEVELS) - 1, "below": level - NODE_LEVELS}
     return {"level": level, "position": position, "hash": node, **below}
 
 
@@ -152,6 +153,8 @@ def is_there(connection: Connection) -> bool:
 
 def is_unsealed(connection: Connection) -> bool:
     """Whether there are rows and no leaf at all: a program that cannot hash, such as wrangler, made the tables."""
+    if not is_there(connection):
+        return False
     sql = "SELECT size = 0 AND EXISTS (SELECT 1 FROM audit_logs) FROM audit_tree"
     return bool(connection.execute(sql).fetchone()[0])
 
@@ -189,25 +192,22 @@ def nodes(tx: Connection) -> NodeHash:
     blocks: dict[tuple[int, int], list[bytes]] = {}
 
     def node(level: int, position: int) -> bytes:
-        stored = level - level % _LEVEL_STEP
+        stored = level - level % NODE_LEVELS
         width = 1 << (level - stored)
         first = position * width
-        block, start = first >> _LEVEL_STEP, first % (1 << _LEVEL_STEP)
+        block, start = first >> NODE_LEVELS, first % (1 << NODE_LEVELS)
         if (stored, block) not in blocks:
             blocks[stored, block] = _block(tx, stored, block)
         hashes = blocks[stored, block][start : start + width]
         if len(hashes) < width:
             raise LookupError(f"the tree of the audit log has no node {position} at level {level}")
-        frontier = Frontier()
-        for one in hashes:
-            frontier.append(one)
-        return frontier.root()
+        return subtree_root(hashes)
 
     return node
 
 
 def _block(tx: Connection, level: int, block: int) -> list[bytes]:
-    first, last = block << _LEVEL_STEP, ((block + 1) << _LEVEL_STEP) - 1
+    first, last = block << NODE_LEVELS, ((block + 1) << NODE_LEVELS) - 1
     if level == 0:
         sql = "SELECT hash FROM audit_leaves WHERE leaf_index BETWEEN ? AND ? ORDER BY leaf_index"
         found = tx.execute(sql, (first, last))

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+from service.ledger.audit_chain import NODE_LEVELS
 from service.ledger.audit_logs import FAILED, AuditLog, AuditLogFilter, Order, Outcome, outcome_of
 from service.storage.audit_logs import COLUMNS, audit_log, find_newest_id
 from service.storage.sqlite import Connection
@@ -30,7 +31,7 @@ _PROBE = 1000
 _STEP_MIN, _STEP_MAX, _STEP_GROWTH = 128, 4096, 4
 _BRANCHES_MAX = 200
 _VALUES_MAX = 2000
-_LEVEL_BITS = 8
+_LEVEL_BITS = NODE_LEVELS
 _NODE_CHILDREN = 2**_LEVEL_BITS
 _GAP_MAX = 256
 

@@ -249,7 +249,7 @@ def up(
                 _record(connection, applied)
 
             _run(connection, migration.name, migration.up, report, progress, record)
-    if audit_chain.is_there(connection) and audit_chain.is_unsealed(connection):
+    if audit_chain.is_unsealed(connection):
         with transaction(connection):
             _seal(connection, Sealing(connection), report, progress)
     return len(wanted)
