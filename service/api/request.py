@@ -1,6 +1,7 @@
 """The request as handlers see it, and the one way from a handler to the write door."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -10,8 +11,9 @@ from litestar.exceptions import InternalServerException
 from litestar.types import Empty
 from msgspec import Struct
 
-from service.api import request_ids, strict_json
+from service.api import observation, request_ids, strict_json
 from service.api.checkpoints import Checkpoints
+from service.api.figures import Figures
 from service.api.problems import MEDIA_TYPE, EdgeError, unsupported
 from service.api.proofs import Proofs
 from service.ledger.access import Caller
@@ -20,7 +22,9 @@ from service.ledger.errors import ErrorCode
 from service.ledger.idempotency import Request as WriteRequest
 from service.ledger.policy import Policy
 from service.ledger.timestamps import Clock
+from service.measures import Measures
 from service.repository.unit_of_work import Context, Operation
+from service.repository.write_times import WriteTimes, now_ns
 from service.repository.writer import Writer
 from service.storage.sqlite import Connection, EngineInfo, Readers
 
@@ -41,6 +45,9 @@ class Passbook:
     policy: Policy
     proofs: Proofs
     checkpoints: Checkpoints
+    measures: Measures
+    figures: Figures
+    database: Path
 
 
 class ApiRequest(Request[Caller, Any, State]):
@@ -86,6 +93,8 @@ async def write(
     scope = request.scope
     client = scope.get("client")
     user_agent = request.headers.get("user-agent")
+    seen = observation.of(scope)
+    seen.write = WriteTimes(operation.name, now_ns(), trace=seen.trace)
     answer = await request.passbook.writer.submit(
         operation,
         command,
@@ -101,7 +110,9 @@ async def write(
             ip_address=client[0] if client else None,
             user_agent=user_agent[:_USER_AGENT_CHARACTERS_MAX] if user_agent else None,
         ),
+        times=seen.write,
     )
+    seen.answered(answer)
     headers = {}
     if answer.location:
         headers["Location"] = answer.location

@@ -16,9 +16,11 @@ from service.storage.checkpoints import Contradiction, KeyUnusable
 from service.storage.copies import CopyFailed
 from service.storage.importer import ImportFailed
 from service.storage.migrator import MigrationError
+from service.telemetry import TelemetryError
 
 KNOWN_ERRORS = (
     ConfigError,
+    TelemetryError,
     MigrationError,
     CopyFailed,
     ImportFailed,

@@ -71,6 +71,11 @@ def version_tuple() -> tuple[int, ...]:
     return tuple(int(part) for part in SQLITE_VERSION.split("."))
 
 
+def has_wal_reset_bug() -> bool:
+    """Whether this SQLite can lose commits when two connections write and checkpoint at once."""
+    return (3, 7, 0) <= version_tuple() < (3, 51, 3)
+
+
 def error_code(error: BaseException) -> int:
     """The primary result code of a driver error; 0 where it carries none."""
     return int(getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
@@ -186,7 +191,7 @@ def engine_info(connection: Connection) -> EngineInfo:
         version=SQLITE_VERSION,
         journal_mode=connection.execute("PRAGMA journal_mode").fetchone()[0],
         synchronous=synchronous[connection.execute("PRAGMA synchronous").fetchone()[0]],
-        wal_reset_bug=(3, 7, 0) <= version_tuple() < (3, 51, 3),
+        wal_reset_bug=has_wal_reset_bug(),
     )
 
 
@@ -263,6 +268,10 @@ class Thread:
             partial(_call, self._connection, function), *args, **kwargs
         )
         return result
+
+    def interrupt(self) -> None:
+        """Makes the statement that runs, if one does, end with an error."""
+        self._connection._conn.interrupt()
 
     async def close(self) -> None:
         """Closes the connection after what is queued, and ends the thread; it would keep the process alive."""
