@@ -37,6 +37,7 @@ from service.api.openapi import PassbookOpenAPI, make_config
 from service.api.proofs import Proofs
 from service.api.request import ApiRequest, Passbook
 from service.config import Config
+from service.ledger.errors import ErrorCode
 from service.ledger.policy import Policy
 from service.ledger.timestamps import Clock, SteadyClock, system_clock
 from service.measures import Measures
@@ -78,7 +79,7 @@ def create_app(
     `extra_routes` are handlers that a benchmark adds to measure the same edge without the ledger.
     """
     telemetry = telemetry or Telemetry({})
-    measures = Measures()
+    measures = Measures(ErrorCode)
     openapi = make_config([body for resource in _RESOURCES for body in resource.BODIES])
     app = Litestar(
         route_handlers=[*(resource.ROUTER for resource in _RESOURCES), docs.ROUTER, *(extra_routes or [])],

@@ -36,19 +36,23 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric by its OpenTelemetry name, with its unit (UCUM) and the attributes that its points have."""
+    """A metric by its OpenTelemetry name, with its unit (UCUM) and the attributes that its points have.
+
+    prometheus: its name there, where one is in use that is older than the specification.
+    """
 
     name: str
     kind: Kind
     unit: str
     description: str
     attributes: Labels = ()
+    prometheus: str = ""
 
     @property
     def prometheus_name(self) -> str:
         """Its name in the text for Prometheus; a histogram's samples append _bucket, _sum and _count."""
         total = "_total" if self.kind is Kind.COUNTER else ""
-        return _spelt(self.name) + _UNITS.get(self.unit, "") + total
+        return self.prometheus or _spelt(self.name) + _UNITS.get(self.unit, "") + total
 
 
 @dataclass(slots=True)
@@ -102,9 +106,13 @@ def _counter(name: str, unit: str, description: str, *attributes: str) -> Counte
 
 
 class Measures:
-    """What is counted as it happens. Lifetime: the application's; used on the event loop alone."""
+    """What is counted as it happens. Lifetime: the application's; used on the event loop alone.
 
-    def __init__(self) -> None:
+    codes: those of problem documents. Counters begin at 0 for every value that an attribute may have: one that
+    appeared with its first count would hide that count from Prometheus's increase().
+    """
+
+    def __init__(self, codes: Iterable[str]) -> None:
         self.started_at_ns = time.time_ns()
         self.active_requests = 0
         self.requests = Histogram(
@@ -137,6 +145,14 @@ class Measures:
             Metric("passbook.writer.batch.size", Kind.HISTOGRAM, "{operation}", "Operations in one commit."),
             BATCH_BOUNDS,
         )
+
+        for counter, values in (
+            (self.refusals, codes),
+            (self.writes, ("new", "refused", "replayed", "reused")),
+            (self.commits, ("committed", "failed")),
+        ):
+            for value in values:
+                counter.add(str(value), n=0)
 
     def families(self) -> Iterator[Family]:
         """Everything that was counted until now."""

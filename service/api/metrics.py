@@ -6,7 +6,6 @@ A scrape costs a few milliseconds however large the ledger is: it reads counters
 import os
 import platform
 import resource
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +17,7 @@ from service.api.auth import OPEN
 from service.api.health import operation_id
 from service.api.request import ApiRequest, Passbook
 from service.ledger.integrity import IntegrityStatus
-from service.measures import CONTENT_TYPE, Family, Kind, Metric, gauge, to_prometheus
+from service.measures import CONTENT_TYPE, Family, Kind, Metric, Value, gauge, to_prometheus
 from service.storage import audit_chain, figures
 
 _PAGE_BYTES = resource.getpagesize()
@@ -111,20 +110,28 @@ def _of_files(database: Path) -> Iterator[Family]:
 
 
 def _of_process(started_at_ns: int) -> Iterator[Family]:
+    """By the names that every client library of Prometheus gives them."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    cpu = Metric("process.cpu.time", Kind.COUNTER, "s", "Processor time of the service.", ("cpu.mode",))
-    yield Family(cpu, {("user",): used.ru_utime, ("system",): used.ru_stime})
+    found: list[tuple[str, Kind, str, str, str, Value]] = [
+        ("cpu.time", Kind.COUNTER, "s", "Processor time.", "cpu_seconds_total", used.ru_utime + used.ru_stime),
+        ("start.timestamp", Kind.GAUGE, "s", "When it began, since 1970.", "start_time_seconds", started_at_ns / 1e9),
+    ]
     try:
         resident = int(Path("/proc/self/statm").read_text("ascii").split()[1]) * _PAGE_BYTES
-        descriptors = len(os.listdir("/proc/self/fd"))
+        opened = len(os.listdir("/proc/self/fd"))
     except OSError:
         pass  # only Linux tells
     else:
-        yield gauge("process.memory.usage", "By", "Resident memory of the service.", resident)
-        yield gauge("process.unix.file_descriptor.count", "{file_descriptor}", "Open file descriptors.", descriptors)
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    yield gauge("process.unix.file_descriptor.limit", "{file_descriptor}", "Those that may be open.", limit)
-    yield gauge("process.uptime", "s", "How long the service runs.", time.time() - started_at_ns / 1e9)
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        unit = "{file_descriptor}"
+        found += [
+            ("memory.usage", Kind.GAUGE, "By", "Resident memory.", "resident_memory_bytes", resident),
+            ("unix.file_descriptor.count", Kind.GAUGE, unit, "Open file descriptors.", "open_fds", opened),
+            ("unix.file_descriptor.limit", Kind.GAUGE, unit, "Those that may be open.", "max_fds", limit),
+        ]
+    for name, kind, unit, description, prometheus, value in found:
+        metric = Metric(f"process.{name}", kind, unit, description, prometheus=f"process_{prometheus}")
+        yield Family(metric, {(): value})
 
 
 ROUTER = Router("/", route_handlers=[metrics], tags=["health"])
