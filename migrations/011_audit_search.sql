@@ -17,3 +17,5 @@ CREATE INDEX idx_audit_logs_actor ON audit_logs(actor) WHERE actor IS NOT NULL;
 CREATE INDEX idx_audit_logs_request ON audit_logs(request_id) WHERE request_id IS NOT NULL;
 -- For suspicious activity: refused attempts by when they were made.
 CREATE INDEX idx_audit_logs_failed ON audit_logs(created_at) WHERE action GLOB '*_failed';
+-- The audit row of a movement for a domain is found by its user and its instant, which are the movement's.
+CREATE INDEX idx_audit_logs_domains ON audit_logs(telegram_id, created_at) WHERE resource_type = 'user_domains';

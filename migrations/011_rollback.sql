@@ -1,4 +1,5 @@
 -- Rollback of migration 011: which key acted is lost (its name stays), the guide's indexes are as the guide has them.
+DROP INDEX IF EXISTS idx_audit_logs_domains;
 DROP INDEX IF EXISTS idx_audit_logs_failed;
 DROP INDEX IF EXISTS idx_audit_logs_request;
 DROP INDEX IF EXISTS idx_audit_logs_actor;

@@ -31,6 +31,7 @@ from service.api import (
     transactions,
     users,
 )
+from service.api.audit_feed import AuditFeed
 from service.api.checkpoints import Checkpoints
 from service.api.figures import Figures
 from service.api.openapi import PassbookOpenAPI, make_config
@@ -44,6 +45,7 @@ from service.measures import Measures
 from service.repository.sweeper import Sweeper, system_elapsed
 from service.repository.writer import Writer
 from service.storage import lock, migrator, sqlite
+from service.storage.audit_logs import find_newest_id
 from service.storage.checkpoints import Contradiction, Signer
 from service.storage.sqlite import Connection
 from service.telemetry import Telemetry
@@ -150,19 +152,23 @@ async def _opened(
         stack.push_async_callback(proofs.close)
         checkpoints = Checkpoints(readers, signer)
         figures = await stack.enter_async_context(Figures(path, busy_timeout_ms=timeout_ms).running())
+        audit_readers = sqlite.Readers(path, count=config.readers, busy_timeout_ms=timeout_ms)
+        await stack.enter_async_context(audit_readers.opened())
         passbook = app.state["passbook"] = Passbook(
-            writer,
-            readers,
-            keys,
-            clock,
-            engine,
-            schema_version,
-            policy,
-            proofs,
-            checkpoints,
-            measures,
-            figures,
-            path,
+            writer=writer,
+            readers=readers,
+            keys=keys,
+            clock=clock,
+            engine=engine,
+            schema_version=schema_version,
+            policy=policy,
+            proofs=proofs,
+            trusted_proxies=config.trusted_networks,
+            audit_feed=AuditFeed(audit_readers, writer, partial(find_newest_id, keys)),
+            checkpoints=checkpoints,
+            measures=measures,
+            figures=figures,
+            database=path,
         )
         await stack.enter_async_context(_exporting(telemetry, passbook))
         yield
@@ -205,6 +211,7 @@ def prepare_to_stop(app: Litestar) -> None:
     """Ends at once what requests would wait for longer than a stopping service waits for requests."""
     passbook: Passbook = app.state["passbook"]
     passbook.proofs.stop()
+    passbook.audit_feed.stop()
 
 
 def _answer_options(app: ASGIApp) -> ASGIApp:

@@ -1,6 +1,7 @@
 """Settings: one frozen Config, from the environment, every name with its unit."""
 
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -8,6 +9,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 PREFIX = "PASSBOOK_"
+_MAPPED_BITS = 96
 
 
 class ConfigError(Exception):
@@ -37,7 +39,10 @@ class Config(Struct, frozen=True, kw_only=True):
         int, Meta(ge=1, le=10**6, description="writes that may wait for a commit; more get 503 with Retry-After")
     ] = 4096
     write_batch_max: Annotated[int, Meta(ge=1, le=10**5, description="most operations in one commit")] = 256
-    readers: Annotated[int, Meta(ge=1, le=64, description="connections that read at the same time")] = 2
+    readers: Annotated[
+        int,
+        Meta(ge=1, le=64, description="connections that read at the same time, and as many again for the audit log"),
+    ] = 2
     busy_timeout_ms: Annotated[
         int, Meta(ge=0, le=600_000, description="how long to wait for another process that holds the database")
     ] = 5000
@@ -105,6 +110,11 @@ class Config(Struct, frozen=True, kw_only=True):
         False
     )
 
+    trusted_proxies: Annotated[
+        str,
+        Meta(description="addresses and networks, with commas between, whose `X-Forwarded-For` is believed"),
+    ] = ""
+
     @property
     def database_path(self) -> Path:
         """The database as a path."""
@@ -114,6 +124,17 @@ class Config(Struct, frozen=True, kw_only=True):
     def audit_key_path(self) -> Path:
         """The key of the audit log as a path."""
         return Path(self.audit_key) if self.audit_key else Path(f"{self.database}.audit-key")
+
+    @property
+    def retention_path(self) -> Path:
+        """What is locked while rows are archived or erased: one such work at a time."""
+        return Path(f"{self.database}.retention")
+
+    @property
+    def trusted_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """`trusted_proxies` as networks; mapped IPv4 is IPv4. Raises ValueError naming the one that is none."""
+        given = [text.strip() for text in self.trusted_proxies.split(",")]
+        return tuple(_unmapped(ip_network(text)) for text in given if text)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], **overrides: str | int | None) -> "Config":
@@ -134,9 +155,21 @@ class Config(Struct, frozen=True, kw_only=True):
                     values[name] = msgspec.convert(value, fields[name].type, strict=False)
                 except msgspec.ValidationError as error:
                     errors.append(f"{PREFIX}{name.upper()}={value!r}: {error}")
+        config = cls(**values)
+        try:
+            config.trusted_networks  # noqa: B018  what cannot be read is told at the start
+        except ValueError as error:
+            errors.append(f"{PREFIX}TRUSTED_PROXIES={config.trusted_proxies!r}: {error}")
         if errors:
             raise ConfigError("; ".join(sorted(errors)))
-        return cls(**values)
+        return config
+
+
+def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    if mapped is None or network.prefixlen < _MAPPED_BITS:
+        return network
+    return IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
 
 
 class Setting(Struct, frozen=True, kw_only=True):

@@ -5,14 +5,14 @@ before the application sees the request.
 """
 
 import asyncio
-import os
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.api import problems
+from service.api import problems, request_ids
+from service.api.audit_feed import ABORT
 from service.ledger.errors import ErrorCode
 
 HEAD_BYTES_MAX = 16 * 1024
@@ -79,6 +79,8 @@ class BoundedHttp(HttpToolsProtocol):
         self._in_message = True
         self._stop_timer()  # of the request before, in one read
         super().on_message_begin()
+        # To close waits until the client has taken what is buffered for it, which one that stands still never does.
+        self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -105,7 +107,7 @@ class BoundedHttp(HttpToolsProtocol):
     def _refuse(self, code: ErrorCode, detail: str) -> None:
         self._on_refused(code)
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            request_id = os.urandom(16).hex()
+            request_id = request_ids.new()
             body = problems.encode(code, detail, request_id, {})
             status = HTTPStatus(problems.CATALOGUE[code].status)
             head = (

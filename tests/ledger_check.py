@@ -1,6 +1,8 @@
 """What must be true of a database after anything: the invariants, in SQL that shares nothing with the service."""
 
+import json
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 _BALANCE_IS_SUM = """
@@ -28,8 +30,7 @@ SELECT t.id FROM deposit_transactions AS t WHERE t.version IS NOT NULL AND (
   SELECT COUNT(*) FROM audit_logs AS a WHERE a.resource_type = 'deposit_transaction' AND a.resource_id = t.id
     AND a.action IN ('deposit_confirmed', 'balance_debited', 'balance_credited', 'transaction_reversed')) + (
   SELECT COUNT(*) FROM audit_logs AS a WHERE t.type IN ('domain_purchase', 'domain_refund')
-    AND a.resource_type = 'user_domains' AND a.action LIKE 'domain_%' AND a.telegram_id = (
-      SELECT telegram_id FROM users WHERE id = t.user_id)
+    AND a.resource_type = 'user_domains' AND a.action LIKE 'domain_%' AND a.user_id = t.user_id
     AND json_extract(a.details, '$.transaction_id') = t.id) <> 1
 """
 _AUDITED_WITHOUT_CHANGE = """
@@ -73,10 +74,29 @@ UNION ALL SELECT size, last_id FROM audit_tree WHERE size <> (SELECT COUNT(*) FR
 """By the tree's own count; that the hashes are right is for those who can hash."""
 
 
-def broken_invariants(database: Path) -> list[str]:
-    """The name and the first rows of every invariant that does not hold; empty for a sound database."""
+def _put_back(connection: sqlite3.Connection, archives: Sequence[Path]) -> None:
+    """A table of this connection alone, in the place of audit_logs, with all rows that it ever had."""
+    connection.execute("CREATE TEMP TABLE audit_logs AS SELECT * FROM main.audit_logs")
+    connection.execute("CREATE INDEX temp.by_resource ON audit_logs (resource_type, resource_id)")
+    for archive in archives:
+        for line in archive.read_text("utf-8").splitlines()[1:]:
+            row = {name: value for name, value in json.loads(line).items() if name not in _SEAL}
+            places = ", ".join("?" * len(row))
+            connection.execute(f"INSERT INTO temp.audit_logs ({', '.join(row)}) VALUES ({places})", [*row.values()])
+
+
+_SEAL = {"leaf_index", "salt", "public_details", "commitment", "leaf"}
+
+
+def broken_invariants(database: Path, archives: Sequence[Path] = ()) -> list[str]:
+    """The name and the first rows of every invariant that does not hold; empty for a sound database.
+
+    `archives`: what was pruned of the audit log, which is asked together with what is left of it.
+    """
     connection = sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
     try:
+        if archives:
+            _put_back(connection, archives)
         found = []
         for name, sql in (
             ("balance is not the sum of its transactions", _BALANCE_IS_SUM),

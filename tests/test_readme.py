@@ -77,10 +77,15 @@ def test_walk_through_runs_as_it_stands(tmp_path: Path) -> None:
         "Backed up data/bot.db to copy.db",
         "Restored copy.db to data/elsewhere.db",
         '"action":"debit_failed"',
+        '"next_follow":2',
+        '"action":"login_failed","outcome":"failure"',
+        "rows, ",
+        "are no longer in the database",
+        "Erased; the user is now erased-",
         "Revoked pbk_",
     ):
         assert told in run.stdout, told
-    assert broken_invariants(tmp_path / "data" / "bot.db") == []
+    assert broken_invariants(tmp_path / "data" / "bot.db", archives=[tmp_path / "audit-2026.ndjson"]) == []
 
 
 @pytest.mark.parametrize("command", commands(main, "passbook"))  # type: ignore[arg-type]
@@ -112,7 +117,7 @@ def test_every_role_is_documented_with_its_scopes() -> None:
 
 def test_every_link_to_a_file_leads_somewhere() -> None:
     """Relative links in the documents point at files that are there."""
-    for document in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/litestream.md"):
+    for document in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/litestream.md", "docs/audit-log.md"):
         text = (CHECKOUT / document).read_text("utf-8")
         for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", text):
             assert (CHECKOUT / target).exists(), f"{document}: {target}"

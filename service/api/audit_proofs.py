@@ -81,16 +81,23 @@ async def get_consistency(request: ApiRequest, earlier: From, later: To = None) 
     },
 )
 async def get_proof(audit_log_id: IdPath, request: ApiRequest) -> Response[str]:
-    """The path from the row's leaf to a new checkpoint, in one file (c2sp.org/tlog-proof) that is checked offline."""
+    """The path from the row's leaf to a new checkpoint, in one file (c2sp.org/tlog-proof) that is checked offline.
 
-    def read(tx: Connection, tree: Tree) -> tuple[int, list[bytes]]:
+    Its `extra` is the leaf: the hash that the receipt has, and that verify.py computes from an export.
+    """
+
+    def read(tx: Connection, tree: Tree) -> tuple[int, bytes | None, list[bytes]]:
         index = audit_chain.find_index(tx, int(audit_log_id))
         if index is None:
             raise AuditLogNotFound(f"There is no audit log row {audit_log_id}.")
-        return index, inclusion_proof(index, tree.size, audit_chain.nodes(tx))
+        return (
+            index,
+            audit_chain.find_leaf(tx, int(audit_log_id)),
+            inclusion_proof(index, tree.size, audit_chain.nodes(tx)),
+        )
 
-    note, (index, path) = await request.passbook.checkpoints.signed(read)
-    return _text(InclusionProof(index=index, path=tuple(path), checkpoint=note).text())
+    note, (index, leaf, path) = await request.passbook.checkpoints.signed(read)
+    return _text(InclusionProof(index=index, path=tuple(path), checkpoint=note, extra=leaf).text())
 
 
 def _text(text: str) -> Response[str]:

@@ -27,6 +27,8 @@ OPEN: dict[str, Any] = {"open": True, "refusals": ()}
 PAGE: dict[str, Any] = {**OPEN, "produces": None}
 """For what a browser shows: open, and sent whatever Accept says."""
 
+_JSON = ("application/json",)
+_MEDIA_TYPE = "media_type"
 _SINGLE = {
     b"authorization": "Authorization",
     b"content-encoding": "Content-Encoding",
@@ -45,9 +47,17 @@ _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 _QUALITY = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 
 
-def needs(scope: Scope, *, refusals: Sequence[ErrorCode] = ()) -> dict[str, Any]:
-    """For a handler that needs `scope`. `refusals` are the codes that its operation may answer, for the contract."""
-    return {"scope": scope, "refusals": tuple(refusals)}
+def needs(scope: Scope, *, refusals: Sequence[ErrorCode] = (), produces: tuple[str, ...] = _JSON) -> dict[str, Any]:
+    """For a handler that needs `scope`. `refusals` are the codes that its operation may answer, for the contract.
+
+    `produces` are the media types that it can answer, JSON first; which of them is asked for, `media_type` tells it.
+    """
+    return {"scope": scope, "refusals": tuple(refusals), "produces": produces}
+
+
+def media_type(scope: AsgiScope) -> str:
+    """The media type that the answer is to have, of those that the handler produces."""
+    return str(scope["state"].get(_MEDIA_TYPE, _JSON[0]))
 
 
 async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
@@ -71,8 +81,9 @@ async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     if scope["query_string"]:
         known = scope["litestar_app"].state["query_parameters"]
         _check_query(scope["query_string"], known[scope["path_template"], str(scope.get("method"))])
-    if accept and accept not in {b"*/*", b"application/json"}:
-        _check_accept(accept, handler.opt.get("produces", "application/json"))
+    produced = handler.opt.get("produces", _JSON)
+    if accept and accept not in {b"*/*", b"application/json"} and produced is not None:
+        scope["state"][_MEDIA_TYPE] = _accepted(accept, produced)
 
 
 def _check_framing(given: dict[bytes, bytes], scope: AsgiScope) -> None:
@@ -105,7 +116,7 @@ def _authorized(passbook: Passbook, authorization: bytes | None, handler: BaseRo
         raise EdgeError(
             ErrorCode.SCOPE_MISSING, f"The API key {found.prefix} lacks the scope {named}.", required_scope=str(named)
         )
-    return Caller(key_id=found.id, actor=found.name, scopes=found.scopes)
+    return Caller(key_id=found.id, key_prefix=found.prefix, actor=found.name, scopes=found.scopes)
 
 
 def _unauthorized(code: ErrorCode, detail: str) -> EdgeError:
@@ -116,7 +127,8 @@ def query_parameters(app: Litestar) -> dict[tuple[str, str], dict[str, bool]]:
     """The query parameters that each (path template, method) of the application declares; True for whole numbers."""
     return {
         (route.path_format, method): {
-            parameter.field_alias: handler.parsed_fn_signature.parameters[parameter.field_name].annotation is int
+            parameter.field_alias: handler.parsed_fn_signature.parameters[parameter.field_name].annotation
+            in {int, int | None}
             for parameter in model.expected_query_params
         }
         for route in app.routes
@@ -146,23 +158,28 @@ def _check_query(query: bytes, allowed: Mapping[str, bool]) -> None:
         seen.add(name)
 
 
-def _check_accept(accept: bytes, produced: str | None) -> None:
-    """Returns when `accept` (RFC 9110 §12.5.1) admits the media type that the handler produces. Raises EdgeError.
-
-    A page for people and its files (`produced` is None) are sent whatever is asked for.
-    """
-    if produced is None:
-        return
-    kind = produced.partition("/")[0]
-    best: tuple[int, float] = (-1, 0.0)
+def _accepted(accept: bytes, produced: tuple[str, ...]) -> str:
+    """The one of `produced` that `accept` (RFC 9110 §12.5.1) likes best, the first of equals. Raises EdgeError."""
+    ranges = []
     for entry in accept.decode("latin-1").lower().split(","):
         media_range, *parameters = (part.strip() for part in entry.split(";"))
-        specificity = {"*/*": 0, f"{kind}/*": 1, produced: 2}.get(media_range, -1)
+        ranges.append((media_range, _quality(parameters)))
+    best = max(produced, key=lambda media_type: _liking(media_type, ranges))
+    if _liking(best, ranges) <= 0:
+        listed = " or ".join(produced)
+        detail = f"This path answers {listed}, which Accept does not admit."
+        raise EdgeError(ErrorCode.NOT_ACCEPTABLE, detail, errors=[Violation("header/Accept", f"must admit {listed}")])
+    return best
+
+
+def _liking(media_type: str, ranges: list[tuple[str, float]]) -> float:
+    """The quality that the most specific range gives a media type; 0.0 where none admits it."""
+    best: tuple[int, float] = (-1, 0.0)
+    for media_range, quality in ranges:
+        specificity = {"*/*": 0, f"{media_type.partition('/')[0]}/*": 1, media_type: 2}.get(media_range, -1)
         if specificity > best[0]:
-            best = (specificity, _quality(parameters))
-    if best[1] <= 0:
-        detail = f"This path answers {produced}, which Accept does not admit."
-        raise EdgeError(ErrorCode.NOT_ACCEPTABLE, detail, errors=[Violation("header/Accept", f"must admit {produced}")])
+            best = (specificity, quality)
+    return best[1]
 
 
 def _quality(parameters: list[str]) -> float:

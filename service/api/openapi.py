@@ -44,6 +44,7 @@ _WITH_BODY = [
     ErrorCode.MALFORMED_JSON,
     ErrorCode.IDEMPOTENCY_KEY_REQUIRED,
     ErrorCode.IDEMPOTENCY_KEY_REUSED,
+    ErrorCode.ANSWER_ERASED,
     ErrorCode.BODY_TOO_LARGE,
     ErrorCode.UNSUPPORTED_MEDIA_TYPE,
     ErrorCode.OVERLOADED,
@@ -93,6 +94,7 @@ _LINKS: dict[tuple[str, str], dict[str, dict[str, str]]] = {
     ("completeDomainPurchase", "200"): {**_TO_PURCHASE, **_TO_AUDIT_LOG},
     ("releaseDomainPurchase", "200"): {**_TO_PURCHASE, **_TO_AUDIT_LOG},
     ("reverseTransaction", "201"): {**_TO_TRANSACTION, **_TO_USER, **_TO_AUDIT_LOG},
+    ("postAuditLog", "201"): {"getAuditLog": {"audit_log_id": "$response.body#/id"}},
 }
 """(operation, status) -> what can be asked next with what the answer holds: operation -> its parameters."""
 
@@ -156,6 +158,8 @@ class PassbookOpenAPI(OpenAPIConfig):
             codes += _WITH_BODY
             operation["requestBody"]["required"] = not strict_json.may_be_empty(body_type)
         responses = operation["responses"]
+        for media_type in (opt.get("produces") or ())[1:]:
+            responses["200"]["content"][media_type] = {"schema": {"type": "string"}}
         responses.pop("400", None)
         if operation["operationId"] in _ALSO_200:
             responses["200"] = {**responses["201"], "description": _ALSO_200[operation["operationId"]]}

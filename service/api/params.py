@@ -12,13 +12,22 @@ from service.api.problems import invalid
 from service.api.request import ApiRequest
 from service.ledger.fields import (
     ACTION_PATTERN,
+    AUDIT_CURSOR_PATTERN,
+    DAY_PATTERN,
     DURATION_PATTERN,
     EXPLANATION_CURSOR_PATTERN,
+    FOLLOW_PATTERN,
     HEADER_TOKEN_PATTERN,
     ID_PATTERN,
+    INSTANT_OR_DAY_PATTERN,
     INSTANT_PATTERN,
-    TELEGRAM_ID_PATTERN,
+    KNOWN_USER_PATTERN,
+    ORDER_PATTERN,
+    OUTCOME_PATTERN,
+    REQUEST_ID_PATTERN,
+    TEXT_PATTERN,
     WORD_PATTERN,
+    ZONE_PATTERN,
 )
 from service.ledger.timestamps import bound, parsed
 
@@ -33,15 +42,22 @@ IdempotencyKey = Annotated[
     ),
 ]
 TelegramIdPath = Annotated[
-    str, PathParameter(pattern=TELEGRAM_ID_PATTERN, description="Telegram's user id, 1 to 20 digits.")
+    str,
+    PathParameter(
+        pattern=KNOWN_USER_PATTERN,
+        description="Telegram's user id, 1 to 20 digits; erased-… for a user whose personal data was erased.",
+    ),
 ]
 IdPath = Annotated[str, PathParameter(pattern=ID_PATTERN, description="The id that the answer to the write gave.")]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="The most items on a page.")]
+OptionalLimit = Annotated[
+    int | None, QueryParameter(ge=1, le=1000, description="The most items: 50 on a page unless given, in a stream all.")
+]
 Cursor = Annotated[
     str | None, QueryParameter(pattern=ID_PATTERN, description="next_cursor of the page before; none for the first.")
 ]
 TelegramIdQuery = Annotated[
-    str | None, QueryParameter(pattern=TELEGRAM_ID_PATTERN, description="Only what concerns this user.")
+    str | None, QueryParameter(pattern=KNOWN_USER_PATTERN, description="Only what concerns this user.")
 ]
 ActionQuery = Annotated[
     str | None,
@@ -53,23 +69,59 @@ ResourceTypeQuery = Annotated[
     str | None, QueryParameter(pattern=WORD_PATTERN, description="Only this kind, such as deposit_transaction.")
 ]
 ResourceIdQuery = Annotated[str | None, QueryParameter(pattern=ID_PATTERN, description="Only the resource of this id.")]
+ActorQuery = Annotated[
+    str | None,
+    QueryParameter(max_length=128, pattern=TEXT_PATTERN, description="Only what this one did: the name of an API key."),
+]
+RequestIdQuery = Annotated[
+    str | None, QueryParameter(pattern=REQUEST_ID_PATTERN, description="Only what the request of this id did.")
+]
+OutcomeQuery = Annotated[
+    str | None, QueryParameter(pattern=OUTCOME_PATTERN, description="Only success, or only failure.")
+]
 Since = Annotated[
     str | None,
     QueryParameter(
         max_length=40,
-        pattern=INSTANT_PATTERN,
-        description="RFC 3339 instant; rows from then on.",
-        schema_extra={"format": "date-time"},
+        pattern=INSTANT_OR_DAY_PATTERN,
+        description="Rows from then on: RFC 3339 instant, or a day in tz.",
     ),
 ]
 Until = Annotated[
     str | None,
     QueryParameter(
         max_length=40,
-        pattern=INSTANT_PATTERN,
-        description="RFC 3339 instant; rows before it.",
-        schema_extra={"format": "date-time"},
+        pattern=INSTANT_OR_DAY_PATTERN,
+        description="Rows before it: RFC 3339 instant, or a day in tz, which is left out.",
     ),
+]
+On = Annotated[
+    str | None, QueryParameter(pattern=DAY_PATTERN, description="Only this whole day in tz; not with since or until.")
+]
+Zone = Annotated[
+    str,
+    QueryParameter(
+        max_length=123,
+        pattern=ZONE_PATTERN,
+        description="IANA time zone in which days begin and end, such as Asia/Seoul.",
+    ),
+]
+OrderQuery = Annotated[str, QueryParameter(pattern=ORDER_PATTERN, description="newest first, or oldest first.")]
+AuditCursor = Annotated[
+    str | None,
+    QueryParameter(
+        pattern=AUDIT_CURSOR_PATTERN, description="next_cursor of the page before, of the same order; none at first."
+    ),
+]
+Follow = Annotated[
+    str | None,
+    QueryParameter(
+        pattern=FOLLOW_PATTERN,
+        description="Waits for rows with a higher id, oldest first, as JSON: 0 at first, then next_follow.",
+    ),
+]
+Wait = Annotated[
+    int, QueryParameter(ge=1, le=60, description="How many seconds follow waits before it answers with no items.")
 ]
 At = Annotated[
     str | None,

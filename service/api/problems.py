@@ -11,7 +11,7 @@ from litestar.types import ExceptionHandlersMap
 from msgspec import UNSET, Struct, UnsetType
 
 from service.api import observation, request_ids
-from service.ledger.errors import DatabaseBusy, ErrorCode, Refusal, Unavailable
+from service.ledger.errors import AnswerErased, DatabaseBusy, ErrorCode, Refusal, Unavailable
 from service.ledger.fields import REMEDIES
 from service.ledger.idempotency import Answer
 from service.storage import sqlite
@@ -47,7 +47,7 @@ CATALOGUE: dict[ErrorCode, Kind] = {
     ErrorCode.DOMAIN_PURCHASE_NOT_FOUND: Kind(404, "There is no such domain purchase", "Check the id."),
     ErrorCode.BANK_NOTIFICATION_NOT_FOUND: Kind(404, "There is no such bank notification", "Check the id."),
     ErrorCode.METHOD_NOT_ALLOWED: Kind(405, "The path has no such method", "Use a method that Allow lists."),
-    ErrorCode.NOT_ACCEPTABLE: Kind(406, "No acceptable media type", "Accept application/json."),
+    ErrorCode.NOT_ACCEPTABLE: Kind(406, "No acceptable media type", "Accept what `errors` names."),
     ErrorCode.REQUEST_TIMEOUT: Kind(408, "The request came too slowly", "Send it again, head and body at once."),
     ErrorCode.INSUFFICIENT_FUNDS: Kind(409, "The balance is too small", "Top up `shortfall` won first."),
     ErrorCode.BALANCE_LIMIT_EXCEEDED: Kind(409, "The balance would grow too large", "Stay within `limit` won."),
@@ -69,6 +69,9 @@ CATALOGUE: dict[ErrorCode, Kind] = {
     ErrorCode.IDEMPOTENCY_KEY_REUSED: Kind(
         409, "The Idempotency-Key names another request", "Use a new key; `differing_fields` says what differs."
     ),
+    ErrorCode.ANSWER_ERASED: Kind(
+        409, "The answer was erased", "Do not send it again with a new key: `detail` says whether it was carried out."
+    ),
     ErrorCode.BODY_TOO_LARGE: Kind(413, "The body is too large", "Send less."),
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: Kind(415, "The body's media type is not JSON", "Send application/json."),
     ErrorCode.HEADERS_TOO_LARGE: Kind(431, "The headers are too large", "Send fewer and shorter headers."),
@@ -76,7 +79,7 @@ CATALOGUE: dict[ErrorCode, Kind] = {
     ErrorCode.AUDIT_LOG_CONTRADICTED: Kind(
         500, "The audit log is not what was signed", "Stop; find what changed with passbook audit verify."
     ),
-    ErrorCode.OVERLOADED: Kind(503, "Too many writes are waiting", "Retry after Retry-After with the same key."),
+    ErrorCode.OVERLOADED: Kind(503, "Too much is waiting already", "Retry after Retry-After with the same key."),
     ErrorCode.DATABASE_BUSY: Kind(503, "The database is held elsewhere", "Retry with the same key."),
     ErrorCode.STORAGE_FULL: Kind(503, "The disk is full", "Free space; retry with the same key."),
     ErrorCode.WRITES_STOPPED: Kind(503, "No writes are taken", "Restart the service; retry with the same key."),
@@ -202,7 +205,7 @@ def _on_edge_error(request: Request[Any, Any, Any], error: EdgeError) -> Respons
     return _respond(request, error.code, error.detail, error.members, headers)
 
 
-def _on_refusal(request: Request[Any, Any, Any], refusal: Refusal) -> Response[bytes]:
+def _on_refusal(request: Request[Any, Any, Any], refusal: Refusal | AnswerErased) -> Response[bytes]:
     return _respond(request, refusal.code, refusal.detail, refusal.members)
 
 
@@ -308,6 +311,7 @@ def readable(message: str) -> str:
 HANDLERS: ExceptionHandlersMap = {
     EdgeError: _on_edge_error,
     Refusal: _on_refusal,
+    AnswerErased: _on_refusal,
     Unavailable: _on_unavailable,
     HTTPException: _on_http_exception,
     sqlite.DatabaseError: _on_database_error,

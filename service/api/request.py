@@ -11,8 +11,10 @@ from litestar.exceptions import InternalServerException
 from litestar.types import Empty
 from msgspec import Struct
 
-from service.api import observation, request_ids, strict_json
+from service.api import client_address, observation, request_ids, strict_json
+from service.api.audit_feed import AuditFeed
 from service.api.checkpoints import Checkpoints
+from service.api.client_address import Networks
 from service.api.figures import Figures
 from service.api.problems import MEDIA_TYPE, EdgeError, unsupported
 from service.api.proofs import Proofs
@@ -45,6 +47,8 @@ class Passbook:
     policy: Policy
     proofs: Proofs
     checkpoints: Checkpoints
+    trusted_proxies: Networks
+    audit_feed: AuditFeed
     measures: Measures
     figures: Figures
     database: Path
@@ -91,7 +95,6 @@ async def write(
 ) -> Response[Any]:
     """Hands the command to the writer and gives its answer, new or replayed."""
     scope = request.scope
-    client = scope.get("client")
     user_agent = request.headers.get("user-agent")
     seen = observation.of(scope)
     seen.write = WriteTimes(operation.name, now_ns(), trace=seen.trace)
@@ -106,8 +109,9 @@ async def write(
         ),
         context=Context(
             actor=request.auth.actor,
+            key_prefix=request.auth.key_prefix,
             request_id=request_ids.of(scope),
-            ip_address=client[0] if client else None,
+            ip_address=client_address.of(scope, request.passbook.trusted_proxies),
             user_agent=user_agent[:_USER_AGENT_CHARACTERS_MAX] if user_agent else None,
         ),
         times=seen.write,

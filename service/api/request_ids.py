@@ -2,6 +2,7 @@
 
 import random
 import re
+import time
 
 from litestar.types import Message, Scope
 
@@ -12,9 +13,12 @@ _WELL_FORMED = re.compile(REQUEST_ID_PATTERN)
 _KEY = "request_id"
 
 
-def _new() -> str:
-    """Unlikely to be met twice, and no secret: os.urandom would cost a system call, and the GIL, with every request."""
-    return f"{random.getrandbits(128):032x}"
+def new() -> str:
+    """32 hexadecimal digits: the milliseconds since 1970 in 12, then chance, so that an index on them grows at its end.
+
+    Unlikely to be met twice, and no secret: os.urandom would cost a system call, and the GIL, with every request.
+    """
+    return f"{time.time_ns() // 1_000_000:012x}{random.getrandbits(80):020x}"
 
 
 def of(scope: Scope) -> str:
@@ -23,7 +27,7 @@ def of(scope: Scope) -> str:
     request_id = state.get(_KEY)
     if request_id is None:
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
-        request_id = state[_KEY] = given if _WELL_FORMED.search(given) else _new()
+        request_id = state[_KEY] = given if _WELL_FORMED.search(given) else new()
     return str(request_id)
 
 

@@ -3,7 +3,20 @@
 import click
 
 from service import __version__, logs
-from service.cli import audit, backups, check, contract, exports, imports, integrity, keys, migrate, serve, settings
+from service.cli import (
+    audit,
+    backups,
+    check,
+    contract,
+    erase,
+    exports,
+    imports,
+    integrity,
+    keys,
+    migrate,
+    serve,
+    settings,
+)
 from service.cli.common import Group
 
 
@@ -25,6 +38,7 @@ for _command in (
     exports.export,
     migrate.migrate,
     keys.keys,
+    erase.users,
     audit.audit,
     integrity.integrity,
     backups.backup,

@@ -12,8 +12,10 @@ from service import resources, server
 from service.config import Config, ConfigError
 from service.ledger.timestamps import stored, system_clock
 from service.storage import lock, migrator, sqlite
+from service.storage.audit_prunes import PruneFailed
 from service.storage.checkpoints import Contradiction, KeyUnusable
 from service.storage.copies import CopyFailed
+from service.storage.erasures import EraseFailed
 from service.storage.importer import ImportFailed
 from service.storage.migrator import MigrationError
 from service.telemetry import TelemetryError
@@ -24,6 +26,8 @@ KNOWN_ERRORS = (
     MigrationError,
     CopyFailed,
     ImportFailed,
+    PruneFailed,
+    EraseFailed,
     lock.DatabaseInUse,
     sqlite.EngineError,
     KeyUnusable,

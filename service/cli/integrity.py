@@ -34,7 +34,7 @@ class _CannotBeChecked(click.ClickException):
 @click.command(cls=Command)
 @database_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as GET /v1/integrity answers it.")
-@click.option("--quick", is_flag=True, help="Leave out the check of the file's pages.")
+@click.option("--quick", is_flag=True, help="Leave out the check of the file's pages and the hashes of the audit log.")
 def integrity(database: str | None, as_json: bool, quick: bool) -> None:
     """Prove that it adds up. Exit code 0: sound, 1: broken, 2: it cannot be checked.
 

@@ -76,6 +76,7 @@ class Caller(Struct, frozen=True, kw_only=True):
     """Who asks, as far as the key says."""
 
     key_id: int
+    key_prefix: str
     actor: str
     scopes: frozenset[Scope]
 

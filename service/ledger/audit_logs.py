@@ -1,12 +1,28 @@
-"""The audit log: one row for every change and for every refused attempt."""
+"""The audit log: one row for every change, for every refused attempt, and for what callers want on record.
+
+A failure is an action that ends with `_failed`, in the guide's query for suspicious activity as everywhere here; the
+column `outcome` says the same, and rows from before it need no other rule.
+"""
 
 from collections.abc import Mapping
-from typing import Annotated
+from datetime import date
+from enum import StrEnum
+from typing import Annotated, Any, TypeVar
+from zoneinfo import ZoneInfo
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from service.ledger.fields import Instant
+from service.ledger.fields import (
+    BALANCE_MAX,
+    EVENT_ACTION_PATTERN,
+    REMEDIES,
+    WORD_PATTERN,
+    ZONE_PATTERN,
+    Instant,
+    TelegramId,
+)
+from service.ledger.timestamps import bound, day_began, day_ended, zone
 
 DEPOSIT_TRANSACTION = "deposit_transaction"
 """The guide's resource_type for a row of deposit_transactions."""
@@ -14,11 +30,50 @@ BANK_NOTIFICATION = "bank_notification"
 USER = "user"
 API_KEY = "api_key"
 USER_DOMAINS = "user_domains"
+USER_DEPOSITS = "user_deposits"
+AUDIT_LOG = "audit_log"
+LEDGER_RESOURCE_TYPES = frozenset(
+    {DEPOSIT_TRANSACTION, BANK_NOTIFICATION, USER, API_KEY, USER_DOMAINS, USER_DEPOSITS, AUDIT_LOG}
+)
+"""What the ledger's own rows are about, those of migrations and imports too."""
+_LEDGER_WORDS = (
+    *("api_key", "audit", "balance", "bank_notification", "debit", "deposit", "domain", "import", "migration"),
+    *("opening", "transaction", "user"),
+)
+"""How the actions begin that the ledger itself writes, or may come to write."""
+FAILED = "_failed"
+DETAILS_BYTES_MAX = 8192
+_DETAILS_DEPTH_MAX = 16
+_DAY_CHARACTERS = 10
 SERVICE_ACTOR = "system:"
 """How the actor of the service's own work begins; no API key may have such a name."""
 
 JsonObject = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
+T = TypeVar("T")
 Details = Mapping[str, str | int | bool | list[str] | list[int] | None]
+
+
+class Invalid(Exception):
+    """What is asked for cannot be. `name` is that of the member or the parameter, `message` what is wrong with it."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(f"{name} {message}")
+        self.name = name
+        self.message = message
+
+
+class Outcome(StrEnum):
+    """failure: the attempt was refused or did not succeed, and nothing was changed by it."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+
+
+class Order(StrEnum):
+    """The order of a list: that in which things happened, by id, or its reverse."""
+
+    NEWEST = "newest"
+    OLDEST = "oldest"
 
 
 class AuditEvent(Struct, frozen=True, kw_only=True):
@@ -29,11 +84,48 @@ class AuditEvent(Struct, frozen=True, kw_only=True):
     """
 
     action: str
-    resource_type: str
+    resource_type: str | None
     resource_id: int | None
     user_id: int | None
     telegram_id: str | None
-    details: Details
+    details: Mapping[str, Any] | None
+
+
+class AuditLogPost(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """An event that a caller wants on record; who, when and from where come from the request.
+
+    Neither `action` nor `resource_type` may be one that the ledger itself writes. With the outcome failure, the row's
+    action gets `_failed` at its end if it has it not, as every refusal here does; without an outcome the action tells
+    it. A `telegram_id` that no user has is kept all the same.
+    """
+
+    action: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=57,
+            pattern=EVENT_ACTION_PATTERN,
+            description="What happened, such as login_failed.",
+        ),
+    ]
+    telegram_id: TelegramId | UnsetType | None = UNSET
+    resource_type: (
+        Annotated[str, Meta(min_length=1, max_length=64, pattern=WORD_PATTERN, description="A kind of the caller's.")]
+        | UnsetType
+        | None
+    ) = UNSET
+    resource_id: (
+        Annotated[int, Meta(ge=1, le=999_999_999_999_999, description="Which one of that kind.")] | UnsetType | None
+    ) = UNSET
+    details: (
+        Annotated[
+            dict[str, Any],
+            Meta(description="At most 8 KiB and 16 levels; whole numbers up to 2^53 - 1, larger ones as text."),
+        ]
+        | UnsetType
+        | None
+    ) = UNSET
+    outcome: Outcome | UnsetType | None = UNSET
 
 
 class AuditLog(Struct, frozen=True, kw_only=True):
@@ -41,26 +133,44 @@ class AuditLog(Struct, frozen=True, kw_only=True):
 
     `details` is the JSON object on record, {"text": …} where an old row holds other text, null where it holds none.
     actor is null in rows from before Passbook; request_id, ip_address and user_agent where there was no request.
+    key_prefix, the public start of the API key, is null where no key acted, and in rows from before it was kept.
     """
 
     id: int
     created_at: Instant | None
     action: str
+    outcome: Outcome
     telegram_id: str | None
     resource_type: str | None
     resource_id: int | None
     details: JsonObject | None
     actor: str | None
+    key_prefix: str | None
     request_id: str | None
     ip_address: str | None
     user_agent: str | None
 
 
 class AuditLogPage(Struct, frozen=True, kw_only=True):
-    """Newest first; `next_cursor` is null on the last page."""
+    """`next_cursor` is null on the last page, and there alone.
+
+    A search that finds little in much may answer a page that is short, or even empty, with a `next_cursor` that goes
+    on from where it stopped looking.
+    """
 
     items: list[AuditLog]
     next_cursor: str | None
+
+
+class AuditLogFeed(Struct, frozen=True, kw_only=True):
+    """The rows after the `follow` that was given, oldest first; none when the time was up.
+
+    `next_follow` is the id up to which the log was looked through: the next `follow`. No row is left out between the
+    two, and none comes twice.
+    """
+
+    items: list[AuditLog]
+    next_follow: int
 
 
 class AuditLogFilter(Struct, frozen=True, kw_only=True):
@@ -73,16 +183,24 @@ class AuditLogFilter(Struct, frozen=True, kw_only=True):
     action: str | None = None
     resource_type: str | None = None
     resource_id: int | None = None
+    actor: str | None = None
+    request_id: str | None = None
+    outcome: Outcome | None = None
     since: str | None = None
     until: str | None = None
 
 
 class SuspiciousActivity(Struct, frozen=True, kw_only=True):
-    """One user's refused attempts at one action within the window. telegram_id is null where none was known."""
+    """One user's refused attempts at one action within the window, and when the first and the last were made.
+
+    telegram_id is null where none was known.
+    """
 
     telegram_id: str | None
     action: str
     attempts: int
+    first_at: Instant
+    last_at: Instant
 
 
 class SuspiciousActivityList(Struct, frozen=True, kw_only=True):
@@ -91,13 +209,101 @@ class SuspiciousActivityList(Struct, frozen=True, kw_only=True):
     items: list[SuspiciousActivity]
 
 
+def period(on: str | None, tz: str, since: str | None, until: str | None) -> tuple[str | None, str | None]:
+    """The stored instants from which and before which rows are wanted: `on` is a whole day in the time zone `tz`, and
+    `since` and `until` are RFC 3339 instants or days there. Raises Invalid.
+    """
+    try:
+        at = zone(tz)
+    except ValueError as error:
+        raise Invalid("tz", f"must be {REMEDIES[ZONE_PATTERN]}") from error
+    if on is None:
+        return _instant_or_day("since", since, at), _instant_or_day("until", until, at)
+    if since is not None or until is not None:
+        raise Invalid("on", "is a whole day; leave out since and until")
+    day = _day("on", on)
+    return day_began(day, at), day_ended(day, at)
+
+
+def _instant_or_day(name: str, text: str | None, at: ZoneInfo) -> str | None:
+    if text is None:
+        return None
+    if len(text) == _DAY_CHARACTERS:
+        return day_began(_day(name, text), at)
+    try:
+        return bound(text)
+    except ValueError as error:
+        raise Invalid(name, "is no instant of the years 1 to 9999; write one such as 2026-01-19T12:00:00Z") from error
+
+
+def _day(name: str, text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise Invalid(name, "is no day of the calendar; write one such as 2026-11-22") from error
+
+
+def outcome_of(action: str) -> Outcome:
+    """The outcome that the name of an action tells."""
+    return Outcome.FAILURE if action.endswith(FAILED) else Outcome.SUCCESS
+
+
+def is_ledgers(action: str) -> bool:
+    """Whether `action` is the ledger's own, or so named that it could be taken for one."""
+    return any(action == word or action.startswith(f"{word}_") for word in _LEDGER_WORDS)
+
+
+def posted(command: AuditLogPost) -> AuditEvent:
+    """The event of a post, without its user. Raises Invalid for the first member that cannot be taken."""
+    if is_ledgers(command.action):
+        raise Invalid("action", "is one that the ledger itself writes, or may; name it after what it is to you")
+    resource_type = _given(command.resource_type)
+    if resource_type in LEDGER_RESOURCE_TYPES:
+        raise Invalid("resource_type", "is one of the ledger's own, which only the ledger writes about")
+    action = command.action
+    if command.outcome == Outcome.FAILURE and outcome_of(action) == Outcome.SUCCESS:
+        action += FAILED
+    if command.outcome == Outcome.SUCCESS and outcome_of(action) == Outcome.FAILURE:
+        raise Invalid("outcome", f"cannot be success for an action that ends with {FAILED}")
+    return AuditEvent(
+        action=action,
+        resource_type=resource_type,
+        resource_id=_given(command.resource_id),
+        user_id=None,
+        telegram_id=_given(command.telegram_id),
+        details=_checked_details(_given(command.details)),
+    )
+
+
+def _given(value: T | UnsetType | None) -> T | None:
+    return None if isinstance(value, UnsetType) else value
+
+
+def _checked_details(details: dict[str, Any] | None) -> dict[str, Any] | None:
+    _check_value(details, _DETAILS_DEPTH_MAX)
+    if details is not None and len(msgspec.json.encode(details)) > DETAILS_BYTES_MAX:
+        raise Invalid("details", f"must be at most {DETAILS_BYTES_MAX} bytes of JSON in UTF-8")
+    return details
+
+
+def _check_value(value: object, depth: int) -> None:
+    if isinstance(value, int) and abs(value) > BALANCE_MAX:
+        raise Invalid("details", f"must hold whole numbers up to {BALANCE_MAX}; write larger ones as text")
+    if isinstance(value, dict | list):
+        if depth == 0:
+            raise Invalid("details", f"must be nested at most {_DETAILS_DEPTH_MAX} levels deep")
+        for member in value.values() if isinstance(value, dict) else value:
+            _check_value(member, depth - 1)
+
+
 def readable_details(text: str | None) -> Raw | None:
-    """`text` as a JSON object: itself when it is one, {"text": …} when an old row holds anything else."""
+    """`text` as a JSON object on one line: itself when it is one, {"text": …} when an old row holds anything else."""
     if text is None:
         return None
     try:
         if isinstance(msgspec.json.decode(text), dict):
-            return Raw(text.encode())
+            one_line = "\n" not in text and "\r" not in text
+            return Raw(text.encode() if one_line else msgspec.json.format(text.encode(), indent=-1))
     except (msgspec.DecodeError, RecursionError, UnicodeError):
         pass
     return Raw(msgspec.json.encode({"text": text}))

@@ -124,8 +124,9 @@ class BankNotification(Struct, frozen=True, kw_only=True):
     """A row of bank_notifications as the API shows it; `amount` in won. created_at is when it came to Passbook.
 
     bank_transaction_id is null in rows that the bot wrote, in which other members may be null too; bank_name and
-    raw_message when the caller gave none; matched_deposit_id until it is matched; match_method, matched_by (the name of
-    the API key) and matched_at until then, and in rows that the bot matched. `candidates` is empty once it is matched.
+    raw_message when the caller gave none; depositor_name and raw_message once they were erased; matched_deposit_id
+    until it is matched; match_method, matched_by (the name of the API key) and matched_at until then, and in rows that
+    the bot matched. `candidates` is empty once it is matched.
     """
 
     id: int
@@ -196,11 +197,16 @@ def fitting(candidates: Sequence[Candidate], *, others_open: bool) -> tuple[Bank
 
 
 def check_same_transfer(command: BankNotificationPost, known: BankNotification) -> None:
-    """Returns when `command` tells of the transfer that is on record as `known`. Raises BankTransactionReused."""
+    """Returns when `command` tells of the transfer that is on record as `known`. Raises BankTransactionReused.
+
+    A name that was erased is not compared.
+    """
     now = (command.depositor_name, command.amount, bound(command.occurred_at), given(command.bank_name))
     before = (known.depositor_name, known.amount, bound(known.occurred_at or ""), known.bank_name)
     names = ("depositor_name", "amount", "occurred_at", "bank_name")
     differing = [name for name, old, new in zip(names, before, now, strict=True) if old != new]
+    if known.depositor_name is None:
+        differing.remove("depositor_name")
     if differing:
         raise BankTransactionReused(
             f"The bank transaction is on record as notification {known.id}; {', '.join(differing)} differ.",

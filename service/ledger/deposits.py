@@ -39,7 +39,8 @@ class DepositCancel(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class Deposit(Struct, frozen=True, kw_only=True):
     """A deposit as the API shows it; `amount` in won. confirmed_at is null until it is confirmed.
 
-    depositor_name and created_at are null only in rows that the bot wrote without them; matched_bank_notification_id
+    depositor_name and created_at are null only in rows that the bot wrote without them, depositor_name also once it was
+    erased; matched_bank_notification_id
     until the bank's notification of the money is matched with it.
     """
 

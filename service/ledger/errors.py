@@ -41,6 +41,7 @@ class ErrorCode(StrEnum):
     DOMAIN_TAKEN = "domain_taken"
     DOMAIN_PURCHASE_NOT_PENDING = "domain_purchase_not_pending"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
+    ANSWER_ERASED = "answer_erased"
     BODY_TOO_LARGE = "body_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     HEADERS_TOO_LARGE = "headers_too_large"
@@ -149,6 +150,20 @@ class IdempotencyKeyReused(Refusal):
     code = ErrorCode.IDEMPOTENCY_KEY_REUSED
 
 
+class AnswerErased(Exception):
+    """The key's request was answered before, and the answer went with its user's personal data. Nothing was done now.
+
+    No Refusal: the key keeps its place, and nothing of this is put on record.
+    """
+
+    code = ErrorCode.ANSWER_ERASED
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.members: dict[str, str] = {}
+
+
 class Unavailable(Exception):
     """The service cannot carry out a request now, whatever the request says. Never stored as an answer."""
 
@@ -161,7 +176,7 @@ class Unavailable(Exception):
 
 
 class Overloaded(Unavailable):
-    """The queue of writes is full. Nothing was done."""
+    """The queue of writes is full, or too many long reads are under way. Nothing was done."""
 
     code = ErrorCode.OVERLOADED
 

@@ -67,9 +67,10 @@ class Cause(Struct, frozen=True, kw_only=True):
 
     version, balance_before and balance_after are null where `source` is not passbook: the bot recorded no order.
     confirmed_at is null where the bot recorded none; description (a reason, a note or a domain name), reference and
-    depositor_name where none was given. audit_log_id, the row of the audit log that was written with the movement, is
-    null where the bot wrote none; actor, who acted by the name of its API key, and request_id are null where `source`
-    is not passbook, request_id also for the service's own work. reverses_id is null for what takes nothing back,
+    depositor_name where none was given, and once the user's personal data was erased. audit_log_id, the row of the
+    audit log that was written with the movement, is null where the bot wrote none and where the row was archived;
+    actor, who acted by the name of its API key, and request_id are null where `source` is not passbook and where the
+    row was archived, request_id also for the service's own work. reverses_id is null for what takes nothing back,
     reversed_by_id until it is taken back itself, as known now. domain_purchase_id and domain are null for what neither
     pays nor refunds a purchase made with Passbook; bank_notification where none is matched with the transaction.
     """

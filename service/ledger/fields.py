@@ -25,6 +25,7 @@ _NOT_CONTROL = f"[^{_CONTROL}]"
 _VISIBLE = f"[^{_CONTROL}{BLANK}]"
 
 TELEGRAM_ID_PATTERN = r"^[0-9]{1,20}" + _END
+KNOWN_USER_PATTERN = r"^([0-9]{1,20}|erased-[1-9][0-9]{0,14})" + _END
 ID_PATTERN = r"^[1-9][0-9]{0,14}" + _END
 TEXT_PATTERN = f"^{_NOT_CONTROL}*{_VISIBLE}{_NOT_CONTROL}*" + _END
 # A message may have several lines.
@@ -37,21 +38,25 @@ HEADER_TOKEN_PATTERN = r"^(\x22[\x21-\x7e]{1,255}\x22|(?!\x22\x22$)[\x21-\x7e]{1
 REQUEST_ID_PATTERN = r"^[\x21-\x7e]{1,128}" + _END
 ACTION_PATTERN = r"^\*?[a-z0-9_]{1,64}\*?" + _END
 WORD_PATTERN = r"^[a-z0-9_]{1,64}" + _END
+EVENT_ACTION_PATTERN = r"^[a-z][a-z0-9_]{0,56}" + _END
 # [0-9], not \d: Python's \d has every script's digits, ECMA 262's has ASCII's.
 _TIME_OF_DAY = r"([01][0-9]|2[0-3]):[0-5][0-9]"
-INSTANT_PATTERN = (
-    r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt]"
-    + _TIME_OF_DAY
-    + r":[0-5][0-9](\.[0-9]{1,9})?([Zz]|[+-]"
-    + _TIME_OF_DAY
-    + ")"
-    + _END
-)
+_DAY = r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+_OF_DAY = rf"[Tt]{_TIME_OF_DAY}:[0-5][0-9](\.[0-9]{{1,9}})?([Zz]|[+-]{_TIME_OF_DAY})"
+INSTANT_PATTERN = f"^{_DAY}{_OF_DAY}{_END}"
+DAY_PATTERN = f"^{_DAY}{_END}"
+INSTANT_OR_DAY_PATTERN = f"^{_DAY}({_OF_DAY})?{_END}"
+ZONE_PATTERN = r"^[A-Za-z][A-Za-z0-9_+-]{0,39}(/[A-Za-z0-9_+-]{1,40}){0,2}" + _END
+ORDER_PATTERN = r"^(newest|oldest)" + _END
+OUTCOME_PATTERN = r"^(success|failure)" + _END
+AUDIT_CURSOR_PATTERN = r"^[no][1-9][0-9]{0,14}" + _END
+FOLLOW_PATTERN = r"^(0|[1-9][0-9]{0,14})" + _END
 EXPLANATION_CURSOR_PATTERN = r"^[0-9]{1,14}-(h|0|[1-9][0-9]{0,14})-[vt][1-9][0-9]{0,14}" + _END
 DURATION_PATTERN = r"^P([0-9]{1,3}D)?(T([0-9]{1,4}H)?([0-9]{1,5}M)?([0-9]{1,7}S)?)?" + _END
 
 REMEDIES = {
     TELEGRAM_ID_PATTERN: "1 to 20 digits, as a string",
+    KNOWN_USER_PATTERN: "1 to 20 digits, or the name of a user who was erased, such as erased-17",
     ID_PATTERN: "a whole number from 1 to 999999999999999, without leading zeros",
     TEXT_PATTERN: "text with at least one visible character and no control or direction-changing characters",
     MESSAGE_PATTERN: "text with at least one visible character; of the control characters only tabs and line ends",
@@ -63,7 +68,15 @@ REMEDIES = {
     REQUEST_ID_PATTERN: "1 to 128 visible ASCII characters without spaces",
     ACTION_PATTERN: "lower-case letters, digits and _, optionally with * at one end or both",
     WORD_PATTERN: "1 to 64 lower-case letters, digits and _",
+    EVENT_ACTION_PATTERN: "1 to 57 lower-case letters, digits and _, beginning with a letter",
     INSTANT_PATTERN: "an RFC 3339 instant such as 2026-01-19T12:00:00Z (write + as %2B in a URL)",
+    DAY_PATTERN: "a day such as 2026-11-22",
+    INSTANT_OR_DAY_PATTERN: "an RFC 3339 instant such as 2026-01-19T12:00:00Z (write + as %2B in a URL), or a day",
+    ZONE_PATTERN: "the name of an IANA time zone such as Asia/Seoul",
+    ORDER_PATTERN: "newest or oldest",
+    OUTCOME_PATTERN: "success or failure",
+    AUDIT_CURSOR_PATTERN: "next_cursor of the page before, as it is",
+    FOLLOW_PATTERN: "a whole number from 0 to 999999999999999, without leading zeros",
     EXPLANATION_CURSOR_PATTERN: "next_cursor of the page before, as it is",
     DURATION_PATTERN: "an ISO 8601 duration such as PT1H or P1D",
 }

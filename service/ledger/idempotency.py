@@ -1,7 +1,8 @@
 """One request, one effect, one answer.
 
 The pair (caller's name, Idempotency-Key) names a request for ever. Its answer is stored with its effect; asked again
-with the same operation and the same body it is given again, byte for byte; asked with another it is refused.
+with the same operation and the same body it is given again, byte for byte; asked with another it is refused. Where it
+was erased with its user's personal data, its key still keeps the request from being carried out again.
 """
 
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from service.ledger.errors import IdempotencyKeyReused
+from service.ledger.errors import AnswerErased, IdempotencyKeyReused
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -35,11 +36,18 @@ class Answer(Struct, frozen=True, kw_only=True):
     leaf: bytes | None = None
 
 
-def check_same_request(request: Request, *, operation: str, body: str) -> None:
-    """Returns when the stored `operation` and `body` are those of `request`. Raises IdempotencyKeyReused.
+def check_same_request(request: Request, *, operation: str, body: str, status: int) -> None:
+    """Returns when the stored `operation` and `body` are those of `request`, which was answered with HTTP `status`.
 
-    The error names the members of the body that differ, or "path" when another operation was asked for.
+    Raises IdempotencyKeyReused, which names the members of the body that differ, or "path" when another operation was
+    asked for; AnswerErased where the stored body was erased, so that it cannot be compared.
     """
+    if request.operation == operation and not body:
+        outcome = "carried out" if status < 400 else "refused"
+        raise AnswerErased(
+            f"The request of this Idempotency-Key was {outcome} before ({status}); its answer was erased together with"
+            " its user's personal data. Nothing was done now."
+        )
     if request.operation == operation and request.body == body:
         return
     if request.operation != operation:

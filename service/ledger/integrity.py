@@ -67,8 +67,8 @@ DESCRIPTIONS = {
         " left and moves it by its amount, and the account stands where the last one left it."
     ),
     "audit_of_movements": (
-        "Every movement has exactly one audit row, which tells the same user, amount, balances and version, and every"
-        " audit row of a movement has its movement."
+        "Every movement has exactly one audit row, which tells the same user, amount, balances and version unless it is"
+        " archived, and every audit row of a movement has its movement."
     ),
     "audit_of_deposits": (
         "Every deposit has one audit row for each step that it took, no audit row tells another, and the announcement"
@@ -86,6 +86,10 @@ DESCRIPTIONS = {
         "Every API key has one audit row of its making, and one of its revocation if it was revoked, and no audit row"
         " tells another."
     ),
+    "audit_rows": (
+        "Every row of the audit log was sealed when it was written, and every sealed row is there, but for the oldest,"
+        " up to a recorded prune."
+    ),
     "bank_notifications": (
         "A bank notification that is matched names one confirmed deposit of its amount, which no other names, and the"
         " deposit's audit row names the notification."
@@ -94,6 +98,10 @@ DESCRIPTIONS = {
     "domain_purchases": (
         "Every domain purchase was paid for by its user with its price, was paid back if it was given up and only then,"
         " and is the only live one of its name."
+    ),
+    "audit_chain": (
+        "Every row of the audit log is the one that was sealed, in the order in which it was: each leaf, each node and"
+        " the root are computed anew."
     ),
     "foreign_keys": "Every row that another row names is there.",
     "schema": "Tables, indexes and triggers are those that the migrations make.",

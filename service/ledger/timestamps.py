@@ -6,8 +6,9 @@ the order of time. Spoken: ``2026-01-19T12:00:00.123Z``.
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 Clock = Callable[[], datetime]
 """Returns the present instant with a time zone; the only source of time, so that tests can set it."""
@@ -146,6 +147,30 @@ def around(text: str, seconds: int) -> tuple[str, str]:
     except OverflowError:
         after = datetime.max
     return _without_zeros(before), after.isoformat(sep=" ", timespec="microseconds")
+
+
+def zone(name: str) -> ZoneInfo:
+    """The time zone of that IANA name. Raises ValueError when there is none."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:  # OSError: a folder of zones, such as Asia
+        raise ValueError("not a time zone") from error
+
+
+def day_began(day: date, at: ZoneInfo) -> str:
+    """The shortest stored text of the instant at which `day` begins in that zone; clamped to the years 1 to 9999.
+
+    Where the clocks go ahead at midnight it begins when they do; where 00:00 comes twice, with the first.
+    """
+    try:
+        return _without_zeros(datetime.combine(day, time.min, at).astimezone(UTC).replace(tzinfo=None))
+    except OverflowError:
+        return _without_zeros(datetime.min)
+
+
+def day_ended(day: date, at: ZoneInfo) -> str:
+    """The same for the day after; of the last day that there is, the last instant."""
+    return _without_zeros(datetime.max) if day == date.max else day_began(day + timedelta(days=1), at)
 
 
 def _without_zeros(instant: datetime) -> str:

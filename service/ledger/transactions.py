@@ -42,7 +42,8 @@ class Transaction(Struct, frozen=True, kw_only=True):
 
     depositor_name is null for what is not a deposit, reference when the caller gave none, confirmed_at until the
     transaction is confirmed, reverses_id for what is no reversal, reversed_by_id until it is reversed; balance_before,
-    balance_after and version until it is confirmed, and in rows confirmed before Passbook kept the account.
+    balance_after and version until it is confirmed, and in rows confirmed before Passbook kept the account;
+    depositor_name and description also once the user's personal data was erased.
     """
 
     id: int

@@ -12,6 +12,11 @@ class UserCreate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     username: OptionalUsername = UNSET
 
 
+def pseudonym(user_id: int) -> str:
+    """What stands for the telegram_id of a user whose personal data was erased; no telegram id has a letter."""
+    return f"erased-{user_id}"
+
+
 class Account(Struct, frozen=True):
     """A user with the balance as the unit of work finds it. `balance` in won; `version` counts its movements."""
 

@@ -25,12 +25,16 @@ RenderRefusal = Callable[[Refusal, str], Answer]
 
 
 class Context(Struct, frozen=True, kw_only=True):
-    """Who asks, from where and by which request; from the key and the connection, never from the body."""
+    """Who asks, from where and by which request; from the key and the connection, never from the body.
+
+    `key_prefix` is the public start of the key; null for the command line and for the service's own work.
+    """
 
     actor: str
     request_id: str | None
     ip_address: str | None
     user_agent: str | None
+    key_prefix: str | None = None
 
 
 class UnitOfWork:
@@ -88,6 +92,7 @@ class UnitOfWork:
             request_id=context.request_id,
             ip_address=context.ip_address,
             user_agent=context.user_agent,
+            key_prefix=context.key_prefix,
             now=self.now,
         )
         return self.audit_log_id
@@ -121,14 +126,15 @@ def perform(
 ) -> Answer:
     """Carries out `operation` once for ever under its Idempotency-Key, inside the savepoint `operation`.
 
-    Returns the answer to send after COMMIT. Raises IdempotencyKeyReused, which leaves no trace: the key keeps the
-    answer it has. Without a `request` it is the service's own work, which has no key and whose answer nobody asks for.
+    Returns the answer to send after COMMIT. Raises IdempotencyKeyReused or AnswerErased, which leave no trace: the key
+    keeps the answer it has. Without a `request` it is the service's own work, which has no key and whose answer nobody
+    asks for.
     """
     if request is not None:
         stored = idempotency.find(tx, actor=context.actor, idempotency_key=request.idempotency_key)
         if stored is not None:
             stored_operation, stored_body, answer = stored
-            check_same_request(request, operation=stored_operation, body=stored_body)
+            check_same_request(request, operation=stored_operation, body=stored_body, status=answer.status)
             return answer
     work = UnitOfWork(tx, now=now, context=context, policy=policy)
     try:

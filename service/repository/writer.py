@@ -81,6 +81,7 @@ class Writer:
         self._queue: deque[_Job] = deque()
         self._batch: list[_Job] = []
         self._wake = asyncio.Event()
+        self._committed = asyncio.Event()
         self._accepting = False
         self._stopped_because: str | None = None
 
@@ -93,6 +94,10 @@ class Writer:
     def queue_depth(self) -> int:
         """How many requests wait for the next commit."""
         return len(self._queue)
+
+    async def next_commit(self) -> None:
+        """Returns when the batch that is carried out now, or else the next one, is on disk."""
+        await self._committed.wait()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Writer"]:
@@ -173,6 +178,8 @@ class Writer:
         else:
             try:
                 outcomes = await self._thread.run(self._run_all, batch, times, now=stored(self._clock()))
+                self._committed.set()
+                self._committed = asyncio.Event()
             except _BatchFailed as failed:
                 if failed.stop:
                     self._stop(str(failed.__cause__ or failed), failed)

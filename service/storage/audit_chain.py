@@ -28,6 +28,12 @@ _LEVEL_STEP = 8
 """Every eighth level is stored."""
 _ROWS_AT_ONCE = 4096
 _ROWS = f"SELECT {', '.join(COLUMNS)} FROM audit_logs WHERE id > ? ORDER BY id LIMIT ?"
+_SEALED_ROWS = (
+    f"SELECT l.leaf_index, {', '.join(f'a.{column}' for column in COLUMNS)}, l.salt, l.public_details, e.commitment,"
+    " l.hash FROM audit_leaves AS l LEFT JOIN audit_logs AS a ON a.id = l.audit_log_id"
+    " LEFT JOIN audit_erasures AS e ON e.audit_log_id = l.audit_log_id AND l.salt IS NULL"
+    " WHERE l.leaf_index >= ? AND l.leaf_index < ? ORDER BY l.leaf_index"
+)
 
 Sealed = Callable[[int], None]
 """Hears how many rows are sealed so far."""
@@ -165,6 +171,11 @@ def find_index(tx: Connection, audit_log_id: int) -> int | None:
     """The index of a row's leaf, or None."""
     row = tx.execute("SELECT leaf_index FROM audit_leaves WHERE audit_log_id = ?", (audit_log_id,)).fetchone()
     return row[0] if row else None
+
+
+def sealed_rows(tx: Connection, start: int, end: int) -> Iterator[tuple[Any, ...]]:
+    """Leaves `start` to before `end`, each as `ledger.audit_chain.Sealed`, with nulls where the row is gone."""
+    return iter(tx.execute(_SEALED_ROWS, (start, end)))
 
 
 def root_of(tx: Connection, size: int) -> bytes:

@@ -1,6 +1,7 @@
 """The proof that nobody changed the audit log: every leaf, node and root computed anew from the rows.
 
 It reads a chunk at a time, beside whoever writes: the log only grows, and what it had at the beginning is checked.
+Where the oldest rows were archived it takes their leaves as they are: they lead to a root that is on record and signed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,25 +9,21 @@ from typing import Any
 
 from msgspec import Struct
 
-from service.ledger.audit_chain import COLUMNS, Verifier
+from service.ledger.audit_chain import Verifier
 from service.ledger.notes import Checkpoint
-from service.storage import audit_chain
+from service.storage import audit_chain, audit_prunes
 from service.storage.sqlite import Connection
 
 _ROWS_AT_ONCE = 16_384
-_SEALED = (
-    f"SELECT l.leaf_index, {', '.join(f'a.{column}' for column in COLUMNS)}, l.salt, l.public_details, NULL, l.hash"
-    " FROM audit_leaves AS l LEFT JOIN audit_logs AS a ON a.id = l.audit_log_id"
-    " WHERE l.leaf_index >= ? AND l.leaf_index < ? ORDER BY l.leaf_index"
-)
-# What a search by time goes by; a subtree whose range lies hides its rows.
+# What a search by time goes by; a subtree whose range lies hides its rows. Of rows that were archived it is not known.
 _RANGES = """
 SELECT n.first_id FROM audit_nodes AS n
 WHERE n.level = 8 AND n.position >= ? AND n.position < ? AND (
   n.first_id IS NOT (SELECT audit_log_id FROM audit_leaves WHERE leaf_index = n.position * 256)
   OR n.last_id IS NOT (SELECT audit_log_id FROM audit_leaves WHERE leaf_index = n.position * 256 + 255)
-  OR n.created_at_min IS NOT (SELECT MIN(created_at) FROM audit_logs WHERE id BETWEEN n.first_id AND n.last_id)
-  OR n.created_at_max IS NOT (SELECT MAX(created_at) FROM audit_logs WHERE id BETWEEN n.first_id AND n.last_id))
+  OR n.first_id > (SELECT COALESCE(MAX(through_id), 0) FROM audit_prunes) AND (
+    n.created_at_min IS NOT (SELECT MIN(created_at) FROM audit_logs WHERE id BETWEEN n.first_id AND n.last_id)
+    OR n.created_at_max IS NOT (SELECT MAX(created_at) FROM audit_logs WHERE id BETWEEN n.first_id AND n.last_id)))
 ORDER BY n.position LIMIT 1"""
 _RANGES_ABOVE = """
 SELECT n.first_id FROM audit_nodes AS n
@@ -83,7 +80,9 @@ class ChainCheck:
         ends = sorted({c.size for c in self._checkpoints if c.size <= self.tree.size} | {self.tree.size})
         for end in ends:
             while self.checked < end:
-                if not self._check_rows(min(end, self.checked + _ROWS_AT_ONCE)):
+                if self._take_archived(end):
+                    yield
+                elif not self._check_rows(min(end, self.checked + _ROWS_AT_ONCE)):
                     self._check_what_stands()
                     return
                 yield
@@ -91,9 +90,29 @@ class ChainCheck:
         self._check_end()
         self._check_what_stands()
 
+    def _take_archived(self, end: int) -> bool:
+        """Goes on by the leaves alone where the rows were archived, by a chunk; whether there was anything to take."""
+        prune, start = audit_prunes.find_last(self._connection), self.checked
+        if prune is None or start >= min(prune.size, end):
+            return False
+        leaves = self._connection.execute(
+            "SELECT audit_log_id, hash FROM audit_leaves WHERE leaf_index >= ? AND leaf_index < ? ORDER BY leaf_index",
+            (start, min(prune.size, end, start + _ROWS_AT_ONCE)),
+        ).fetchall()
+        if not leaves:
+            return False
+        self._verifier.frontier.extend([leaf for _, leaf in leaves], self._take_node)
+        self._verifier.last_id, self._verifier.previous = leaves[-1]
+        self._check_nodes()
+        if self.checked == prune.size and self.root != prune.root:
+            self._add(prune.through_id, f"the rows up to it are not those that are archived in {prune.archive}")
+        return True
+
     def _check_rows(self, end: int) -> bool:
         start = self.checked
-        fault = self._verifier.check(self._connection.execute(_SEALED, (start, end)))
+        fault = self._verifier.check(audit_chain.sealed_rows(self._connection, start, end))
+        if fault is not None and self._is_archived(fault.leaf_index):
+            return True  # since it was begun
         if fault is not None:
             named = audit_log_id_of(self._connection, fault.leaf_index) if fault.audit_log_id is None else None
             self._add(fault.audit_log_id or named, fault.said)
@@ -104,6 +123,10 @@ class ChainCheck:
         if wrong:
             self._add(wrong[0], "the node above it does not tell the ids and times of its rows")
         return not self.faults
+
+    def _is_archived(self, leaf_index: int) -> bool:
+        prune = audit_prunes.find_last(self._connection)
+        return prune is not None and leaf_index < prune.size
 
     def _take_node(self, level: int, position: int, node: bytes) -> None:
         self._nodes[level, position] = node

@@ -10,6 +10,7 @@ from typing import Any
 from service.ledger.explanations import BankLine, Cause, Source, Sums
 from service.ledger.timestamps import spoken
 from service.ledger.transactions import Direction
+from service.storage.audit_prunes import sql_of_told
 from service.storage.sqlite import Connection
 
 _TOTALS = (
@@ -17,27 +18,43 @@ _TOTALS = (
     " COALESCE(SUM(amount) FILTER (WHERE counts AND direction = 'debit'), 0)"
 )
 # The audit row of a movement for a domain hangs on the purchase; it is found by its user and its instant, which are the
-# movement's, and tells which purchase it was. A row of the bot's may hold text that is no JSON.
-_SELECT_CAUSES = """
+# movement's, or, where it no longer names its user, by the user's purchases; it tells which purchase it was. Where it
+# was archived, the purchase is the one that the movement pays or takes back. A row of the bot's may hold text that is
+# no JSON.
+_SELECT_CAUSES = f"""
 SELECT t.id, t.type, t.direction, t.amount, t.balance_before, t.balance_after, t.version, t.confirmed_at, t.description,
        t.reference, t.depositor_name, t.reverses_id, (SELECT id FROM deposit_transactions WHERE reverses_id = t.id),
-       p.id, p.domain, a.id, a.actor, a.request_id, a.action,
+       p.id, p.domain, a.id, a.actor, a.request_id,
+       a.action = 'opening_adjustment' OR a.id IS NULL AND {sql_of_told("opening_adjustment", "t.id")},
        n.id, n.bank_transaction_id, n.bank_name, n.depositor_name, n.amount, n.transaction_time, n.match_method,
        n.matched_by
-FROM ({keys}) AS k
+FROM ({{keys}}) AS k
 JOIN deposit_transactions AS t ON t.id = k.id
 JOIN users AS u ON u.id = t.user_id
 LEFT JOIN audit_logs AS a ON a.id =
-  CASE WHEN t.version IS NOT NULL AND t.type IN ('domain_purchase', 'domain_refund') THEN (
+  CASE WHEN t.version IS NOT NULL AND t.type IN ('domain_purchase', 'domain_refund') THEN COALESCE((
     SELECT MIN(id) FROM audit_logs
-    WHERE telegram_id = u.telegram_id AND created_at = t.created_at AND +resource_type = 'user_domains'
-      AND CASE WHEN json_valid(details) THEN json_extract(details, '$.transaction_id') END = t.id)
+    WHERE telegram_id = u.telegram_id AND created_at = t.created_at AND resource_type = 'user_domains'
+      AND CASE WHEN json_valid(details) THEN json_extract(details, '$.transaction_id') END = t.id), (
+    SELECT MIN(id) FROM audit_logs
+    WHERE EXISTS (SELECT 1 FROM user_erasures WHERE user_id = u.id) AND resource_type = 'user_domains'
+      AND resource_id IN (SELECT id FROM user_domains WHERE user_id = u.id) AND created_at = t.created_at
+      AND CASE WHEN json_valid(details) THEN json_extract(details, '$.transaction_id') END = t.id))
   ELSE (
     SELECT MIN(id) FROM audit_logs
     WHERE resource_type = 'deposit_transaction' AND resource_id = t.id AND action IN
       ('deposit_confirmed', 'balance_debited', 'balance_credited', 'transaction_reversed', 'opening_adjustment'))
   END
-LEFT JOIN user_domains AS p ON a.resource_type = 'user_domains' AND p.id = a.resource_id
+LEFT JOIN user_domains AS p ON p.id = CASE
+  WHEN a.resource_type = 'user_domains' THEN a.resource_id
+  WHEN a.id IS NULL AND {sql_of_told("moved", "t.id")} AND t.type IN ('domain_purchase', 'domain_refund') THEN (
+    SELECT MIN(id) FROM user_domains
+    WHERE user_id = t.user_id AND ascii_name IS NOT NULL AND transaction_id IN (
+      WITH RECURSIVE chain(id) AS (
+        SELECT t.id UNION SELECT r.reverses_id FROM chain JOIN deposit_transactions AS r ON r.id = chain.id
+        WHERE r.reverses_id IS NOT NULL)
+      SELECT id FROM chain))
+  END
 LEFT JOIN bank_notifications AS n ON n.id = (
   SELECT id FROM bank_notifications WHERE matched_transaction_id = t.id ORDER BY match_method IS NULL, id DESC LIMIT 1)
 ORDER BY t.version DESC NULLS LAST, t.id DESC
@@ -132,10 +149,10 @@ def _cause(row: tuple[Any, ...]) -> Cause:
     moved, (domain_purchase_id, domain), audit, notification = row[:13], row[13:15], row[15:19], row[19:]
     (transaction_id, kind, direction, amount, balance_before, balance_after, version, confirmed_at, *told) = moved
     description, reference, depositor_name, reverses_id, reversed_by_id = told
-    audit_log_id, actor, request_id, action = audit
+    audit_log_id, actor, request_id, was_taken_over = audit
     return Cause(
         transaction_id=transaction_id,
-        source=_source(version, action),
+        source=_source(version, taken_over=bool(was_taken_over)),
         type=kind,
         direction=Direction(direction),
         amount=amount,
@@ -158,11 +175,11 @@ def _cause(row: tuple[Any, ...]) -> Cause:
     )
 
 
-def _source(version: int | None, action: str | None) -> Source:
+def _source(version: int | None, *, taken_over: bool) -> Source:
     # The bot may have had an opening_debit of its own; the takeover's is the one that migration 003 put on record.
     if version is not None:
         return Source.PASSBOOK
-    return Source.TAKEOVER if action == "opening_adjustment" else Source.BOT
+    return Source.TAKEOVER if taken_over else Source.BOT
 
 
 def _bank_line(row: tuple[Any, ...]) -> BankLine:

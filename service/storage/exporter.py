@@ -72,22 +72,31 @@ def export_database(
     Without the schema only rows are written, for tables that are there. Raises ExportFailed, MigrationError,
     EngineError.
     """
+    with new_file(target) as partial:
+        connection = sqlite.connect_reader(database, busy_timeout_ms=busy_timeout_ms)
+        with contextlib.closing(connection), partial.open("x", encoding="utf-8", newline="") as file:
+            migrator.require_latest(connection, migrations)
+            connection.execute("BEGIN")
+            tables = _write(connection, file, migrations, with_schema=with_schema, progress=progress)
+            connection.execute("COMMIT")
+        size = partial.stat().st_size
+    return ExportReport(tables=tables, size=size)
+
+
+@contextlib.contextmanager
+def new_file(target: Path) -> Iterator[Path]:
+    """A path to make a file at, which is on disk under the name `target` when the block ends, and gone when it raises.
+
+    Raises ExportFailed when `target` is there, before the block and after it.
+    """
     _refuse_existing(target)
     partial = target.with_name(f"{target.name}.exporting-{os.getpid()}")
-    connection = sqlite.connect_reader(database, busy_timeout_ms=busy_timeout_ms)
-    with contextlib.closing(connection):
-        migrator.require_latest(connection, migrations)
-        try:
-            with partial.open("x", encoding="utf-8", newline="") as file:
-                connection.execute("BEGIN")
-                tables = _write(connection, file, migrations, with_schema=with_schema, progress=progress)
-                connection.execute("COMMIT")
-            sqlite.sync(partial)
-            size = partial.stat().st_size
-            _publish(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
-    return ExportReport(tables=tables, size=size)
+    try:
+        yield partial
+        sqlite.sync(partial)
+        _publish(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _refuse_existing(target: Path) -> None:

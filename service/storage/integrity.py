@@ -7,6 +7,9 @@ write-ahead log from being reused. A chunk of users takes all that they own with
 
 A statement selects telegram_id, transaction_id, table, row id, and then the arguments of its judge, which says which
 check failed and how. `+column` keeps SQLite from choosing the index of that column.
+
+Audit rows that were archived count as rows that told what they told: `_archived` says of which ids, exactly. What else
+they told (an amount, a name) can no longer be compared here. An audit row that was erased tells no name.
 """
 
 import threading
@@ -17,6 +20,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from service.ledger import audit_retention
 from service.ledger.integrity import (
     DESCRIPTIONS,
     EXAMPLES_MAX,
@@ -26,13 +30,15 @@ from service.ledger.integrity import (
     IntegrityStatus,
 )
 from service.ledger.timestamps import Clock, spoken, stored
-from service.storage import migrator, sqlite
+from service.storage import audit_chain, audit_prunes, migrator, sqlite
+from service.storage.audit_verification import ChainCheck
 from service.storage.sqlite import Connection
 
 _ID_MIN, _ID_MAX = -(2**63), 2**63 - 1
 _CHUNK_MIN, _CHUNK_FIRST, _CHUNK_MAX = 16, 1024, 1 << 17
 _CHUNK_S = 0.05
 _AMOUNT_MAX = 2**53
+_THOROUGH = {"audit_chain", "file"}
 
 Failures = Iterable[tuple[str, str]]
 """(name of the check, what is wrong), in the words of a report."""
@@ -59,12 +65,14 @@ def _says(check: str) -> Callable[..., Failures]:
 
 _MOVED = "iif(t.direction = 'credit', t.amount, -t.amount)"
 _DOMAIN_TYPES = "('domain_purchase', 'domain_refund')"
-_MONEY_ACTIONS = "('deposit_confirmed', 'balance_debited', 'balance_credited', 'transaction_reversed')"
-_DEPOSIT_ACTIONS = "('deposit_announced', 'deposit_cancelled', 'deposit_expired')"
-_DOMAIN_ACTIONS = "('domain_registered', 'domain_held', 'domain_released', 'domain_expired')"
-_BANK_ACTIONS = "('bank_notification_received', 'bank_notification_matched')"
+_MONEY_ACTIONS = str(audit_retention.MONEY_ACTIONS)
+_DEPOSIT_ACTIONS = str(audit_retention.DEPOSIT_ACTIONS)
+_DOMAIN_ACTIONS = str(audit_retention.DOMAIN_ACTIONS)
+_BANK_ACTIONS = str((audit_retention.RECEIVED, audit_retention.MATCHED))
 _USER_ACTIONS = "('user_created', 'user_renamed')"
 _KEY_ACTIONS = "('api_key_created', 'api_key_revoked')"
+_archived = audit_prunes.sql_of_told
+_IS_ERASED = "EXISTS (SELECT 1 FROM audit_erasures WHERE audit_log_id = a.id)"
 
 
 def _detail(name: str) -> str:
@@ -92,13 +100,13 @@ def _agrees(amount: str) -> str:
 
 _ANNOUNCED = (
     "(a.user_id = t.user_id AND CASE WHEN json_valid(a.details) THEN json_extract(a.details, '$.amount') = t.amount"
-    " AND json_extract(a.details, '$.depositor_name') = t.depositor_name END)"
+    f" AND (json_extract(a.details, '$.depositor_name') = t.depositor_name OR {_IS_ERASED}) END)"
 )
 """SQL of whether the audit row `a` tells of the announced deposit `t` what is so."""
 
 _RECEIVED = (
     "CASE WHEN json_valid(a.details) THEN json_extract(a.details, '$.amount') = b.amount"
-    " AND json_extract(a.details, '$.depositor_name') = b.depositor_name"
+    f" AND (json_extract(a.details, '$.depositor_name') = b.depositor_name OR {_IS_ERASED})"
     " AND json_extract(a.details, '$.bank_transaction_id') = b.bank_transaction_id END"
 )
 """SQL of whether the audit row `a` tells of the bank notification `b` what it says."""
@@ -199,11 +207,11 @@ _USERS = _Pass(
             _says("balances"),
         ),
         _Statement(
-            """
+            f"""
             SELECT u.telegram_id, NULL, 'users', u.id, 'More than one audit row says that the user was made.'
             FROM users AS u WHERE u.id BETWEEN :low AND :high AND (
               SELECT COUNT(*) FROM audit_logs AS a WHERE a.resource_type = 'user' AND a.resource_id = u.id
-                AND +a.action = 'user_created' AND a.actor IS NOT NULL) > 1
+                AND +a.action = 'user_created' AND a.actor IS NOT NULL) + {_archived("user_created", "u.id")} > 1
             """,
             _says("audit_of_users"),
         ),
@@ -214,12 +222,13 @@ _AUDITED = f"""
 SELECT (SELECT telegram_id FROM users WHERE id = t.user_id), t.id, 'deposit_transactions', t.id,
   t.version IS NOT NULL AND t.type NOT IN {_DOMAIN_TYPES} AS money_wanted, t.type = 'deposit' AS is_deposit,
   t.match_name IS NOT NULL AS is_ours, t.status,
-  COUNT(*) FILTER (WHERE a.action IN {_MONEY_ACTIONS}) AS money,
+  COUNT(*) FILTER (WHERE a.action IN {_MONEY_ACTIONS})
+    + iif(t.type IN {_DOMAIN_TYPES}, 0, {_archived("moved", "t.id")}) AS money,
   COUNT(*) FILTER (WHERE a.action IN {_MONEY_ACTIONS} AND {_agrees("amount")} IS NOT TRUE) AS differing,
-  COUNT(*) FILTER (WHERE a.action = 'deposit_announced') AS announced,
+  COUNT(*) FILTER (WHERE a.action = 'deposit_announced') + {_archived("deposit_announced", "t.id")} AS announced,
   COUNT(*) FILTER (WHERE a.action = 'deposit_announced' AND {_ANNOUNCED} IS NOT TRUE) AS misannounced,
-  COUNT(*) FILTER (WHERE a.action = 'deposit_cancelled') AS cancelled,
-  COUNT(*) FILTER (WHERE a.action = 'deposit_expired') AS expired,
+  COUNT(*) FILTER (WHERE a.action = 'deposit_cancelled') + {_archived("deposit_cancelled", "t.id")} AS cancelled,
+  COUNT(*) FILTER (WHERE a.action = 'deposit_expired') + {_archived("deposit_expired", "t.id")} AS expired,
   COUNT(*) FILTER (WHERE a.action = 'deposit_confirmed' AND {_BANK_ID} IS NOT NULL AND NOT EXISTS (
     SELECT 1 FROM bank_notifications AS b WHERE b.id = {_BANK_ID} AND b.matched_transaction_id = t.id)) AS misnamed
 FROM deposit_transactions AS t
@@ -273,14 +282,22 @@ _TRANSACTIONS = _Pass(
     """,
     (
         _Statement(_AUDITED, _judge_audited),
-        # The audit row of a movement for a domain hangs on the purchase; it is found by its user and its instant.
+        # The audit row of a movement for a domain hangs on the purchase; it is found by its user and its instant, or,
+        # where it no longer names its user, by the user's purchases.
         _Statement(
             f"""
             SELECT u.telegram_id, t.id, 'deposit_transactions', t.id,
               CASE (SELECT COUNT(*) FROM audit_logs AS a
                     WHERE a.telegram_id = u.telegram_id AND a.created_at = t.created_at AND a.actor IS NOT NULL
-                      AND +a.resource_type = 'user_domains' AND +a.action IN {_DOMAIN_ACTIONS}
+                      AND a.resource_type = 'user_domains' AND +a.action IN {_DOMAIN_ACTIONS}
                       AND {_TRANSACTION_ID} = t.id)
+                + (SELECT COUNT(*) FROM audit_logs AS a
+                   WHERE EXISTS (SELECT 1 FROM user_erasures WHERE user_id = t.user_id)
+                     AND a.resource_type = 'user_domains'
+                     AND a.resource_id IN (SELECT id FROM user_domains WHERE user_id = t.user_id)
+                     AND +a.telegram_id IS NULL AND a.created_at = t.created_at AND a.actor IS NOT NULL
+                     AND +a.action IN {_DOMAIN_ACTIONS} AND {_TRANSACTION_ID} = t.id AND {_IS_ERASED})
+                + {_archived("moved", "t.id")}
                 WHEN 1 THEN NULL WHEN 0 THEN 'No audit row of its instant tells that it moved money.'
                 ELSE 'More than one audit row tells that it moved money.' END AS said
             FROM deposit_transactions AS t LEFT JOIN users AS u ON u.id = t.user_id
@@ -329,7 +346,8 @@ WHERE a.id BETWEEN :low AND :high AND a.actor IS NOT NULL AND CASE
   WHEN a.action IN {_BANK_ACTIONS} THEN a.resource_type IS NOT 'bank_notification'
     OR NOT EXISTS (SELECT 1 FROM bank_notifications WHERE id = a.resource_id)
   WHEN a.action IN {_USER_ACTIONS} THEN a.resource_type IS NOT 'user'
-    OR NOT EXISTS (SELECT 1 FROM users WHERE id = a.resource_id AND telegram_id = a.telegram_id)
+    OR NOT EXISTS (SELECT 1 FROM users WHERE id = a.resource_id
+                   AND (telegram_id = a.telegram_id OR a.telegram_id IS NULL AND {_IS_ERASED}))
   WHEN a.action IN {_KEY_ACTIONS} THEN a.resource_type IS NOT 'api_key'
     OR NOT EXISTS (SELECT 1 FROM api_keys WHERE id = a.resource_id)
 END
@@ -366,6 +384,14 @@ _AUDIT_LOGS = _Pass(
     """,
     (
         _Statement(_TOLD, _judge_told),
+        _Statement(
+            """
+            SELECT a.telegram_id, NULL, 'audit_logs', a.id, 'It was never sealed: Passbook did not write it.'
+            FROM audit_logs AS a WHERE a.id BETWEEN :low AND :high
+              AND NOT EXISTS (SELECT 1 FROM audit_leaves WHERE audit_log_id = a.id)
+            """,
+            _says("audit_rows"),
+        ),
         _Statement(
             f"""
             SELECT a.telegram_id, {_TRANSACTION_ID}, 'audit_logs', a.id,
@@ -433,13 +459,13 @@ _BANK_NOTIFICATIONS = _Pass(
             SELECT NULL, b.matched_transaction_id, 'bank_notifications', b.id,
               CASE
                 WHEN COUNT(*) FILTER (WHERE a.action = 'bank_notification_received')
-                     <> (b.bank_transaction_id IS NOT NULL)
+                     + {_archived("bank_notification_received", "b.id")} <> (b.bank_transaction_id IS NOT NULL)
                   THEN 'Not exactly one audit row tells that it arrived.'
                 WHEN COUNT(*) FILTER (WHERE a.action = 'bank_notification_received' AND {_RECEIVED} IS NOT TRUE) > 0
                   THEN 'Its audit row tells another bank transaction, name or amount.'
                 WHEN COUNT(*) FILTER (WHERE a.action = 'bank_notification_matched'
                        OR a.action = 'bank_notification_received' AND {_detail("status")} = 'matched')
-                     <> (b.match_method IS NOT NULL)
+                     + {_archived("bank_notification_matched", "b.id")} <> (b.match_method IS NOT NULL)
                   THEN 'The audit rows that tell of its match are not one for a matched one and none for another.'
               END AS said
             FROM bank_notifications AS b
@@ -462,6 +488,15 @@ _BANK_NOTIFICATIONS = _Pass(
         ),
     ),
 )
+
+_ARCHIVED_STEPS = f"({' + '.join(_archived(action, 'p.id') for action in audit_retention.DOMAIN_ACTIONS)})"
+
+
+def _step_count(step: str) -> str:
+    """SQL of how many audit rows `a`, or archived ones, tell that step of the purchase `p`."""
+    action = f"domain_{step}"
+    return f"(COUNT(*) FILTER (WHERE a.action = '{action}') + {_archived(action, 'p.id')})"
+
 
 _USER_DOMAINS = _Pass(
     "user_domains",
@@ -499,10 +534,11 @@ _USER_DOMAINS = _Pass(
             _says("domain_purchases"),
         ),
         _Statement(
-            """
+            f"""
             SELECT (SELECT telegram_id FROM users WHERE id = p.user_id), p.transaction_id, 'user_domains', p.id,
               'It is ' || p.status || ', and of its steps these audit rows tell: '
-                || COALESCE(group_concat(a.action, ', '), 'none') || '.'
+                || COALESCE(group_concat(a.action, ', '), 'none')
+                || iif({_ARCHIVED_STEPS} > 0, ', and ' || {_ARCHIVED_STEPS} || ' that are archived', '') || '.'
             FROM user_domains AS p
             LEFT JOIN audit_logs AS a
               ON a.resource_type = 'user_domains' AND a.resource_id = p.id AND a.actor IS NOT NULL
@@ -510,12 +546,11 @@ _USER_DOMAINS = _Pass(
             WHERE p.id BETWEEN :low AND :high AND p.ascii_name IS NOT NULL
             GROUP BY p.id
             HAVING CASE p.status
-              WHEN 'registered' THEN COUNT(*) FILTER (WHERE a.action = 'domain_registered') = 1
-                AND COUNT(*) FILTER (WHERE a.action = 'domain_held') <= 1
-                AND COUNT(*) FILTER (WHERE a.action IN ('domain_released', 'domain_expired')) = 0
-              WHEN 'pending' THEN COUNT(a.id) = 1 AND COUNT(*) FILTER (WHERE a.action = 'domain_held') = 1
-              ELSE COUNT(a.id) = 2 AND COUNT(*) FILTER (WHERE a.action = 'domain_held') = 1
-                AND COUNT(*) FILTER (WHERE a.action = 'domain_' || p.status) = 1
+              WHEN 'registered' THEN {_step_count("registered")} = 1 AND {_step_count("held")} <= 1
+                AND {_step_count("released")} + {_step_count("expired")} = 0
+              WHEN 'pending' THEN COUNT(a.id) + {_ARCHIVED_STEPS} = 1 AND {_step_count("held")} = 1
+              ELSE COUNT(a.id) + {_ARCHIVED_STEPS} = 2 AND {_step_count("held")} = 1
+                AND iif(p.status = 'released', {_step_count("released")}, {_step_count("expired")}) = 1
             END = 0
             """,
             _says("audit_of_domain_purchases"),
@@ -555,12 +590,13 @@ _API_KEYS = _Pass(
     "SELECT COUNT(*) AS audit_of_api_keys FROM api_keys WHERE id BETWEEN :low AND :high",
     (
         _Statement(
-            """
+            f"""
             SELECT NULL, NULL, 'api_keys', k.id,
               CASE
-                WHEN COUNT(*) FILTER (WHERE a.action = 'api_key_created') <> 1
+                WHEN COUNT(*) FILTER (WHERE a.action = 'api_key_created') + {_archived("api_key_created", "k.id")} <> 1
                   THEN 'Not exactly one audit row tells that it was made.'
-                WHEN COUNT(*) FILTER (WHERE a.action = 'api_key_revoked') <> (k.revoked_at IS NOT NULL)
+                WHEN COUNT(*) FILTER (WHERE a.action = 'api_key_revoked') + {_archived("api_key_revoked", "k.id")}
+                     <> (k.revoked_at IS NOT NULL)
                   THEN iif(k.revoked_at IS NULL, 'It is live', 'It is revoked') || '; the audit rows tell otherwise.'
               END AS said
             FROM api_keys AS k
@@ -573,7 +609,30 @@ _API_KEYS = _Pass(
     ),
 )
 
-PASSES = (_USERS, _TRANSACTIONS, _AUDIT_LOGS, _BANK_NOTIFICATIONS, _USER_DOMAINS, _REFERENCES, _API_KEYS)
+# Rows are removed from the oldest on: of those that a prune lets go none is missing above one that is there.
+_AUDIT_LEAVES = _Pass(
+    "audit_leaves",
+    "leaf_index",
+    "SELECT COUNT(*) AS audit_rows FROM audit_leaves WHERE leaf_index BETWEEN :low AND :high",
+    (
+        _Statement(
+            """
+            SELECT NULL, NULL, 'audit_logs', l.audit_log_id,
+              iif(l.audit_log_id <= (SELECT MAX(through_id) FROM audit_prunes),
+                'It was archived, and is not there while older ones are.', 'It was sealed and is not there.')
+            FROM audit_leaves AS l
+            WHERE l.leaf_index BETWEEN :low AND :high
+              AND NOT EXISTS (SELECT 1 FROM audit_logs WHERE id = l.audit_log_id)
+              AND l.audit_log_id > COALESCE(MIN(
+                (SELECT MAX(through_id) FROM audit_prunes),
+                COALESCE((SELECT MIN(id) FROM audit_logs), 9223372036854775807)), 0)
+            """,
+            _says("audit_rows"),
+        ),
+    ),
+)
+
+PASSES = (_USERS, _TRANSACTIONS, _AUDIT_LOGS, _AUDIT_LEAVES, _BANK_NOTIFICATIONS, _USER_DOMAINS, _REFERENCES, _API_KEYS)
 """All of it but the schema and the file."""
 
 
@@ -595,13 +654,13 @@ class _Stopped(Exception):
 class Proof:
     """One run over the whole ledger: `run` on one thread, `report` and `stop` from any. Lifetime: one run.
 
-    `quick` leaves out the check of the file, which reads every page.
+    `quick` leaves out the checks of the file, which reads every page, and of the audit chain, which hashes every row.
     """
 
     def __init__(self, migrations: list[migrator.Migration], clock: Clock, *, quick: bool = False) -> None:
         self._migrations = migrations
         self._clock = clock
-        self._names = [name for name in DESCRIPTIONS if not (quick and name == "file")]
+        self._names = [name for name in DESCRIPTIONS if not (quick and name in _THOROUGH)]
         self._found = {name: _Found() for name in self._names}
         self._started_at = clock()
         self._finished_at: datetime | None = None
@@ -621,18 +680,24 @@ class Proof:
         self._connection = connection
         try:
             self._total = sum(self._rows_of(connection, each) for each in PASSES)
+            if "audit_chain" in self._found:
+                self._total += audit_chain.tree(connection).size
             if "file" in self._found:
                 self._total += connection.execute("PRAGMA page_count").fetchone()[0]
             for each in PASSES:
                 self.step = each.table
                 for _ in self._chunks(connection, each):
                     on_progress()
-            for name, check in (("schema", self._check_schema), ("file", self._check_file)):
+            for name, check in (
+                ("audit_chain", self._check_audit_chain),
+                ("schema", self._check_schema),
+                ("file", self._check_file),
+            ):
                 if name in self._found:
                     self.step = name
                     self._raise_if_stopped()
                     on_progress()
-                    check(connection)
+                    check(connection, on_progress)
         except _Stopped:
             self.fail("It was stopped.")
         except sqlite.DatabaseError as error:
@@ -746,7 +811,18 @@ class Proof:
             f"SELECT COUNT(*) FROM {each.table} WHERE {each.key} BETWEEN :low AND :high", limits
         ).fetchone()[0]
 
-    def _check_schema(self, connection: Connection) -> None:
+    def _check_audit_chain(self, connection: Connection, on_progress: Callable[[], None]) -> None:
+        chain = ChainCheck(connection)
+        before = self._checked
+        for _ in chain.chunks():
+            self._raise_if_stopped()
+            self._found["audit_chain"].checked = chain.checked
+            self._checked = before + chain.checked
+            on_progress()
+        for fault in chain.faults:
+            self._add("audit_chain", None, None, "audit_logs", fault.audit_log_id, f"{fault.said}.")
+
+    def _check_schema(self, connection: Connection, _: Callable[[], None]) -> None:
         wanted = migrator.schema_after(self._migrations)
         found = migrator.schema_of(connection)
         kinds: dict[str, str] = dict(connection.execute("SELECT name, type FROM sqlite_master").fetchall())
@@ -760,7 +836,7 @@ class Proof:
             if kinds[name] == "trigger":
                 self._add("schema", None, None, None, None, f"The trigger {name} is none of Passbook's.")
 
-    def _check_file(self, connection: Connection) -> None:
+    def _check_file(self, connection: Connection, _: Callable[[], None]) -> None:
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
         for (said,) in connection.execute("PRAGMA quick_check"):
             if said != "ok":

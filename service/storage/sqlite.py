@@ -71,11 +71,6 @@ def version_tuple() -> tuple[int, ...]:
     return tuple(int(part) for part in SQLITE_VERSION.split("."))
 
 
-def has_wal_reset_bug() -> bool:
-    """Whether this SQLite can lose commits when two connections write and checkpoint at once."""
-    return (3, 7, 0) <= version_tuple() < (3, 51, 3)
-
-
 def error_code(error: BaseException) -> int:
     """The primary result code of a driver error; 0 where it carries none."""
     return int(getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
@@ -121,6 +116,8 @@ def connect_writer(path: Path, *, busy_timeout_ms: int, checkpoints: bool) -> Co
         connection.execute("PRAGMA recursive_triggers = ON")
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA temp_store = MEMORY")
+        # A page that is split leaves no copy of its rows behind, which nobody could ever erase.
+        connection.execute("PRAGMA secure_delete = FAST")
         connection.execute(f"PRAGMA wal_autocheckpoint = {1000 if checkpoints else 0}")
         _check_settings(connection, path)
     except BaseException as error:
@@ -193,6 +190,35 @@ def engine_info(connection: Connection) -> EngineInfo:
         synchronous=synchronous[connection.execute("PRAGMA synchronous").fetchone()[0]],
         wal_reset_bug=has_wal_reset_bug(),
     )
+
+
+def overwrite_what_goes(connection: Connection) -> None:
+    """From now on the connection writes zeros over what it deletes or replaces, over whole pages that fall free too."""
+    connection.execute("PRAGMA secure_delete = ON").fetchall()
+
+
+def empty_log(connection: Connection) -> bool:
+    """Brings the write-ahead log into the file and cuts it to nothing; False when a reader is in the way for too long.
+
+    For a connection that is alone, or for a version of SQLite without the WAL-reset bug.
+    """
+    return not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+
+
+def checkpoint_if_safe(connection: Connection) -> None:
+    """From now on the connection keeps the write-ahead log short, where this version may do so beside a service."""
+    if not has_wal_reset_bug():
+        connection.execute("PRAGMA wal_autocheckpoint = 1000").fetchall()
+
+
+def rewrite(connection: Connection) -> None:
+    """Writes the whole file anew (VACUUM), without what is left in unused parts of its pages."""
+    connection.execute("VACUUM")
+
+
+def has_wal_reset_bug() -> bool:
+    """Whether this version can lose commits when two connections write and checkpoint at once."""
+    return (3, 7, 0) <= version_tuple() < (3, 51, 3)
 
 
 def side_files(path: Path) -> list[Path]:

@@ -11,9 +11,15 @@ from tests.live import Client, LiveService
 
 
 @pytest.fixture(scope="module")
-def ops(service: LiveService) -> Iterator[Client]:
+def bot_key(service: LiveService) -> str:
+    """The key of the bot that made part of the log."""
+    return service.make_key("--name", "bot-1", "--role", "bot")
+
+
+@pytest.fixture(scope="module")
+def ops(service: LiveService, bot_key: str) -> Iterator[Client]:
     """A reader of a log with 40 rows about two users, among them refused attempts, made by two callers."""
-    admin, bot = service.client(), service.client(service.make_key("--name", "bot-1", "--role", "bot"))
+    admin, bot = service.client(), service.client(bot_key)
     for telegram_id in ("5001", "5002"):
         for number in range(4):
             admin.credit(telegram_id, 10 + number)
@@ -39,6 +45,8 @@ FILTERS: dict[str, Any] = {
     "action": ("*_failed", lambda row: row["action"].endswith("_failed")),
     "resource_type": ("deposit_transaction", lambda row: row["resource_type"] == "deposit_transaction"),
     "resource_id": (2, lambda row: row["resource_id"] == 2),
+    "actor": ("bot-1", lambda row: row["actor"] == "bot-1"),
+    "outcome": ("failure", lambda row: row["action"].endswith("_failed")),
     "since": (None, None),
     "until": (None, None),
 }
@@ -47,7 +55,7 @@ FILTERS: dict[str, Any] = {
 @pytest.mark.parametrize("limit", [3, 1000])
 @pytest.mark.parametrize("names", [c for size in range(4) for c in itertools.combinations(FILTERS, size)], ids="+".join)
 def test_filters_hold_together_on_every_page_size(ops: Client, names: tuple[str, ...], limit: int) -> None:
-    """Any combination gives exactly the rows that a filter in Python picks from the whole log, newest first."""
+    """Any combination gives exactly the rows that a filter in Python picks from the whole log, in either order."""
     everything = every(ops, limit=1000)
     edge = everything[len(everything) // 2]["created_at"]
     expected, conditions = everything, {}
@@ -60,6 +68,8 @@ def test_filters_hold_together_on_every_page_size(ops: Client, names: tuple[str,
         conditions[name] = value
         expected = [row for row in expected if holds(row)]
     assert every(ops, limit=limit, **conditions) == expected
+    if limit == 3:
+        assert every(ops, limit=limit, order="oldest", **conditions) == expected[::-1]
 
 
 def test_since_is_inclusive_and_until_is_exclusive_in_every_time_zone(ops: Client) -> None:
@@ -94,12 +104,18 @@ def test_an_action_may_have_a_star_at_either_end(ops: Client, pattern: str, hold
     assert [row["id"] for row in every(ops, limit=1000, action=pattern)] == picked
 
 
-def test_a_row_says_who_did_what_from_where_and_by_which_request(ops: Client) -> None:
-    """The actor is the key's name."""
+def test_a_row_says_who_did_what_from_where_and_by_which_request(ops: Client, bot_key: str) -> None:
+    """The actor is the key's name, and the prefix is the key's: two keys may have one name."""
     row = every(ops, action="deposit_announced", telegram_id="5001", limit=1000)[0]
     assert (row["actor"], row["ip_address"], row["resource_type"]) == ("bot-1", "127.0.0.1", "deposit_transaction")
     assert row["user_agent"].startswith("python-httpx/")
     assert len(row["request_id"]) == 32
+    assert row["key_prefix"] == bot_key.rpartition("_")[0]
+    assert row["outcome"] == "success"
+    assert {found["outcome"] for found in every(ops, action="*_failed", limit=1000)} == {"failure"}
+    assert every(ops, request_id=row["request_id"]) == [
+        found for found in every(ops, limit=1000) if found["request_id"] == row["request_id"]
+    ]
     assert row["details"] == {"amount": 1, "depositor_name": "김철수"}
     assert ops.get(f"/v1/audit-logs/{row['id']}").json() == row
 
@@ -121,11 +137,54 @@ def test_a_page_keeps_its_conditions_in_the_next_link(ops: Client) -> None:
     assert len(seen) == 5
 
 
+@pytest.mark.parametrize(
+    ("query", "pointer"),
+    [
+        ("cursor=5", "query/cursor"),
+        ("cursor=o5", "query/cursor"),
+        ("cursor=n5&order=oldest", "query/cursor"),
+        ("cursor=n05", "query/cursor"),
+        ("cursor=n0", "query/cursor"),
+        ("cursor=n-5", "query/cursor"),
+        ("cursor=n", "query/cursor"),
+        ("order=upwards", "query/order"),
+        ("outcome=maybe", "query/outcome"),
+        ("limit=0", "query/limit"),
+        ("limit=1001", "query/limit"),
+        ("limit=1e2", "query/limit"),
+        ("wait=0&follow=0", "query/wait"),
+        ("follow=-1", "query/follow"),
+        ("follow=999999999", "query/follow"),
+        ("follow=0&cursor=n5", "query/cursor"),
+        ("follow=0&order=newest", "query/order"),
+        ("on=2026-02-30", "query/on"),
+        ("since=2026-02-30", "query/since"),
+        ("on=2026-02-03&since=2026-02-03", "query/on"),
+        ("on=2026-02-03&until=2026-02-03T00:00:00Z", "query/on"),
+        ("on=2026-02-03&tz=Mars/Olympus", "query/tz"),
+        ("tz=Asia", "query/tz"),
+        ("tz=../../etc/passwd", "query/tz"),
+        ("tz=posix/../UTC", "query/tz"),
+        ("actor=", "query/actor"),
+        ("request_id=%00", "query/request_id"),
+        ("user=5", "query/user"),
+    ],
+)
+def test_what_cannot_be_asked_is_named(ops: Client, query: str, pointer: str) -> None:
+    """400 with the parameter; a cursor serves the order alone that it was given in."""
+    answer = ops.get(f"/v1/audit-logs?{query}")
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request"), answer.text
+    assert answer.json()["errors"][0]["pointer"] == pointer
+
+
 def test_suspicious_lists_who_was_refused_more_often_than_the_threshold(ops: Client) -> None:
     """More than, not as often as; most first; only within the window."""
 
     def suspicious(**query: Any) -> list[tuple[str, str, int]]:
         items = ops.get("/v1/audit-logs/suspicious", params=query).raise_for_status().json()["items"]
+        for item in items:
+            attempts = every(ops, telegram_id=item["telegram_id"], action=item["action"], limit=1000)
+            assert (item["first_at"], item["last_at"]) == (attempts[-1]["created_at"], attempts[0]["created_at"])
         return [(item["telegram_id"], item["action"], item["attempts"]) for item in items]
 
     both = [("5001", "debit_failed", 5), ("5002", "debit_failed", 4)]

@@ -69,6 +69,7 @@ def test_a_proof_leads_from_the_receipt_to_a_signed_checkpoint(own_service: Live
         answer = client.get(f"/v1/audit-logs/{audit_log_id}/proof").raise_for_status()
         assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
         proof = notes.read_proof(answer.text)
+        assert proof.extra == leaf
         checkpoint = notes.open_checkpoint(proof.checkpoint, [key])
         assert root_of_inclusion(leaf, proof.index, checkpoint.size, proof.path) == checkpoint.root
     missing = client.get("/v1/audit-logs/999999/proof")

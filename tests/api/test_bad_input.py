@@ -301,7 +301,7 @@ QUERIES: dict[str, tuple[str, str]] = {
             ("since", "2026-01-01T00:00:00-24:00"),
             ("since", "2026-01-01T00:00:00+09:00"),  # an unescaped + is a space
             ("since", "2026-01-01T00:00:00"),
-            ("since", "2026-01-01"),
+            ("since", "2026-01"),
             ("since", "2026-01-01 00:00:00Z".replace(" ", "%20")),
             ("since", "0.5"),
             ("since", "null"),

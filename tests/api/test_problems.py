@@ -3,6 +3,8 @@
 import asyncio
 import json
 import logging
+import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +12,7 @@ import httpx
 import pytest
 from litestar import get
 
-from service.api import problems
+from service.api import problems, request_ids
 from service.api.auth import OPEN
 from service.api.problems import CATALOGUE, EdgeError, readable
 from service.app import create_app
@@ -148,3 +150,15 @@ def test_an_edge_error_carries_its_members() -> None:
     error: EdgeError = problems.invalid("#/amount", "must be at least 1")
     assert error.members["errors"] == [problems.Violation("#/amount", "must be at least 1")]
     assert error.detail == "#/amount: must be at least 1"
+
+
+def test_request_ids_of_the_service_are_made_in_the_order_of_time() -> None:
+    """32 hexadecimal digits that begin with the milliseconds: an index on them grows at one end."""
+    made = []
+    for _ in range(20):
+        made.append(request_ids.new())
+        time.sleep(0.002)
+    assert made == sorted(made)
+    assert all(re.fullmatch(r"[0-9a-f]{32}", one) for one in made)
+    assert abs(int(made[-1][:12], 16) / 1000 - time.time()) < 5
+    assert len({request_ids.new() for _ in range(10_000)}) == 10_000

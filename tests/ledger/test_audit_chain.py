@@ -445,6 +445,54 @@ def test_an_id_that_is_no_integer_is_refused_even_when_it_was_sealed(audit_log_i
     assert (fault.leaf_index, fault.said) == (1, "its id is not an integer")
 
 
+def resealed(row: list[Any], salt: bytes, public: bytes | None) -> list[Any]:
+    committed = commitment(salt, row[6], row[7])
+    return [*row[:15], salt, public, None, leaf_hash(NO_LEAF, committed, public, row[1:15])]
+
+
+@pytest.mark.parametrize("length", [0, 15, 17])
+def test_a_salt_of_another_length_is_refused_even_when_it_was_sealed(length: int) -> None:
+    """It would stand for other values too: where it ends is not in the bytes that are hashed."""
+    (row,) = usual_log(1)
+    assert Verifier().check([resealed(row, bytes(16), None)]) is None
+    fault = Verifier().check([resealed(row, bytes(length), None)])
+    assert fault is not None
+    assert fault.said == "its salt is not 16 bytes"
+
+
+@pytest.mark.parametrize("length", [0, 31, 33])
+def test_public_details_of_another_length_are_refused_even_when_they_were_sealed(length: int) -> None:
+    """For the same reason."""
+    (row,) = usual_log(1)
+    assert Verifier().check([resealed(row, bytes(16), bytes(32))]) is None
+    fault = Verifier().check([resealed(row, bytes(16), bytes(length))])
+    assert fault is not None
+    assert fault.said == "its public_details is not 32 bytes"
+
+
+def test_ids_that_do_not_rise_are_refused_even_when_they_were_sealed() -> None:
+    """Within a block, and from one to the next."""
+    for at in (1, 256):
+        rows = usual_rows(300)
+        rows[at][0] = rows[at - 1][0]
+        fault = Verifier().check(sealed_rows(rows))
+        assert fault is not None
+        assert (fault.leaf_index, fault.said) == (at, f"its id does not come after {at}, that of the row before it")
+
+
+def test_usual_rows_take_the_quick_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with nulls and erased rows among them: the other way is for what is odd."""
+
+    def slow(*_: Any) -> None:
+        raise AssertionError("row by row")
+
+    monkeypatch.setattr(Verifier, "_first_fault", slow)
+    log = sealed_rows(usual_rows(600), set(range(100, 300, 3)))
+    verifier = Verifier()
+    assert verifier.check(log) is None
+    assert verifier.frontier.size == 600
+
+
 def test_what_is_left_of_an_erased_row_is_proved() -> None:
     """Nothing can be put back in, and what is left cannot be changed."""
     log = sealed_rows(usual_rows(4), {1, 2})

@@ -29,6 +29,7 @@ def test_every_pattern_is_anchored_and_reads_the_same_in_ecma_262(name: str) -> 
 
 GOOD = {
     "TELEGRAM_ID_PATTERN": ["0", "1" * 20],
+    "KNOWN_USER_PATTERN": ["0", "1" * 20, "erased-1", f"erased-{'9' * 15}"],
     "ID_PATTERN": ["1", "9" * 15],
     "TEXT_PATTERN": ["a", "홍길동", " a ", "אבג", "e\u0301", "👩‍👩‍👧", "'--", "a\u200db", "\u3000가"],
     "MESSAGE_PATTERN": ["a", "\n[Web]\r\n홍길동\t5,000원\n", " a"],
@@ -42,6 +43,14 @@ GOOD = {
     "WORD_PATTERN": ["user_domains", "a1"],
     "INSTANT_PATTERN": ["2026-01-19T12:00:00Z", "2026-01-19t23:59:59.123456789+23:59", "0001-12-31T00:00:00-00:00"],
     "EXPLANATION_CURSOR_PATTERN": ["0-0-v1", "63904406400123-12-v7", "9-h-t345", f"1-{'9' * 15}-t{'9' * 15}"],
+    "EVENT_ACTION_PATTERN": ["a", "login_2", "a" * 57],
+    "DAY_PATTERN": ["2026-11-22", "0001-01-31"],
+    "INSTANT_OR_DAY_PATTERN": ["2026-11-22", "2026-01-19T12:00:00Z", "2026-01-19t23:59:59.123456789+23:59"],
+    "ZONE_PATTERN": ["UTC", "Asia/Seoul", "America/Argentina/Buenos_Aires", "Etc/GMT+9", "EST5EDT"],
+    "ORDER_PATTERN": ["newest", "oldest"],
+    "OUTCOME_PATTERN": ["success", "failure"],
+    "AUDIT_CURSOR_PATTERN": ["n1", f"o{'9' * 15}"],
+    "FOLLOW_PATTERN": ["0", "1", "9" * 15],
     "DURATION_PATTERN": ["PT1H", "P1D", "P999DT9999H99999M9999999S"],
 }
 BAD = {
@@ -51,6 +60,7 @@ BAD = {
     "DOMAIN_PATTERN": ["", "a", ".", ".kr", "a.", "a b.kr", "a.kr\n"],
     "DEPOSIT_STATUS_PATTERN": ["", "null", "PENDING", "pending\n"],
     "TELEGRAM_ID_PATTERN": ["", "1" * 21, "-1", "a", "١", "１", " 1", "1\n"],
+    "KNOWN_USER_PATTERN": ["", "1" * 21, "erased-", "erased-0", "erased-01", "Erased-1", "erased-1\n", "erased-１"],
     "ID_PATTERN": ["", "0", "01", "1" * 16, "-1", "1.0", "١", "1\n"],
     "TEXT_PATTERN": [
         *("", " ", "\u00a0", "\u200b", "\ufeff", "\u3164", "\u2800", "\u3000", "\u00ad", "\u115f", "\uffa0", "\ufe0f"),
@@ -69,6 +79,14 @@ BAD = {
         *("2026-01-19T24:00:00Z", "2026-01-19T23:60:00Z", "2026-01-19T23:59:60Z", "2026-01-19T00:00:00+99:99"),
         *("2026-01-19T00:00:00+00:60", "2026-01-19T00:00:00.Z", "２026-01-19T00:00:00Z", "2026-01-19T12:00:00Z\n"),
     ],
+    "EVENT_ACTION_PATTERN": ["", "A", "_a", "1a", "a-b", "*", "a" * 58, "a\n"],
+    "DAY_PATTERN": ["", "2026-1-2", "2026-13-01", "2026-01-32", "2026-01-19T12:00:00Z", "２026-01-19", "2026-01-19\n"],
+    "INSTANT_OR_DAY_PATTERN": ["", "2026-01", "2026-01-19T", "2026-01-19T12:00", "2026-01-19T12:00:00", "2026-01-19\n"],
+    "ZONE_PATTERN": ["", "/UTC", "../UTC", "Asia/", "Asia//Seoul", "Asia/../UTC", "1/2", "서울", "A/B/C/D", "UTC\n"],
+    "ORDER_PATTERN": ["", "NEWEST", "newest ", "oldest\n"],
+    "OUTCOME_PATTERN": ["", "failed", "success\n"],
+    "AUDIT_CURSOR_PATTERN": ["", "1", "n", "n0", "n01", "x1", "N1", f"n{'1' * 16}", "n１", "n1\n"],
+    "FOLLOW_PATTERN": ["", "-1", "01", "1" * 16, "1.0", "１", "1\n"],
     "DURATION_PATTERN": ["", "1H", "P1Y", "-PT1H", "pt1h", "PT1H\n", "PT١H", "P1000D"],
 }
 

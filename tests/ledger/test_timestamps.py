@@ -1,13 +1,26 @@
 """Instants as rows hold them and as the API speaks them."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.ledger.timestamps import SteadyClock, around, bound, duration, spoken, stored
+from service.ledger.timestamps import (
+    SteadyClock,
+    around,
+    bound,
+    day_began,
+    day_ended,
+    duration,
+    spoken,
+    stored,
+    zone,
+)
 
 INSTANTS = st.datetimes(datetime(1, 1, 3), datetime(9999, 12, 29), timezones=st.just(UTC))
 Spelling = Callable[[datetime], str]
@@ -195,3 +208,53 @@ def test_no_row_looks_older_by_the_steady_clock_than_it_is(steps: list[tuple[flo
         for written_at, ran in rows:
             if now - written_at >= timedelta(seconds=100):
                 assert clocks.ran - ran >= 100 - 0.001
+
+
+@pytest.mark.parametrize(
+    ("day", "name", "began", "hours"),
+    [
+        ("2026-11-22", "Asia/Seoul", "2026-11-21 15:00:00", 24),
+        ("2026-11-22", "UTC", "2026-11-22 00:00:00", 24),
+        ("2026-03-29", "Europe/Berlin", "2026-03-28 23:00:00", 23),
+        ("2026-10-25", "Europe/Berlin", "2026-10-24 22:00:00", 25),
+        ("2026-03-08", "America/New_York", "2026-03-08 05:00:00", 23),
+        ("2026-11-01", "America/New_York", "2026-11-01 04:00:00", 25),
+        ("2026-10-04", "Australia/Lord_Howe", "2026-10-03 13:30:00", 23.5),
+        ("2018-11-04", "America/Sao_Paulo", "2018-11-04 03:00:00", 23),  # 00:00 was left out
+        ("2018-02-17", "America/Sao_Paulo", "2018-02-17 02:00:00", 25),  # 00:00 was put back to 23:00
+        ("2020-11-01", "America/Havana", "2020-11-01 04:00:00", 25),  # 00:00 came twice
+        ("2011-12-30", "Pacific/Apia", "2011-12-30 10:00:00", 0),  # the day was left out
+        ("1988-05-08", "Asia/Seoul", "1988-05-07 15:00:00", 23),  # summer time, of the Olympic Games
+        ("2026-01-19", "Asia/Kathmandu", "2026-01-18 18:15:00", 24),
+    ],
+)
+def test_a_day_is_as_long_as_it_is_there(day: str, name: str, began: str, hours: float) -> None:
+    """23 or 25 hours where the clocks are changed."""
+    at, when = zone(name), date.fromisoformat(day)
+    assert day_began(when, at) == began
+    assert datetime.fromisoformat(day_ended(when, at)) - datetime.fromisoformat(began) == timedelta(hours=hours)
+
+
+@given(st.dates(), st.sampled_from(["Asia/Seoul", "America/Sao_Paulo", "Africa/Cairo", "Pacific/Kiritimati", "UTC"]))
+def test_days_follow_each_other_without_a_gap(day: date, name: str) -> None:
+    """The end of one is the beginning of the next, at the ends of the calendar too."""
+    began, ended = day_began(day, zone(name)), day_ended(day, zone(name))
+    assert began <= ended
+    if day < date.max:
+        assert ended == day_began(day + timedelta(days=1), zone(name))
+
+
+@pytest.mark.parametrize("name", ["", "Asia", "Nowhere/City", "../UTC", "/UTC", "asia/seoul\n", "UTC/.."])
+def test_what_is_no_zone_is_refused(name: str) -> None:
+    """A folder of zones is none, and no name leads out of them."""
+    with pytest.raises(ValueError, match="not a time zone"):
+        zone(name)
+
+
+def test_zones_are_known_where_the_system_has_none() -> None:
+    """A slim image has no zone data; the package brings its own."""
+    code = "from service.ledger.timestamps import zone; print(zone('Asia/Seoul').key)"
+    env = {**os.environ, "PYTHONTZPATH": ""}
+    assert (
+        subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True).stdout == b"Asia/Seoul\n"
+    )

@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from service import resources
 from service.ledger.access import RANDOM_BYTES, ROLES
 from service.ledger.timestamps import stored, system_clock
 from service.repository import api_keys
-from service.storage import audit_chain, sqlite
+from service.storage import audit_chain, migrator, sqlite
+from service.storage.integrity import Proof
 from tests.live import LiveService, passbook
 
 NOW = "2026-01-19 12:00:00.000"
@@ -190,6 +192,31 @@ def by_hand(database: Path, sql: str) -> None:
         hand.executescript(sql)
         for _, again in triggers:
             hand.execute(again)
+
+
+def named_by_integrity(database: Path) -> dict[str, list[str]]:
+    """Check -> what it says of the first rows that fail it, by the proof that `passbook integrity` is."""
+    with contextlib.closing(sqlite.connect_reader(database, busy_timeout_ms=5000)) as connection:
+        proof = Proof(migrator.load(resources.folder("migrations")), system_clock, quick=True)
+        proof.run(connection)
+    report = proof.report()
+    assert report.reason is None, report.reason
+    return {check.name: [example.said for example in check.examples] for check in report.checks if check.failed}
+
+
+def rows_and_leaves_apart(database: Path) -> list[tuple[object, ...]]:
+    """The rows of the audit log without a leaf, and then the leaves without a row, as a report names them."""
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        return [
+            *connection.execute(
+                "SELECT telegram_id, NULL, 'audit_logs', id FROM audit_logs"
+                " WHERE id NOT IN (SELECT audit_log_id FROM audit_leaves) ORDER BY id"
+            ),
+            *connection.execute(
+                "SELECT NULL, NULL, 'audit_logs', audit_log_id FROM audit_leaves"
+                " WHERE audit_log_id NOT IN (SELECT id FROM audit_logs) ORDER BY leaf_index"
+            ),
+        ]
 
 
 Place = tuple[str | None, str | None, str | None, str | None]

@@ -1,6 +1,7 @@
 """The proof: sound for everything that the service does, and every break named by its row."""
 
 import asyncio
+import contextlib
 import json
 import re
 import shutil
@@ -26,7 +27,7 @@ from service.storage.integrity import PASSES, Proof
 from tests.contents import contents
 from tests.ledger_check import broken_invariants
 from tests.live import Client, LiveService
-from tests.storage.broken import MUTANTS, by_hand, expected, make_sound
+from tests.storage.broken import MUTANTS, by_hand, expected, make_sound, rows_and_leaves_apart
 from tests.storage.test_importer import make_bots_file, take_over
 
 MIGRATIONS = migrator.load(resources.folder("migrations"))
@@ -100,15 +101,29 @@ def found_in(report: IntegrityReport) -> list[Any]:
     return [check for check in report.checks if check.failed]
 
 
+def log_of(database: Path) -> list[object]:
+    """The rows of the audit log."""
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        return connection.execute("SELECT * FROM audit_logs ORDER BY id").fetchall()
+
+
 @pytest.mark.parametrize("name", MUTANTS)
 def test_what_a_hand_broke_is_named(sound: Path, made: tuple[Path, dict[str, int], str], name: str) -> None:
-    """Exactly the checks that it breaks name exactly its rows: by the command, with exit code 1, and by the API."""
+    """Exactly the checks that it breaks name exactly its rows: by the command, with exit code 1, and by the API.
+
+    Whatever it did to the audit log, the chain tells as well.
+    """
     _, ids, key = made
-    mutant = MUTANTS[name]
+    mutant, logged = MUTANTS[name], log_of(sound)
     by_hand(sound, re.sub(r"\{(\w+)\}", lambda at: str(ids[at[1]]), mutant.sql))
     code, report = by_command(sound)
     assert code == 1
-    assert found(report["checks"]) == expected(mutant, ids), [c for c in report["checks"] if c["failed"]]
+    apart = rows_and_leaves_apart(sound)
+    wanted = {**expected(mutant, ids), **({"audit_rows": apart} if apart else {})}
+    named = found(report["checks"])
+    assert ("audit_chain" in named) == (log_of(sound) != logged)
+    named.pop("audit_chain", None)
+    assert named == wanted, [c for c in report["checks"] if c["failed"]]
     assert report["status"] == "broken"
     assert all(example["said"] for check in report["checks"] for example in check["examples"])
     answered = by_api(sound, key)
@@ -169,8 +184,12 @@ def test_examples_are_bounded_and_failures_are_counted(sound: Path) -> None:
         "INSERT INTO audit_logs (action, resource_type, resource_id, actor) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL"
         " SELECT i + 1 FROM n WHERE i < 300) SELECT 'balance_debited', 'deposit_transaction', 900000 + i, 'x' FROM n",
     )
-    (check,) = found_in(prove(sound))
-    assert (check.name, check.failed, len(check.examples)) == ("audit_of_movements", 300, EXAMPLES_MAX)
+    checks = [(check.name, check.failed, len(check.examples)) for check in found_in(prove(sound))]
+    assert checks == [
+        ("audit_of_movements", 300, EXAMPLES_MAX),
+        ("audit_rows", 300, EXAMPLES_MAX),
+        ("audit_chain", 1, 1),
+    ]
 
 
 def test_chunks_of_any_size_find_the_same(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +216,11 @@ def test_every_statement_is_answered_from_indexes(sound: Path, each: Any) -> Non
         of_tables = [step for step in plan if step not in {"SCAN CONSTANT ROW", "SCAN chain"}]  # a chain of reversals
         assert not [step for step in of_tables if step.startswith("SCAN") or "TEMP B-TREE" in step], (sql, plan)
         # These have few keys for many rows.
-        assert not [step for step in plan if re.search("idx_(audit_logs_action|transactions_(status|type))", step)], sql
+        assert not [
+            step
+            for step in plan
+            if re.search("idx_(audit_logs_(action|actor|resource_type|telegram_id)|transactions_(status|type))", step)
+        ], sql
     connection.close()
 
 

@@ -1,0 +1,269 @@
+"""The audit log as it grows and as a whole: who waits for its next row, and who reads it from end to end.
+
+Nobody polls the database in a loop: the writer tells of each commit, and once a second one indexed read on the event
+loop's own connection tells of what the command line has written. Searches have connections of their own, so that no
+balance waits behind a long one.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from litestar import Response
+from litestar.response.base import ASGIResponse
+from litestar.types import Receive, Scope, Send
+
+from service.ledger.audit_logs import AuditLog, AuditLogFilter, Order
+from service.ledger.errors import Overloaded
+from service.repository.writer import Writer
+from service.storage import audit_logs, audit_search
+from service.storage.sqlite import Connection, Readers
+
+PAGE_BUDGET_S = 0.25
+"""How long a search looks before it answers what it has."""
+FOLLOWERS_MAX = 256
+EXPORTS_MAX = 4
+_CHUNK_ROWS = 1000
+_LOOK_EVERY_S = 1.0
+_PAUSE_S = 0.05
+_STALLED_S = 60.0
+ABORT = "passbook.abort"
+"""The extension of the ASGI scope that ends the connection at once: {"abort": a function without arguments}."""
+_log = logging.getLogger(__name__)
+
+Encode = Callable[[list[AuditLog]], bytes]
+
+
+class _Slots:
+    """How many of a kind there may be at once."""
+
+    def __init__(self, most: int, kind: str) -> None:
+        self._free = most
+        self._full = f"{most} {kind} are under way already. Send the request again later."
+
+    def take(self) -> None:
+        """Raises Overloaded when none is free."""
+        if self._free == 0:
+            raise Overloaded(self._full)
+        self._free -= 1
+
+    def give_back(self) -> None:
+        """For each one that was taken."""
+        self._free += 1
+
+
+class AuditFeed:
+    """The reads of the audit log that take long. Lifetime: within the application's, from its making to `stop`.
+
+    `newest_id` is the event loop's own look at the id of the newest row.
+    """
+
+    def __init__(self, readers: Readers, writer: Writer, newest_id: Callable[[], int]) -> None:
+        self.readers = readers
+        self._writer = writer
+        self._newest_id = newest_id
+        self._followers = _Slots(FOLLOWERS_MAX, "requests with follow")
+        self._exports = _Slots(EXPORTS_MAX, "exports of the audit log")
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Answers those who wait for a row, and cuts off those who read the whole."""
+        self._stopping.set()
+
+    async def follow(
+        self, wanted: AuditLogFilter, *, after: int, limit: int, wait_s: float, receive: Receive
+    ) -> tuple[list[AuditLog], int] | None:
+        """The next rows behind the id `after`, oldest first, and the id up to which it looked.
+
+        Waits for the first of them for at most `wait_s`, until the client goes away or the service stops. None when
+        `after` is beyond the newest row. Raises Overloaded.
+        """
+        self._followers.take()
+        try:
+            with _tasks(_gone(receive), self._stopping.wait()) as ended:
+                return await self._follow(wanted, after, limit, asyncio.get_running_loop().time() + wait_s, ended)
+        finally:
+            self._followers.give_back()
+
+    async def _follow(
+        self, wanted: AuditLogFilter, after: int, limit: int, until: float, ended: set[asyncio.Task[Any]]
+    ) -> tuple[list[AuditLog], int] | None:
+        loop = asyncio.get_running_loop()
+        pause_s = 0.0
+        while True:
+            rows, reached, newest = await self.readers.read(
+                audit_search.find_after, wanted, after=after, limit=limit, budget_s=PAGE_BUDGET_S
+            )
+            if newest < after:
+                return None
+            after = reached
+            if rows or loop.time() >= until or any(task.done() for task in ended):
+                return rows, after
+            # Commits may come by the hundred, and none of them need be what is waited for.
+            await asyncio.wait(ended, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
+            await self._more(after, until, ended)
+            pause_s = _PAUSE_S
+
+    async def _more(self, after: int, until: float, ended: set[asyncio.Task[Any]]) -> None:
+        """Returns when there is a row above `after`, or there may be, or nothing is to be waited for any more."""
+        while self._newest_id() <= after:
+            left = min(_LOOK_EVERY_S, until - asyncio.get_running_loop().time())
+            with _tasks(self._writer.next_commit()) as committed:
+                done, _ = await asyncio.wait(ended | committed, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if done or left < _LOOK_EVERY_S:
+                return
+
+    async def export(
+        self,
+        wanted: AuditLogFilter,
+        *,
+        order: Order,
+        after: int | None,
+        limit: int | None,
+        encode: Encode,
+        header: bytes,
+        media_type: str,
+        headers: dict[str, str],
+    ) -> "Export":
+        """All rows behind the id `after` in that order, at most `limit`, as they are when this is asked, encoded.
+
+        What fails at the first rows is raised here, before an answer has begun. Raises Overloaded.
+        """
+        self._exports.take()
+        try:
+            chunks = self._chunks(wanted, order, after, limit, encode)
+            first = header + await anext(chunks, b"")
+        except BaseException:
+            self._exports.give_back()
+            raise
+        return Export(first, chunks, self._stopping, self._exports.give_back, media_type=media_type, headers=headers)
+
+    async def _chunks(
+        self, wanted: AuditLogFilter, order: Order, after: int | None, limit: int | None, encode: Encode
+    ) -> AsyncIterator[bytes]:
+        """Each chunk is a read of its own: the log only grows, so that no snapshot need be held."""
+        newest = await self.readers.read(audit_logs.find_newest_id)
+        while limit is None or limit > 0:
+            most = _CHUNK_ROWS if limit is None else min(limit, _CHUNK_ROWS)
+            encoded, count, after = await self.readers.read(_chunk, wanted, order, after, newest, most, encode)
+            limit = None if limit is None else limit - count
+            yield encoded
+            if after is None:
+                return
+
+
+def _chunk(
+    tx: Connection,
+    wanted: AuditLogFilter,
+    order: Order,
+    after: int | None,
+    newest: int,
+    limit: int,
+    encode: Encode,
+) -> tuple[bytes, int, int | None]:
+    """The next rows encoded, how many they are, and the id behind which to go on; None at the end."""
+    found = audit_search.search(tx, wanted, order=order, after=after, limit=limit, budget_s=PAGE_BUDGET_S, up_to=newest)
+    return encode([audit_logs.audit_log(row) for row in found.rows]), len(found.rows), found.reached
+
+
+class Export(Response[bytes]):
+    """An answer that is read while it is sent, no faster than the client takes it."""
+
+    def __init__(
+        self,
+        first: bytes,
+        chunks: AsyncIterator[bytes],
+        stopping: asyncio.Event,
+        ended: Callable[[], None],
+        *,
+        media_type: str,
+        headers: dict[str, str],
+    ) -> None:
+        super().__init__(b"", media_type=media_type, headers=headers)
+        self._parts = (first, chunks, stopping, ended)
+
+    def to_asgi_response(self, *_: Any, **__: Any) -> ASGIResponse:
+        """The same as Litestar sends it."""
+        return _Sending(*self._parts, media_type=self.media_type, headers=self.headers)
+
+
+class _Sending(ASGIResponse):
+    _should_set_content_length = False
+
+    def __init__(
+        self,
+        first: bytes,
+        chunks: AsyncIterator[bytes],
+        stopping: asyncio.Event,
+        ended: Callable[[], None],
+        *,
+        media_type: Any,
+        headers: dict[str, Any],
+    ) -> None:
+        super().__init__(media_type=media_type, headers=headers)
+        self._first = first
+        self._chunks = chunks
+        self._stopping = stopping
+        self._ended = ended
+        self._abort: Callable[[], None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        extension: dict[Any, Any] = (scope.get("extensions") or {}).get(ABORT) or {}
+        self._abort = extension.get("abort")
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._ended()
+
+    async def send_body(self, send: Send, receive: Receive) -> None:
+        """Sends everything. What ends it early leaves the body without its end, by which the client can tell."""
+        sending = asyncio.create_task(self._send_all(send))
+        try:
+            with _tasks(_gone(receive), self._stopping.wait()) as ended:
+                await asyncio.wait({sending, *ended}, return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
+            elif self._stopping.is_set():
+                await self._cut_off("the service is stopping")
+        except TimeoutError:
+            await self._cut_off(f"its client took nothing for {_STALLED_S:g} s")
+        finally:
+            sending.cancel()
+
+    async def _cut_off(self, because: str) -> None:
+        _log.warning("an export of the audit log is cut off: %s", because)
+        if self._abort is not None:
+            self._abort()
+            await asyncio.sleep(0)  # until the server knows; it would complain of an answer without an end
+
+    async def _send_all(self, send: Send) -> None:
+        await _send(send, self._first, more=True)
+        async for chunk in self._chunks:
+            if chunk:
+                await _send(send, chunk, more=True)
+        await _send(send, b"", more=False)
+
+
+async def _send(send: Send, body: bytes, *, more: bool) -> None:
+    """Returns when there is room for more. Raises TimeoutError when the client takes nothing for long."""
+    async with asyncio.timeout(_STALLED_S):
+        await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+async def _gone(receive: Receive) -> None:
+    """Returns when the client has gone away."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+@contextmanager
+def _tasks(*coroutines: Coroutine[Any, Any, object]) -> Iterator[set[asyncio.Task[Any]]]:
+    """A task for each, for the block."""
+    tasks = {asyncio.ensure_future(coroutine) for coroutine in coroutines}
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,42 @@
+"""Prunes of the audit log, put on record from the command line, while the service runs or not."""
+
+from service.ledger.audit_logs import AUDIT_LOG
+from service.ledger.policy import Policy
+from service.repository.unit_of_work import Context, UnitOfWork
+from service.storage import audit_chain, audit_prunes
+from service.storage.audit_prunes import Archived, Prune
+from service.storage.sqlite import Connection, transaction
+
+
+def record(connection: Connection, archived: Archived, *, archive: str, actor: str, now: str) -> Prune:
+    """Lets the rows of a verified archive go, audited as `audit_log_pruned`; what is on record then."""
+    prefix = archived.prefix
+    prune = Prune(
+        through_id=prefix.through_id,
+        first_index=prefix.first_index,
+        size=prefix.size,
+        root=archived.root,
+        created_at_min=prefix.created_at_min,
+        created_at_max=prefix.created_at_max,
+        archive=archive,
+        archive_sha256=archived.sha256,
+        actor=actor,
+        pruned_at=now,
+    )
+    context = Context(actor=actor, request_id=None, ip_address=None, user_agent=None)
+    with transaction(connection) as tx, audit_chain.sealing(tx):
+        audit_prunes.insert(tx, prune)
+        UnitOfWork(tx, now=now, context=context, policy=Policy()).audit(
+            "audit_log_pruned",
+            AUDIT_LOG,
+            prune.through_id,
+            None,
+            {
+                "through_id": prune.through_id,
+                "rows": prefix.rows,
+                "archive": archive,
+                "sha256": archived.sha256.hex(),
+                "root": archived.root.hex(),
+            },
+        )
+    return prune

@@ -1,0 +1,55 @@
+"""One user's personal data erased, from the command line, while the service runs or not.
+
+The audit rows go first, a thousand in a commit; then all that is left, in one. Killed between, the user is still there
+by its telegram id, and the erasure goes on when it is asked for again.
+"""
+
+from typing import TypedDict
+
+import msgspec
+
+from service.ledger.audit_logs import USER
+from service.ledger.policy import Policy
+from service.ledger.users import pseudonym
+from service.repository.unit_of_work import Context, UnitOfWork
+from service.storage import audit_chain, erasures, users
+from service.storage.erasures import Erased, Standing
+from service.storage.progress import Progress
+from service.storage.sqlite import Connection, transaction
+
+_ROWS_AT_ONCE = 1000
+
+
+class Who(TypedDict):
+    """The user, in both its names."""
+
+    user_id: int
+    telegram_id: str
+
+
+def erase(
+    connection: Connection, standing: Standing, *, telegram_id: str, actor: str, now: str, progress: Progress
+) -> Erased:
+    """Erases the user of `standing`, audited as `user_erased`. Raises EraseFailed."""
+    who: Who = {"user_id": standing.user_id, "telegram_id": telegram_id}
+    with transaction(connection) as tx:
+        erasures.begin(tx, user_id=standing.user_id, actor=actor, now=now)
+    before = erasures.last_answer(connection)
+    found, last = erasures.find_audit_logs(connection, **who, after=0, progress=progress)
+    for start in range(0, len(found), _ROWS_AT_ONCE):
+        progress("erasing audit rows", start, len(found))
+        with transaction(connection) as tx:
+            erasures.erase_audit_logs(tx, found[start : start + _ROWS_AT_ONCE], user_id=standing.user_id)
+    answers = erasures.find_answers(connection, **who, after=0, progress=progress)
+    with transaction(connection) as tx, audit_chain.sealing(tx):
+        # What came in meanwhile; from here on nobody else writes.
+        late, _ = erasures.find_audit_logs(tx, **who, after=last, progress=progress)
+        erasures.erase_audit_logs(tx, late, user_id=standing.user_id)
+        more = erasures.find_answers(tx, **who, after=before, progress=progress)
+        name = pseudonym(standing.user_id)
+        erased = erasures.finish(tx, {*answers, *more}, **who, pseudonym=name, now=now)
+        context = Context(actor=actor, request_id=None, ip_address=None, user_agent=None)
+        work = UnitOfWork(tx, now=now, context=context, policy=Policy())
+        account = users.find_account(tx, name)
+        work.audit("user_erased", USER, standing.user_id, account, msgspec.structs.asdict(erased))
+    return erased

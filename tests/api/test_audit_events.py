@@ -1,0 +1,147 @@
+"""POST /v1/audit-logs: what callers want on record, beside what the ledger itself writes."""
+
+import ast
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from service.ledger import audit_logs
+from service.ledger.audit_logs import is_ledgers
+from service.storage import importer
+from tests.live import CHECKOUT, Client, LiveService, passbook
+
+
+@pytest.fixture(scope="module")
+def bot(service: LiveService) -> Client:
+    """The bot; user 1 is there."""
+    service.client().credit("1", 5000)
+    return service.client(service.make_key("--name", "bot-1", "--role", "bot"))
+
+
+def test_an_event_is_a_row_with_who_and_where(service: LiveService, bot: Client) -> None:
+    """201 with the row, where it can be read again, and the same bytes for the same key."""
+    body = {"action": "menu_opened", "telegram_id": "1", "resource_type": "menu", "resource_id": 3}
+    details = {"language": "한국어", "nested": {"list": [1, 2.5, None, True]}, "empty": {}}
+    answer = bot.write("/v1/audit-logs", {**body, "details": details}, key="event-1")
+    assert answer.status_code == 201, answer.text
+    row = answer.json()
+    assert {name: row[name] for name in body} == body
+    assert (row["details"], row["outcome"], row["actor"]) == (details, "success", "bot-1")
+    assert (row["ip_address"], row["key_prefix"][:4]) == ("127.0.0.1", "pbk_")
+    assert service.client().get(answer.headers["Location"]).json() == row
+    again = bot.write("/v1/audit-logs", {**body, "details": details}, key="event-1")
+    assert (again.content, again.headers["Idempotency-Replayed"]) == (answer.content, "true")
+    other = bot.write("/v1/audit-logs", body, key="event-1")
+    assert (other.status_code, other.json()["differing_fields"]) == (409, ["details"])
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ({"action": "login"}, ("login", "success")),
+        ({"action": "login", "outcome": "success"}, ("login", "success")),
+        ({"action": "login", "outcome": None}, ("login", "success")),
+        ({"action": "login", "outcome": "failure"}, ("login_failed", "failure")),
+        ({"action": "login_failed"}, ("login_failed", "failure")),
+        ({"action": "login_failed", "outcome": "failure"}, ("login_failed", "failure")),
+    ],
+)
+def test_a_failure_is_an_action_that_ends_with_failed(bot: Client, sent: dict[str, Any], kept: tuple[str, str]) -> None:
+    """Whichever way it was told, so that the guide's query for suspicious activity counts it."""
+    row = bot.write("/v1/audit-logs", sent).json()
+    assert (row["action"], row["outcome"]) == kept
+
+
+def test_posted_failures_are_suspicious_too(service: LiveService, bot: Client) -> None:
+    """Six failed logins of one user, who need not be in the ledger."""
+    for _ in range(6):
+        bot.write("/v1/audit-logs", {"action": "sign_in", "outcome": "failure", "telegram_id": "31337"})
+    items = service.client().get("/v1/audit-logs/suspicious?threshold=5").json()["items"]
+    assert [(item["telegram_id"], item["action"], item["attempts"]) for item in items] == [
+        ("31337", "sign_in_failed", 6)
+    ]
+    rows = service.client().get("/v1/audit-logs?telegram_id=31337").json()["items"]
+    assert len(rows) == 6
+    assert service.client().get("/v1/users/31337").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({}, "#/action"),
+        ({"action": "Login"}, "#/action"),
+        ({"action": "5login"}, "#/action"),
+        ({"action": "a" * 58}, "#/action"),
+        ({"action": "deposit_confirmed"}, "#/action"),
+        ({"action": "deposit_confirmed_failed"}, "#/action"),
+        ({"action": "debit", "outcome": "failure"}, "#/action"),
+        ({"action": "user_logged_in"}, "#/action"),
+        ({"action": "migration_done"}, "#/action"),
+        ({"action": "login", "resource_type": "deposit_transaction"}, "#/resource_type"),
+        ({"action": "login", "resource_type": "user_domains", "resource_id": 1}, "#/resource_type"),
+        ({"action": "login", "resource_id": 0}, "#/resource_id"),
+        ({"action": "login", "telegram_id": 5}, "#/telegram_id"),
+        ({"action": "login", "telegram_id": "x"}, "#/telegram_id"),
+        ({"action": "login", "outcome": "maybe"}, "#/outcome"),
+        ({"action": "login_failed", "outcome": "success"}, "#/outcome"),
+        ({"action": "login", "details": []}, "#/details"),
+        ({"action": "login", "details": "text"}, "#/details"),
+        ({"action": "login", "details": {"a": "x" * 8192}}, "#/details"),
+        ({"action": "login", "details": {"a": 2**53}}, "#/details"),
+        ({"action": "login", "details": {"a": [[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]}}, "#/details"),
+        ({"action": "login", "actor": "ops"}, "#/actor"),
+        ({"action": "login", "created_at": "2026-01-01T00:00:00Z"}, "#/created_at"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_taken_is_named_and_leaves_no_row(
+    service: LiveService, bot: Client, body: dict[str, Any], pointer: str
+) -> None:
+    """400 with the member; the ledger's own names are not for callers."""
+    before = service.client().get("/v1/audit-logs?limit=1").json()["items"]
+    answer = bot.write("/v1/audit-logs", body)
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request"), answer.text
+    assert answer.json()["errors"][0]["pointer"] == pointer
+    assert service.client().get("/v1/audit-logs?limit=1").json()["items"] == before
+
+
+def test_details_up_to_the_limits_are_taken(bot: Client) -> None:
+    """8,192 bytes and 16 levels."""
+    value: Any = 1
+    for _ in range(15):
+        value = [value]
+    for details in ({"a": "x" * (8192 - 8)}, {"a": value}, {}, {"a": 2**53 - 1, "b": -(2**53) + 1}):
+        answer = bot.write("/v1/audit-logs", {"action": "login", "details": details})
+        assert (answer.status_code, answer.json().get("details")) == (201, details)
+
+
+def actions_of_the_program() -> Iterator[str]:
+    """Every action that the service or a migration writes, found in their text; and every operation's refusal."""
+    for path in (CHECKOUT / "service").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            if getattr(node.func, "attr", "") == "audit" and node.args:
+                yield from (found.value for found in ast.walk(node.args[0]) if isinstance(found, ast.Constant))
+            if getattr(node.func, "id", "") == "Operation":
+                yield f"{ast.literal_eval(node.args[0])}_failed"
+    for path in [*(CHECKOUT / "migrations").glob("*.sql"), CHECKOUT / "service" / "storage" / "importer.py"]:
+        yield from re.findall(r"INSERT INTO audit_logs[^;]*?'([a-z_]+)'", path.read_text("utf-8"))
+
+
+def test_every_action_of_the_program_is_reserved() -> None:
+    """One that callers could post would be taken for a change of the ledger."""
+    found = set(actions_of_the_program())
+    assert len(found) > 30
+    assert {"deposit_confirmed", "debit_failed", "migration_amount_made_positive", "import_value_mended"} <= found
+    assert {action for action in found if not is_ledgers(action)} == set()
+    ledgers = {*importer._RESOURCE_TYPES.values(), audit_logs.API_KEY, audit_logs.BANK_NOTIFICATION}
+    assert ledgers == audit_logs.LEDGER_RESOURCE_TYPES
+
+
+def test_events_do_not_upset_the_proof(service: LiveService) -> None:
+    """The ledger adds up beside whatever callers have posted."""
+    proved = passbook("integrity", "--database", str(service.database))
+    assert proved.returncode == 0, proved.stdout + proved.stderr

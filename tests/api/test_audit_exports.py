@@ -1,0 +1,232 @@
+"""The audit log whole: as CSV and as NDJSON, read while it is sent."""
+
+import csv
+import http.client
+import io
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from service.api.audit_feed import EXPORTS_MAX
+from tests.api.test_audit_logs import every
+from tests.live import Client, LiveService
+from tests.repository.house import writing
+
+ROWS = 2500
+LARGE_ROWS, LARGE_DETAILS = 60_000, 2000
+"""A log of 120 MB: more than sockets hold, and than a process may keep."""
+
+
+def add_rows(database: Path, rows: list[tuple[Any, ...]]) -> None:
+    """Rows as the bot, a migration or a hand might have left them: (action, telegram_id, details, user_agent, at)."""
+    with writing(database) as connection:
+        connection.executemany(
+            "INSERT INTO audit_logs (action, telegram_id, details, user_agent, created_at) VALUES (?, ?, ?, ?, ?)", rows
+        )
+
+
+ODD = [
+    ("=HYPERLINK(1)", "+1", '{"text": "=1+1, \\"quoted\\""}', "@SUM(1)\r\nInjected: yes", "2026-01-01 00:00:00"),
+    ("-1", "\t1", '{\n  "pretty":\r\n true }', "＝1", None),
+    ("plain", None, "no JSON\nat all", None, "2026-01-01T00:00:00+09:00"),
+    ("한글", "5", None, 'a "name", with a comma', "2026-01-01 00:00:00.5"),
+]
+
+
+@pytest.fixture(scope="module")
+def ops(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A reader of a log of more than one chunk, with odd rows in it."""
+    live = LiveService(tmp_path_factory.mktemp("exports") / "passbook.db").start()
+    live.client().credit("7", 5000)
+    many = [("login" if n % 3 else "login_failed", str(n % 10), None, None, "2026-01-02 00:00:00") for n in range(ROWS)]
+    add_rows(live.database, [*ODD, *many])
+    yield live.client(live.make_key("--role", "ops"))
+    assert live.stop() == 0, live.said
+
+
+def export(ops: Client, accept: str, **query: Any) -> Any:
+    """The answer, read to its end."""
+    return ops.get("/v1/audit-logs", params=query, headers={"Accept": accept}).raise_for_status()
+
+
+@pytest.mark.parametrize(
+    "query", [{}, {"action": "*_failed"}, {"order": "oldest", "telegram_id": "7"}, {"outcome": "success"}]
+)
+def test_ndjson_is_the_rows_that_pages_show(ops: Client, query: dict[str, str]) -> None:
+    """Every row that matches, one JSON object a line, in the order asked for."""
+    answer = export(ops, "application/x-ndjson", **query)
+    assert answer.headers["Content-Type"] == "application/x-ndjson"
+    assert re.fullmatch(
+        r'attachment; filename="audit-logs-\d{8}T\d{6}Z\.ndjson"', answer.headers["Content-Disposition"]
+    )
+    lines = answer.content.split(b"\n")
+    assert lines.pop() == b""
+    assert [json.loads(line) for line in lines] == every(ops, limit=1000, **query)
+
+
+def test_csv_is_the_same_rows_and_no_formula(ops: Client) -> None:
+    """RFC 4180 with a header: nulls are empty, details are JSON, nothing begins as a spreadsheet's formula does."""
+    answer = export(ops, "text/csv", order="oldest")
+    assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
+    assert answer.headers["Content-Disposition"].endswith('.csv"')
+    text = answer.content.decode()
+    assert text.count("\r\n") == text.count("\n") == text.count("\r") == len(every(ops, limit=1000)) + 1
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    for found, row in zip(rows, every(ops, limit=1000, order="oldest"), strict=True):
+        assert list(found) == list(row)
+        for name, value in row.items():
+            if name == "details":
+                assert (json.loads(found[name]) if found[name] else None) == value
+            else:
+                assert not found[name].startswith(tuple("=+-@＝＋－＠\t\r"))
+                expected = "" if value is None else str(value).replace("\r", "\\r").replace("\n", "\\n")
+                assert found[name] in {expected, f"'{expected}"}
+    assert "'=HYPERLINK(1)" in text
+    assert "'@SUM(1)\\r\\nInjected: yes" in text
+
+
+def test_a_limit_and_a_cursor_hold_for_files_too(ops: Client) -> None:
+    """At most so many rows, behind the cursor; a page and a file give the same."""
+    page = ops.get("/v1/audit-logs", params={"limit": 10}).json()
+    lines = export(ops, "application/x-ndjson", limit=10, cursor=page["next_cursor"]).text.splitlines()
+    assert [json.loads(line) for line in lines] == every(ops, limit=1000)[10:20]
+    assert len(export(ops, "text/csv", limit=1000).text.splitlines()) == 1001
+    assert export(ops, "text/csv", action="nothing").text.count("\n") == 1
+    assert export(ops, "application/x-ndjson", action="nothing").text == ""
+
+
+@pytest.mark.parametrize(
+    ("accept", "answered"),
+    [
+        (None, "application/json"),
+        ("*/*", "application/json"),
+        ("application/*", "application/json"),
+        ("text/*", "text/csv; charset=utf-8"),
+        ("text/csv", "text/csv; charset=utf-8"),
+        ("TEXT/CSV; header=present", "text/csv; charset=utf-8"),
+        ("text/csv, application/json", "application/json"),
+        ("text/csv, application/json;q=0.9", "text/csv; charset=utf-8"),
+        ("application/x-ndjson, */*;q=0.1", "application/x-ndjson"),
+        ("application/json;q=0, */*", "text/csv; charset=utf-8"),
+        ("text/html, application/xhtml+xml, */*;q=0.8", "application/json"),
+        ("text/html", None),
+        ("text/csv;q=0", None),
+        ("application/ndjson", None),
+    ],
+)
+def test_the_best_liked_type_is_answered(ops: Client, accept: str | None, answered: str | None) -> None:
+    """By quality, JSON first among equals; 406 names what there is."""
+    headers = {} if accept is None else {"Accept": accept}
+    request = ops.build_request("GET", "/v1/audit-logs?limit=1", headers=headers)
+    if accept is None:
+        del request.headers["Accept"]
+    answer = ops.send(request)
+    if answered is None:
+        assert (answer.status_code, answer.json()["code"]) == (406, "not_acceptable")
+        assert "application/json or text/csv or application/x-ndjson" in answer.json()["detail"]
+    else:
+        assert (answer.status_code, answer.headers["Content-Type"]) == (200, answered)
+        assert answer.headers["Vary"] == "Accept"
+
+
+def test_other_paths_answer_json_alone(ops: Client) -> None:
+    """What only one path can do is refused elsewhere; follow is answered as JSON."""
+    for path in ("/v1/audit-logs/1", "/v1/deposits", "/v1/audit-logs?follow=0"):
+        answer = ops.get(path, headers={"Accept": "text/csv"})
+        assert (answer.status_code, answer.json()["code"]) == (406, "not_acceptable"), path
+
+
+def test_what_is_wrong_is_told_before_a_file_begins(ops: Client) -> None:
+    """As a problem document, whatever was asked for."""
+    answer = ops.get("/v1/audit-logs?cursor=o1", headers={"Accept": "text/csv"})
+    assert (answer.status_code, answer.headers["Content-Type"]) == (400, "application/problem+json")
+
+
+@pytest.fixture
+def large(own_service: LiveService) -> LiveService:
+    """A log that no socket holds."""
+    own_service.start()
+    with writing(own_service.database) as connection:
+        connection.execute(
+            "INSERT INTO audit_logs (action, details) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n"
+            " WHERE i < ?) SELECT 'large', json_object('text', printf('%0*d', ?, i)) FROM n",
+            (LARGE_ROWS, LARGE_DETAILS),
+        )
+    return own_service
+
+
+@contextmanager
+def begun(service: LiveService) -> Iterator[http.client.HTTPResponse]:
+    """An export of which nothing but the head was read, for the block."""
+    with closing(http.client.HTTPConnection(urlsplit(service.url).netloc, timeout=30)) as connection:
+        connection.connect()
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        headers = {"Authorization": f"Bearer {service.admin_key}", "Accept": "application/x-ndjson"}
+        connection.request("GET", "/v1/audit-logs", headers=headers)
+        with connection.getresponse() as answer:
+            assert answer.status == 200
+            yield answer
+
+
+def resident_mib(service: LiveService) -> float:
+    """The memory of the service's process."""
+    assert service.process is not None
+    status = Path(f"/proc/{service.process.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+def test_a_slow_client_is_waited_for_and_not_written_ahead_of(large: LiveService) -> None:
+    """Memory does not grow while nothing is read, nor while all is; and others are answered meanwhile."""
+    client = large.client()
+    before = resident_mib(large)
+    with begun(large) as answer:
+        time.sleep(1)
+        began = time.monotonic()
+        assert client.get("/v1/audit-logs?limit=1").status_code == 200
+        assert client.get("/v1/users/1").status_code == 404
+        assert time.monotonic() - began < 2
+        assert resident_mib(large) - before < 30
+        length = 0
+        while part := answer.read(2**20):
+            length += len(part)
+    assert length > LARGE_ROWS * LARGE_DETAILS
+    assert resident_mib(large) - before < 30
+
+
+def test_only_so_many_run_at_once_and_one_that_is_left_ends(large: LiveService) -> None:
+    """One more is 503 with a wait; when a client has gone away, its place is free."""
+    client = large.client()
+    with ExitStack() as stack:
+        for _ in range(EXPORTS_MAX):
+            stack.enter_context(begun(large))
+        refused = client.get("/v1/audit-logs", headers={"Accept": "text/csv"})
+        assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+        assert int(refused.headers["Retry-After"]) > 0
+        assert client.get("/v1/audit-logs").status_code == 200
+    for _ in range(100):
+        if client.get("/v1/audit-logs?limit=1", headers={"Accept": "text/csv"}).status_code == 200:
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("no place became free")
+
+
+def test_a_service_that_stops_cuts_off_and_the_client_can_tell(large: LiveService) -> None:
+    """It does not wait for a slow client; the chunked body lacks its end."""
+    with begun(large) as answer:
+        began = time.monotonic()
+        code = large.stop()
+        assert (code, time.monotonic() - began < 5) == (0, True), large.said
+        with pytest.raises(http.client.IncompleteRead):
+            answer.read()
+    assert "cut off" in large.said
+    assert "Traceback" not in large.said
+    assert "uvicorn" not in large.said
