@@ -10,7 +10,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from service import __version__
@@ -31,7 +31,7 @@ _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}
 _LAST_EXPORT_S = 2.0
 
 Headers = Iterable[tuple[bytes, bytes]]
-Collect = Callable[[], Awaitable[Sequence[Family]]]
+Collect = Callable[[], Sequence[Family]]
 
 
 class TelemetryError(Exception):
@@ -73,7 +73,7 @@ class Telemetry:
             if not done.is_set() and not stopped:
                 continue  # the collector takes longer than the interval
             try:
-                data = _metrics_data(await collect(), resource, started_at_ns)
+                data = _metrics_data(collect(), resource, started_at_ns)
                 done = _in_thread(self._exporter.export, data)
             except Exception:
                 _log.exception("measures could not be sent")

@@ -40,7 +40,7 @@ class Passbook:
     writer: Writer
     readers: Readers
     keys: Connection
-    """Read-only, used from the event loop alone, to find API keys: one indexed look-up of some microseconds."""
+    """Read-only, used from the event loop alone, for one indexed look-up of some microseconds: of an API key, or of where the log ends."""
     clock: Clock
     engine: EngineInfo
     schema_version: int
