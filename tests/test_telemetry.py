@@ -1,6 +1,7 @@
 """Traces and metrics of real requests, as a collector of its own process receives them."""
 
 import asyncio
+import gc
 import json
 import socket
 import subprocess
@@ -12,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from service.api import observation
+from service.ledger.errors import ErrorCode
+from service.measures import Measures
 from service.telemetry import Telemetry, TelemetryError, trace_id_of
 from tests.faults.wire import Request, at_once
 from tests.live import CHECKOUT, LiveService, passbook
@@ -294,3 +298,33 @@ def test_an_endpoint_of_one_signal_turns_on_that_signal() -> None:
     telemetry.close()
     with pytest.raises(TelemetryError, match="OTEL_TRACES_EXPORTER='x'"):
         Telemetry({"OTEL_TRACES_EXPORTER": "x"})
+
+
+def test_watching_a_request_leaves_nothing_to_the_garbage_collector() -> None:
+    """A cycle in each request cost a tenth of the throughput once."""
+
+    async def answer(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def send(_message: Any) -> None:
+        pass
+
+    watched: Any = observation.observed(answer, Measures(ErrorCode), None, access_log=False)
+
+    async def ask() -> None:
+        await watched({"type": "http", "method": "GET", "path": "/", "headers": [], "state": {}}, None, send)
+
+    async def left_behind() -> int:
+        await asyncio.create_task(ask())
+        gc.collect()
+        gc.disable()
+        try:
+            before = len(gc.get_objects())
+            for _ in range(500):
+                await asyncio.create_task(ask())
+            return len(gc.get_objects()) - before
+        finally:
+            gc.enable()
+
+    assert asyncio.run(left_behind()) < 50

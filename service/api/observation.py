@@ -22,7 +22,7 @@ from service.telemetry import RequestTrace, Tracing, trace_id_of
 _KEY = "observation"
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"}
 _OTHER = "_OTHER"
-_current: "ContextVar[Observation | None]" = ContextVar("passbook_observation", default=None)
+_current: ContextVar[Scope | None] = ContextVar("passbook_scope", default=None)
 _access = logging.getLogger("service.access")
 
 
@@ -30,24 +30,18 @@ class Observation:
     """One request. Lifetime: from its head to the end of its answer.
 
     code: of the problem document that it was answered with. outcome: what the Idempotency-Key came to. Both are empty
-    where there is none such. write: its times, if it wrote.
+    where there is none such. write: its times, if it wrote. It does not know its scope, which knows it: that would be a
+    cycle, and keep every request in memory until the garbage collector comes.
     """
 
-    __slots__ = ("code", "outcome", "scope", "status", "trace", "write")
+    __slots__ = ("code", "outcome", "status", "trace", "write")
 
-    def __init__(self, scope: Scope, trace: RequestTrace | None) -> None:
-        self.scope = scope
+    def __init__(self, trace: RequestTrace | None) -> None:
         self.trace = trace
         self.status = 500
         self.code = ""
         self.outcome = ""
         self.write: WriteTimes | None = None
-
-    @property
-    def api_key(self) -> str:
-        """The name of the caller's API key; empty before it was checked, and where none is needed."""
-        caller = self.scope.get("auth")
-        return caller.actor if caller else ""
 
     def answered(self, answer: Answer) -> None:
         """Remembers the answer to a write."""
@@ -70,18 +64,18 @@ def of(scope: Scope) -> Observation:
     """The observation of the request; one that nobody looks at where the application is called without `observed`."""
     found = scope["state"].get(_KEY)
     if found is None:
-        found = scope["state"][_KEY] = Observation(scope, None)
+        found = scope["state"][_KEY] = Observation(None)
     return cast("Observation", found)
 
 
 def log_context() -> dict[str, str]:
     """The ids that a line of the log has, which is written while a request is answered: request_id and trace_id."""
-    observation = _current.get()
-    if observation is None:
+    scope = _current.get()
+    if scope is None:
         return {}
-    trace = observation.trace
-    trace_id = trace.trace_id if trace else trace_id_of(observation.scope["headers"])
-    return {"request_id": request_ids.of(observation.scope), **({"trace_id": trace_id} if trace_id else {})}
+    trace = of(scope).trace
+    trace_id = trace.trace_id if trace else trace_id_of(scope["headers"])
+    return {"request_id": request_ids.of(scope), **({"trace_id": trace_id} if trace_id else {})}
 
 
 def observed(app: ASGIApp, measures: Measures, tracing: Tracing | None, *, access_log: bool) -> ASGIApp:
@@ -90,9 +84,9 @@ def observed(app: ASGIApp, measures: Measures, tracing: Tracing | None, *, acces
     async def wrapper(scope: Scope, receive: Receive, send: Send) -> None:
         began_ns = perf_counter_ns()
         method = scope["method"] if scope["method"] in _METHODS else _OTHER  # type: ignore[typeddict-item]
-        observation = Observation(scope, tracing.begin(method, scope["headers"]) if tracing else None)
+        observation = Observation(tracing.begin(method, scope["headers"]) if tracing else None)
         scope["state"][_KEY] = observation
-        _current.set(observation)
+        _current.set(scope)
 
         def watched(message: Message) -> object:
             if message["type"] == "http.response.start":
@@ -112,9 +106,9 @@ def observed(app: ASGIApp, measures: Measures, tracing: Tracing | None, *, acces
             if observation.outcome:
                 measures.writes.add(observation.outcome)
             if observation.trace:
-                _end_trace(observation, observation.trace, method, route)
+                _end_trace(observation, observation.trace, method, route, _caller_of(scope))
             if access_log:
-                _write_access_log(observation, method, route, duration_s)
+                _write_access_log(observation, method, route, _caller_of(scope), duration_s)
 
     return wrapper
 
@@ -135,12 +129,18 @@ def watch_batch(measures: Measures, tracing: Tracing | None, batch: BatchTimes, 
             )
 
 
-def _end_trace(observation: Observation, trace: RequestTrace, method: str, route: str) -> None:
+def _caller_of(scope: Scope) -> str:
+    """The name of the caller's API key; empty before it was checked, and where none is needed."""
+    caller = scope.get("auth")
+    return caller.actor if caller else ""
+
+
+def _end_trace(observation: Observation, trace: RequestTrace, method: str, route: str, api_key: str) -> None:
     attributes: dict[str, str | int | float] = {"http.response.status_code": observation.status}
     for name, text in (
         ("http.route", route),
         ("error.type", observation.code),
-        ("passbook.api_key.name", observation.api_key),
+        ("passbook.api_key.name", api_key),
         ("passbook.idempotency.outcome", observation.outcome),
     ):
         if text:
@@ -154,13 +154,13 @@ def _end_trace(observation: Observation, trace: RequestTrace, method: str, route
     trace.end(f"{method} {route}".strip(), attributes, failed=observation.status >= 500)
 
 
-def _write_access_log(observation: Observation, method: str, route: str, duration_s: float) -> None:
+def _write_access_log(observation: Observation, method: str, route: str, api_key: str, duration_s: float) -> None:
     fields = {
         "method": method,
         "route": route,
         "status": observation.status,
         "duration_ms": round(duration_s * 1000, 3),
-        "api_key": observation.api_key,
+        "api_key": api_key,
         "code": observation.code,
         "outcome": observation.outcome,
     }

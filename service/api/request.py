@@ -40,7 +40,7 @@ class Passbook:
     writer: Writer
     readers: Readers
     keys: Connection
-    """Read-only, used from the event loop alone, for one indexed look-up of some microseconds: of an API key, or of where the log ends."""
+    """Read-only, used from the event loop alone, for one look-up of some microseconds: an API key, the log's end."""
     clock: Clock
     engine: EngineInfo
     schema_version: int
