@@ -70,8 +70,12 @@ def _escaped(text: str, *, json_escapes: bool = False) -> str:
     )
 
 
-def set_up(*, format_: str, level: str, context: Context, stream: TextIO = sys.stderr) -> None:
-    """Makes all logging of the process go to `stream`. format_: "json", "text" or "auto": text on a terminal."""
+def set_up(*, format_: str, level: str, context: Context, stream: TextIO | None = None) -> None:
+    """Makes all logging of the process go to `stream`, or standard error.
+
+    format_: "json", "text", or "auto": text on a terminal, else JSON. level: the least severe, such as "info".
+    """
+    stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
     as_json = format_ == "json" or (format_ == "auto" and not stream.isatty())
     handler.setFormatter(Formatter(as_json=as_json, context=context))
