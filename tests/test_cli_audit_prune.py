@@ -172,7 +172,7 @@ def test_nothing_is_written_to_see_what_would_go(database: Path, tmp_path: Path)
     [
         ("DELETE FROM audit_logs WHERE id = 4", "not those that were sealed"),
         ("UPDATE audit_logs SET details = '{}' WHERE id = 4", "row 4: its leaf is not that of its values"),
-        ("UPDATE audit_leaves SET hash = zeroblob(32) WHERE audit_log_id = 4", "row 4: its leaf is not that"),
+        ("UPDATE audit_leaves SET hash = zeroblob(32) WHERE audit_log_id = 4", "its tree is not that of its leaves"),
         ("INSERT INTO audit_logs (id, action, created_at) VALUES (0, 'x', '2026-01-01')", "not those that were sealed"),
     ],
 )

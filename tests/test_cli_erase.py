@@ -80,6 +80,7 @@ def live_through(client: Client) -> Told:
     told.write(f"/v1/transactions/{taken['id']}/reverse", {"note": NOTE}, 201)
     balance = client.get(f"/v1/users/{USER}/balance").json()["balance"]
     told.write("/v1/debits", {"telegram_id": USER, "amount": balance, "reason": REASON}, 201)
+    told.write("/v1/audit-logs", {"action": "seen", "telegram_id": USER, "details": {"name": NAME}}, 201)
     told.write("/v1/deposits", {"telegram_id": "555", "amount": 1234, "depositor_name": "다른사람"}, 201)
     return told
 

@@ -94,7 +94,6 @@ PUBLIC_MEMBERS = frozenset(
         "matched_bank_notification_id",
         "matched_deposit_id",
         "method",
-        "name",
         "occurred_at",
         "prefix",
         "price",
@@ -158,10 +157,11 @@ def field(value: Value) -> bytes:
     return _SIZED(b"\x04", len(value)) + value
 
 
-def public_details(details: Value) -> str | None:
+def public_details(details: Value, *, ours: bool = True) -> str | None:
     """`details` with null in place of each personal value; None when they hold nothing personal.
 
-    Anything but a JSON object is personal as a whole.
+    Anything but a JSON object is personal as a whole. So is every value of details that the ledger itself did not write
+    (not `ours`): what a caller or the bot calls a status or a user_id is theirs to know.
     """
     if details is None:
         return None
@@ -171,7 +171,9 @@ def public_details(details: Value) -> str | None:
         members = None
     if not isinstance(members, dict):
         return "null"
-    public = {name: value if name in PUBLIC_MEMBERS and _is_plain(value) else None for name, value in members.items()}
+    public = {
+        name: value if ours and name in PUBLIC_MEMBERS and _is_plain(value) else None for name, value in members.items()
+    }
     return None if public == members else msgspec.json.encode(public).decode()
 
 

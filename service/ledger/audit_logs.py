@@ -307,3 +307,8 @@ def readable_details(text: str | None) -> Raw | None:
     except (msgspec.DecodeError, RecursionError, UnicodeError):
         pass
     return Raw(msgspec.json.encode({"text": text}))
+
+
+def is_of_ledger(resource_type: object, actor: object) -> bool:
+    """Whether the ledger itself wrote a row: neither the bot, which named no actor, nor a caller its event."""
+    return actor is not None and resource_type in LEDGER_RESOURCE_TYPES

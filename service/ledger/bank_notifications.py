@@ -186,7 +186,8 @@ def fitting(candidates: Sequence[Candidate], *, others_open: bool) -> tuple[Bank
     """What a new notification with these candidates becomes, and the deposit that it confirms by itself.
 
     Two candidates are never guessed between, nor two notifications for one (`others_open`: one of this name and amount
-    is not matched yet); neither late money nor what was confirmed without a notification is settled without a person.
+    is not matched yet, or the money may have been for a deposit whose name was erased); neither late money nor what was
+    confirmed without a notification is settled without a person.
     """
     same = [candidate for candidate in candidates if candidate.likeness is Likeness.SAME_NAME]
     if len(same) > 1 or (same and others_open):

@@ -38,7 +38,8 @@ def _receive(work: UnitOfWork, command: BankNotificationPost, _target: int) -> A
     since, until = around(occurred_at, work.policy.match_window_s)
     found = bank_notifications.candidates(work.tx, amount=command.amount, name=name, since=since, until=until)
     others = bank_notifications.list_open(work.tx, amount=command.amount, name=name, since=since, until=until)
-    status, fits = fitting(found, others_open=bool(others))
+    erased = bank_notifications.has_erased_rival(work.tx, amount=command.amount, since=since, until=until)
+    status, fits = fitting(found, others_open=bool(others) or erased)
     deposit = deposits.find(work.tx, fits.deposit_id) if fits else None
     account = users.find_account(work.tx, deposit.telegram_id) if deposit else None
     if deposit is not None and account is not None and not has_room(account, deposit.amount):

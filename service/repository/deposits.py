@@ -23,7 +23,7 @@ from service.ledger.deposits import (
 from service.ledger.errors import BalanceLimitExceeded, DepositNotFound
 from service.ledger.fields import given
 from service.ledger.idempotency import Answer
-from service.ledger.timestamps import around, spoken
+from service.ledger.timestamps import around, bound, spoken
 from service.ledger.transactions import TransactionStatus, balance_after_credit
 from service.ledger.users import Account
 from service.repository.unit_of_work import Operation, UnitOfWork, created, ok
@@ -101,7 +101,12 @@ def _fits_nothing(work: UnitOfWork, notification_id: int, status: BankNotificati
     line = bank_notifications.find(work.tx, notification_id)
     if line is None or status is not BankNotificationStatus.UNMATCHED:
         return False
-    return not bank_notifications.with_candidates(work.tx, line, window_s=work.policy.match_window_s).candidates
+    window_s = work.policy.match_window_s
+    if bank_notifications.with_candidates(work.tx, line, window_s=window_s).candidates:
+        return False
+    # What was listed with it may have lost its name since.
+    since, until = around(bound(line.occurred_at or line.created_at or ""), window_s)
+    return not bank_notifications.has_erased_rival(work.tx, amount=line.amount, since=since, until=until)
 
 
 def _confirm_at_once(

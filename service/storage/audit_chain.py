@@ -22,6 +22,7 @@ from service.ledger.audit_chain import (
     public_details,
     root_at,
 )
+from service.ledger.audit_logs import is_of_ledger
 from service.storage.sqlite import Connection
 
 _LEVEL_STEP = 8
@@ -101,7 +102,7 @@ class Sealing:
         for number, row in enumerate(rows):
             salt = salts[SALT_BYTES * number : SALT_BYTES * (number + 1)]
             telegram_id, details = row[5], row[6]
-            redacted = public_details(details)
+            redacted = public_details(details, ours=is_of_ledger(row[8], row[11]))
             public = None if redacted is None else sha256(redacted.encode()).digest()
             self._last_hash = leaf_hash(self._last_hash, commitment(salt, telegram_id, details), public, row)
             self._last_id = row[0]

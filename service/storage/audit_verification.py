@@ -1,7 +1,8 @@
 """The proof that nobody changed the audit log: every leaf, node and root computed anew from the rows.
 
 It reads a chunk at a time, beside whoever writes: the log only grows, and what it had at the beginning is checked.
-Where the oldest rows were archived it takes their leaves as they are: they lead to a root that is on record and signed.
+Where the oldest rows were archived and are gone it takes their leaves as they are: they lead to a root that is on
+record and signed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,10 +13,12 @@ from msgspec import Struct
 from service.ledger.audit_chain import Verifier
 from service.ledger.notes import Checkpoint
 from service.storage import audit_chain, audit_prunes
+from service.storage.audit_prunes import Prune
 from service.storage.sqlite import Connection
 
 _ROWS_AT_ONCE = 16_384
-# What a search by time goes by; a subtree whose range lies hides its rows. Of rows that were archived it is not known.
+# What a search by time goes by; a subtree whose range lies hides its rows. Of rows that were archived it is not known,
+# but it covers those that are left.
 _RANGES = """
 SELECT n.first_id FROM audit_nodes AS n
 WHERE n.level = 8 AND n.position >= ? AND n.position < ? AND (
@@ -23,7 +26,10 @@ WHERE n.level = 8 AND n.position >= ? AND n.position < ? AND (
   OR n.last_id IS NOT (SELECT audit_log_id FROM audit_leaves WHERE leaf_index = n.position * 256 + 255)
   OR n.first_id > (SELECT COALESCE(MAX(through_id), 0) FROM audit_prunes) AND (
     n.created_at_min IS NOT (SELECT MIN(created_at) FROM audit_logs WHERE id BETWEEN n.first_id AND n.last_id)
-    OR n.created_at_max IS NOT (SELECT MAX(created_at) FROM audit_logs WHERE id BETWEEN n.first_id AND n.last_id)))
+    OR n.created_at_max IS NOT (SELECT MAX(created_at) FROM audit_logs WHERE id BETWEEN n.first_id AND n.last_id))
+  OR n.first_id <= (SELECT MAX(through_id) FROM audit_prunes) AND EXISTS (
+    SELECT 1 FROM audit_logs AS a WHERE a.id BETWEEN n.first_id AND n.last_id AND typeof(a.created_at) = 'text'
+      AND (+a.created_at BETWEEN n.created_at_min AND n.created_at_max) IS NOT TRUE))
 ORDER BY n.position LIMIT 1"""
 _RANGES_ABOVE = """
 SELECT n.first_id FROM audit_nodes AS n
@@ -33,6 +39,21 @@ WHERE n.level > 8 AND NOT EXISTS (
   HAVING COUNT(*) = 256 AND MIN(b.first_id) = n.first_id AND MAX(b.last_id) = n.last_id
     AND MIN(b.created_at_min) IS n.created_at_min AND MAX(b.created_at_max) IS n.created_at_max)
 ORDER BY n.level, n.position LIMIT 1"""
+_BEYOND = """
+SELECT n.first_id FROM audit_tree AS t JOIN audit_nodes AS n ON n.position >= t.size >> n.level
+ORDER BY n.level, n.position LIMIT 1"""
+# A prune and the row that tells of it are one commit; the row lies above what the last prune archived.
+_UNTOLD_PRUNE = """
+SELECT p.through_id, p.archive FROM audit_prunes AS p
+WHERE p.through_id = (SELECT MAX(through_id) FROM audit_prunes) AND NOT EXISTS (
+  SELECT 1 FROM audit_logs AS a JOIN audit_leaves AS l ON l.audit_log_id = a.id
+  WHERE a.action = 'audit_log_pruned' AND a.resource_type = 'audit_log' AND a.resource_id = p.through_id
+    AND a.id > p.through_id AND instr(a.details, lower(hex(p.archive_sha256)))
+    AND instr(a.details, lower(hex(p.root))))"""
+# Rows are removed from the oldest on.
+_FIRST_LEFT = """
+SELECT l.leaf_index FROM audit_logs AS a JOIN audit_leaves AS l ON l.audit_log_id = a.id
+WHERE a.id <= ? ORDER BY a.id LIMIT 1"""
 
 
 class ChainFault(Struct, frozen=True, kw_only=True):
@@ -91,27 +112,39 @@ class ChainCheck:
         self._check_what_stands()
 
     def _take_archived(self, end: int) -> bool:
-        """Goes on by the leaves alone where the rows were archived, by a chunk; whether there was anything to take."""
+        """Goes on by the leaves alone where the rows are archived and gone, by a chunk; whether there was any."""
         prune, start = audit_prunes.find_last(self._connection), self.checked
-        if prune is None or start >= min(prune.size, end):
+        stop = min(end, self._first_left(prune), start + _ROWS_AT_ONCE) if prune else 0
+        if prune is None or start >= stop:
             return False
         leaves = self._connection.execute(
             "SELECT audit_log_id, hash FROM audit_leaves WHERE leaf_index >= ? AND leaf_index < ? ORDER BY leaf_index",
-            (start, min(prune.size, end, start + _ROWS_AT_ONCE)),
+            (start, stop),
         ).fetchall()
         if not leaves:
             return False
+        last_id = self._verifier.last_id
+        for audit_log_id, _ in leaves:
+            if audit_log_id <= last_id:
+                self._add(audit_log_id, f"its id does not come after {last_id}, that of the row before it")
+                break
+            last_id = audit_log_id
         self._verifier.frontier.extend([leaf for _, leaf in leaves], self._take_node)
         self._verifier.last_id, self._verifier.previous = leaves[-1]
         self._check_nodes()
-        if self.checked == prune.size and self.root != prune.root:
+        if self.checked == prune.size and (self.root, self._verifier.last_id) != (prune.root, prune.through_id):
             self._add(prune.through_id, f"the rows up to it are not those that are archived in {prune.archive}")
         return True
+
+    def _first_left(self, prune: Prune) -> int:
+        """The index of the first leaf whose row is not archived, or is archived and not removed yet."""
+        row = self._connection.execute(_FIRST_LEFT, (prune.through_id,)).fetchone()
+        return int(row[0]) if row else prune.size
 
     def _check_rows(self, end: int) -> bool:
         start = self.checked
         fault = self._verifier.check(audit_chain.sealed_rows(self._connection, start, end))
-        if fault is not None and self._is_archived(fault.leaf_index):
+        if fault is not None and fault.audit_log_id is None and self._is_archived(fault.leaf_index):
             return True  # since it was begun
         if fault is not None:
             named = audit_log_id_of(self._connection, fault.leaf_index) if fault.audit_log_id is None else None
@@ -126,7 +159,7 @@ class ChainCheck:
 
     def _is_archived(self, leaf_index: int) -> bool:
         prune = audit_prunes.find_last(self._connection)
-        return prune is not None and leaf_index < prune.size
+        return prune is not None and leaf_index < self._first_left(prune)
 
     def _take_node(self, level: int, position: int, node: bytes) -> None:
         self._nodes[level, position] = node
@@ -173,6 +206,10 @@ class ChainCheck:
         ).fetchone()
         if leaves != size or (last is not None and last != size - 1):
             self._add(None, f"audit_tree counts {size:,} leaves, and there are {leaves:,}")
+        for through_id, archive in self._connection.execute(_UNTOLD_PRUNE).fetchall():
+            self._add(through_id, f"no row tells that the rows up to it were archived in {archive}")
+        for (first,) in self._connection.execute(_BEYOND).fetchall():
+            self._add(first, "there is a node above it that its leaves do not make up")
         for (first,) in self._connection.execute(_RANGES_ABOVE).fetchall():
             self._add(first, "a node high above it does not tell the ids and times of its rows")
 

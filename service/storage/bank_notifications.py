@@ -57,6 +57,13 @@ _CONFIRMED_LATE = (
 )
 _SAME_NAME_LATE = f"{_CONFIRMED_LATE} AND t.match_name = :name LIMIT :limit"
 _OF_THE_BOT_LATE = f"{_CONFIRMED_LATE} AND t.match_name IS NULL"
+# Whose names were erased: an empty one, and of the bot's rows still none.
+_OF_THE_ERASED = " AND t.match_name {name} AND EXISTS (SELECT 1 FROM user_erasures WHERE user_id = t.user_id) LIMIT 1"
+_NAMELESS = tuple(
+    select + _OF_THE_ERASED.replace("{name}", name)
+    for select in (_CANDIDATES, _CONFIRMED_LATE)
+    for name in ("= ''", "IS NULL")
+)
 _OPEN = (
     "bank_notifications WHERE status <> 'matched' AND bank_transaction_id IS NOT NULL AND amount = :amount"
     " AND match_name = :name AND transaction_time BETWEEN :since AND :until"
@@ -182,6 +189,13 @@ def same_name(tx: Connection, *, amount: int, name: str, since: str, until: str)
     parameters = {"amount": amount, "name": name, "since": since, "until": until, "limit": CANDIDATES_MAX}
     found = (_candidate(row, name) for row in sorted(_of_same_name(tx, _days(since, until), parameters)))
     return _capped(one for one in found if one is not None and one.likeness == "same_name")
+
+
+def has_erased_rival(tx: Connection, *, amount: int, since: str, until: str) -> bool:
+    """Whether there is a deposit among the candidates of any name whose name was erased: it may have been the same."""
+    parameters = {"amount": amount, "since": since, "until": until}
+    days = _days(since, until)
+    return any(_all(tx, statement, days, parameters) for statement in _NAMELESS)
 
 
 def _of_same_name(tx: Connection, days: str, parameters: Mapping[str, object]) -> set[Any]:

@@ -6,9 +6,11 @@ found: nothing is signed that does not continue what was signed before.
 
 import contextlib
 import os
+import threading
 from pathlib import Path
 
 from service.ledger import notes
+from service.ledger.audit_chain import check_consistency, consistency_proof, root_at
 from service.ledger.notes import Checkpoint, NoteError, SigningKey
 from service.storage import audit_chain, sqlite
 from service.storage.audit_chain import Tree
@@ -38,6 +40,7 @@ class Signer:
         self.made = made
         self.last_file = last_file_of(file)
         self._note = note
+        self._turn = threading.Lock()
 
     @classmethod
     def open(cls, file: Path, *, origin: str = "") -> "Signer":
@@ -65,28 +68,36 @@ class Signer:
                 raise KeyUnusable(f"{self.last_file} holds no checkpoint of this key: {_said(error)}.") from error
 
     def check(self, tx: Connection) -> Tree:
-        """The tree as it stands. Raises Contradiction when it does not continue the last one that was signed."""
-        tree, last = audit_chain.tree(tx), self.last
-        if last is None:
-            return tree
-        if tree.size < last.size:
+        """The tree as it stands: what its leaves and nodes make up. Raises Contradiction when it is not, or does not
+        continue the last one that was signed.
+        """
+        tree, last, node = audit_chain.tree(tx), self.last, audit_chain.nodes(tx)
+        if last is not None and tree.size < last.size:
             raise Contradiction(f"it has {tree.size:,} rows, and had {last.size:,} when its last checkpoint was signed")
         try:
-            root = audit_chain.root_of(tx, last.size) if last.size < tree.size else tree.root()
+            root = tree.root()
+            proof = consistency_proof(last.size, tree.size, node) if last is not None and last.size else []
+            if last is not None:
+                check_consistency(last.size, last.root, tree.size, root, proof)
+            if root_at(tree.size, node) != root:
+                raise Contradiction("its tree is not that of its leaves; `passbook audit verify` names the first row")
         except (LookupError, ValueError) as error:
-            raise Contradiction(str(error)) from error
-        if root != last.root:
-            raise Contradiction(f"its first {last.size:,} rows are not those that the last checkpoint was signed for")
+            raise Contradiction(f"it does not continue the last checkpoint that was signed: {error}") from error
         return tree
 
     def sign(self, tree: Tree) -> str:
-        """The signed note of `tree`, which `check` gave; on disk before it is returned. Raises OSError."""
-        if self.last is None or tree.size != self.last.size:
-            checkpoint = Checkpoint(self.key.verifier.name, tree.size, tree.root())
-            note = notes.sign(checkpoint.text(), self.key)
-            _write(self.last_file, note)
-            self.last, self._note = checkpoint, note
-        return self._note
+        """The signed note of `tree`, which `check` gave; on disk before it is returned. Raises OSError.
+
+        From any thread. Where a larger tree was signed since, by somebody who did not wait for this one, it stays the
+        last, and its note is returned.
+        """
+        with self._turn:
+            if self.last is None or tree.size > self.last.size:
+                checkpoint = Checkpoint(self.key.verifier.name, tree.size, tree.root())
+                note = notes.sign(checkpoint.text(), self.key)
+                _write(self.last_file, note)
+                self.last, self._note = checkpoint, note
+            return self._note
 
 
 def last_file_of(key_file: Path) -> Path:

@@ -300,6 +300,15 @@ def test_what_is_no_json_object_is_personal_as_a_whole(details: Any, public: str
     assert public_details(details) == public
 
 
+def test_of_what_others_wrote_only_the_names_are_public() -> None:
+    """A caller's event and the bot's rows: a number under a name that the ledger uses may be a telegram id."""
+    details = '{"user_id":777,"status":"kim","amount":5}'
+    assert public_details(details) is None
+    assert public_details(details, ours=False) == '{"user_id":null,"status":null,"amount":null}'
+    assert public_details(None, ours=False) is None
+    assert public_details("{}", ours=False) is None
+
+
 ROWS = st.tuples(
     st.none() | INTEGERS,
     st.none() | INTEGERS,

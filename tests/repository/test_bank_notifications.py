@@ -10,8 +10,10 @@ import pytest
 from service.ledger.bank_notifications import BankNotificationPost
 from service.ledger.deposits import DepositAnnounce, DepositConfirm
 from service.repository import bank_notifications, deposits
+from service.repository import erasures as erasing
+from service.storage import erasures
 from tests.ledger_check import broken_invariants
-from tests.repository.house import DAY, House, make_database, opened
+from tests.repository.house import DAY, USER, House, make_database, opened, writing
 
 
 @pytest.mark.parametrize("notified_first", [True, False])
@@ -91,7 +93,46 @@ async def a_cut_name(house: House) -> None:
     await house.announce(user="2")
 
 
-@pytest.mark.parametrize("story", [late_money, confirmed_after_days, a_third_line, a_cut_name])
+def erase(house: House, user: str = USER) -> None:
+    """Erases a user as the command line does."""
+    with writing(house.path) as connection:
+        standing = erasures.find_standing(connection, user)
+        assert standing is not None
+        erasing.erase(
+            connection, standing, telegram_id=user, actor="test", now="2026-01-19 12:00:00", progress=lambda *_: None
+        )
+
+
+async def erased_before_its_line(house: House) -> None:
+    """A deposit confirmed by hand, whose user is erased and comes back; then its line, beside another announcement."""
+    await house.confirm(await house.announce())
+    erase(house)
+    await house.announce()
+    assert await line(house, "1") == "ambiguous"
+
+
+async def erased_after_its_line(house: House) -> None:
+    """The line was listed with that deposit, which has no name any more."""
+    await house.confirm(await house.announce())
+    assert await line(house, "1") == "unmatched"
+    erase(house)
+    await house.announce()
+
+
+async def erased_late(house: House) -> None:
+    """A deposit confirmed by hand days after its announcement, whose user is erased."""
+    first = await house.announce()
+    house.time.goes_by(timedelta(days=2))
+    await house.do(deposits.CONFIRM, DepositConfirm(late=True), first)
+    erase(house)
+    await house.announce(user="2")
+    assert await line(house, "1") == "ambiguous"
+
+
+ERASED = [erased_before_its_line, erased_after_its_line, erased_late]
+
+
+@pytest.mark.parametrize("story", [late_money, confirmed_after_days, a_third_line, a_cut_name, *ERASED])
 def test_one_transfer_is_credited_once(tmp_path: Path, story: Callable[[House], Awaitable[None]]) -> None:
     """Where a line could be for something else too, or another line for the deposit, nothing is confirmed by itself."""
 

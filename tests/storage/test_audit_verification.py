@@ -14,7 +14,9 @@ from service import resources
 from service.ledger.audit_chain import COLUMNS, Frontier, commitment, leaf_hash, public_details
 from service.ledger.audit_logs import AuditEvent
 from service.ledger.notes import Checkpoint
-from service.storage import audit_chain, audit_logs, migrator, sqlite
+from service.repository import audit_prunes as pruning
+from service.storage import audit_chain, audit_logs, audit_prunes, migrator, sqlite
+from service.storage.audit_prunes import Archived, Prefix
 from service.storage.audit_verification import ChainCheck
 
 MIGRATIONS = migrator.load(resources.folder("migrations"))
@@ -64,6 +66,7 @@ def append(connection: sqlite.Connection, rows: int, *, name: str = "홍길동")
                     request_id=f"r{number}",
                     ip_address=None,
                     user_agent="test",
+                    key_prefix=None,
                     now=f"2026-01-01 00:{number // 60 % 60:02}:{number % 60:02}",
                 )
 
@@ -289,3 +292,97 @@ def test_a_row_written_behind_the_services_back_is_never_sealed(path: Path) -> N
     with contextlib.closing(sqlite.connect_writer(path, busy_timeout_ms=0, checkpoints=True)) as connection:
         append(connection, 300)
     assert check(path) == [(ROWS + 1, "it was never sealed: something else than Passbook wrote it")]
+
+
+def prune(path: Path, rows: int, *, remove: bool = True) -> None:
+    """The first `rows` rows on record as archived, and removed."""
+    with contextlib.closing(sqlite.connect_writer(path, busy_timeout_ms=0, checkpoints=True)) as connection:
+        times = ("2026-01-01 00:00:00", "2026-01-01 00:59:59")
+        prefix = Prefix(first_index=0, size=rows, through_id=rows, created_at_min=times[0], created_at_max=times[1])
+        archived = Archived(prefix=prefix, root=audit_chain.root_of(connection, rows), sha256=bytes(32))
+        recorded = pruning.record(
+            connection, archived, archive="archive.ndjson", actor="cli:test", now="2026-02-01 00:00:00"
+        )
+        if remove:
+            audit_prunes.remove(connection, recorded, lambda *_: None)
+
+
+FORGED = "INSERT INTO audit_logs (id, action, created_at) VALUES ({}, 'deposit_confirmed', '2026-01-01 00:00:00')"
+
+
+@pytest.mark.parametrize(
+    ("statements", "named", "said"),
+    [
+        ([FORGED.format(5)], 5, "its salt is gone"),
+        ([FORGED.format(MIDDLE)], MIDDLE, "its salt is gone"),
+        (
+            [FORGED.format(ROWS + 2), f"UPDATE audit_leaves SET audit_log_id = {ROWS + 2} WHERE leaf_index = 4"],
+            6,
+            f"does not come after {ROWS + 2}",
+        ),
+        (
+            ["UPDATE audit_leaves SET audit_log_id = -3 WHERE leaf_index = 4", FORGED.format(-3)],
+            -3,
+            "does not come after",
+        ),
+        (["UPDATE audit_nodes SET created_at_max = '2026-01-01 00:00:00' WHERE position = 1"], 257, "ids and times"),
+        (["UPDATE audit_nodes SET created_at_min = '2027' WHERE position = 1"], 257, "ids and times"),
+        (["UPDATE audit_nodes SET created_at_min = NULL WHERE position = 1"], 257, "ids and times"),
+    ],
+)
+def test_what_is_put_among_archived_rows_is_found(
+    path: Path, statements: list[str], named: int | None, said: str
+) -> None:
+    """The leaves of archived rows stay, and lend themselves to nobody."""
+    prune(path, MIDDLE)
+    assert check(path) == []
+    with by_hand(path) as hand:
+        for statement in statements:
+            hand.execute(statement)
+    found = check(path)
+    assert found, "nothing was found"
+    assert found[0][0] == named
+    assert said in found[0][1]
+
+
+def test_archived_rows_that_are_not_removed_yet_are_verified(path: Path) -> None:
+    """A prune that was killed, or that somebody put on record, hides no edit."""
+    prune(path, MIDDLE, remove=False)
+    assert check(path) == []
+    with by_hand(path) as hand:
+        hand.execute("UPDATE audit_logs SET actor = 'admin' WHERE id = 100")
+    assert check(path)[0] == (
+        100,
+        "its leaf is not that of its values after the row before it: one of them was changed",
+    )
+
+
+def test_a_row_missing_between_archived_ones_that_are_there_is_found(path: Path) -> None:
+    """Rows are removed from the oldest on."""
+    prune(path, MIDDLE, remove=False)
+    with by_hand(path) as hand:
+        hand.execute("DELETE FROM audit_logs WHERE id <= 50")
+    assert check(path) == []
+    with by_hand(path) as hand:
+        hand.execute("DELETE FROM audit_logs WHERE id = 100")
+    assert check(path)[0] == (100, "the row is gone")
+
+
+def test_a_node_beyond_the_leaves_is_found(path: Path) -> None:
+    """It would hide the newest rows from a search by time."""
+    with by_hand(path) as hand:
+        hand.execute(f"INSERT INTO audit_nodes VALUES (8, 2, zeroblob(32), 513, {ROWS}, '2020-01-01', '2020-01-01')")
+    assert check(path)[0][0] == 513
+
+
+def test_a_prune_that_nobody_is_on_record_for_is_found(path: Path) -> None:
+    """Rows that somebody lets go by hand, with all that the triggers ask for."""
+    root = checkpoint(path, MIDDLE).root
+    with contextlib.closing(sqlite3.connect(path)) as hand:
+        hand.execute(
+            "INSERT INTO audit_prunes VALUES (?, 0, ?, ?, NULL, NULL, 'a', zeroblob(32), 'cli', 'now')",
+            (MIDDLE, MIDDLE, root),
+        )
+        hand.execute("DELETE FROM audit_logs WHERE id <= ?", (MIDDLE,))
+        hand.commit()
+    assert check(path) == [(MIDDLE, "no row tells that the rows up to it were archived in a")]
