@@ -41,7 +41,15 @@ $(VENV)/.tools: | $(BIN)/python
 	  || { echo "Install curl, strace and faketime first (on Debian: apt-get install curl strace faketime)."; exit 1; }
 	@touch $@
 
-test: $(VENV)/.installed-dev $(VENV)/.tools lint ## Everything: lint, types, contract, fuzzing, real wrangler, tests
+# The alerts of docs/ops are checked by Prometheus's own tool: of its package the one file, so that no server is installed.
+$(BIN)/promtool: | $(BIN)/python
+	@if command -v promtool >/dev/null; then ln -sf "$$(command -v promtool)" $@; else \
+	  cd $(BIN) && { apt-get download -q prometheus || { apt-get update -q && apt-get download -q prometheus; }; } \
+	  && dpkg-deb --fsys-tarfile prometheus_*.deb | tar -xO ./usr/bin/promtool > promtool.new \
+	  && chmod +x promtool.new && mv promtool.new promtool && rm prometheus_*.deb; fi \
+	  || { echo "Install promtool first (on Debian it is in the package prometheus)."; exit 1; }
+
+test: $(VENV)/.installed-dev $(VENV)/.tools $(BIN)/promtool lint ## Everything: lint, types, contract, fuzzing, real wrangler, tests
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed-dev ## ruff and mypy --strict

@@ -1,5 +1,6 @@
 """The composition root: the one place that knows all layers."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from functools import partial
@@ -23,6 +24,8 @@ from service.api import (
     explanations,
     health,
     integrity,
+    metrics,
+    observation,
     problems,
     request_ids,
     transactions,
@@ -30,18 +33,22 @@ from service.api import (
 )
 from service.api.audit_feed import AuditFeed
 from service.api.checkpoints import Checkpoints
+from service.api.figures import Figures
 from service.api.openapi import PassbookOpenAPI, make_config
 from service.api.proofs import Proofs
 from service.api.request import ApiRequest, Passbook
 from service.config import Config
+from service.ledger.errors import ErrorCode
 from service.ledger.policy import Policy
 from service.ledger.timestamps import Clock, SteadyClock, system_clock
+from service.measures import Measures
 from service.repository.sweeper import Sweeper, system_elapsed
 from service.repository.writer import Writer
 from service.storage import lock, migrator, sqlite
 from service.storage.audit_logs import find_newest_id
 from service.storage.checkpoints import Contradiction, Signer
 from service.storage.sqlite import Connection
+from service.telemetry import Telemetry
 
 _RESOURCES = (
     users,
@@ -56,15 +63,25 @@ _RESOURCES = (
     audit_proofs,
     integrity,
     health,
+    metrics,
 )
 """A resource is removed by deleting its files and its name here."""
 
 
-def create_app(config: Config, clock: Clock = system_clock, *, extra_routes: list[Any] | None = None) -> Litestar:
+def create_app(
+    config: Config,
+    clock: Clock = system_clock,
+    *,
+    telemetry: Telemetry | None = None,
+    extra_routes: list[Any] | None = None,
+) -> Litestar:
     """The application. Starting it opens the database; what it needs and lacks is raised then.
 
+    `telemetry` is where spans and measures are sent, None for nowhere; /metrics is there in any case.
     `extra_routes` are handlers that a benchmark adds to measure the same edge without the ledger.
     """
+    telemetry = telemetry or Telemetry({})
+    measures = Measures(ErrorCode)
     openapi = make_config([body for resource in _RESOURCES for body in resource.BODIES])
     app = Litestar(
         route_handlers=[*(resource.ROUTER for resource in _RESOURCES), docs.ROUTER, *(extra_routes or [])],
@@ -73,19 +90,24 @@ def create_app(config: Config, clock: Clock = system_clock, *, extra_routes: lis
         exception_handlers=problems.HANDLERS,
         before_send=[request_ids.add_header],
         middleware=[_answer_options],
-        lifespan=[partial(_opened, config=config, clock=clock)],
+        lifespan=[partial(_opened, config=config, clock=clock, measures=measures, telemetry=telemetry)],
         request_max_body_size=config.body_bytes_max,
         openapi_config=openapi,
         logging_config=None,
         debug=False,
     )
+    # Around everything, so that what no route answers is seen too; a middleware runs only after routing.
+    app.asgi_handler = observation.observed(app.asgi_handler, measures, telemetry.tracing, access_log=config.access_log)
+    app.state["measures"] = measures
     app.state["query_parameters"] = auth.query_parameters(app)
     _describe_operations(app, openapi)
     return app
 
 
 @contextlib.asynccontextmanager
-async def _opened(app: Litestar, *, config: Config, clock: Clock) -> AsyncIterator[None]:
+async def _opened(
+    app: Litestar, *, config: Config, clock: Clock, measures: Measures, telemetry: Telemetry
+) -> AsyncIterator[None]:
     """Opens what a running application holds, in this order, and closes it in the reverse."""
     path = config.database_path
     timeout_ms = config.busy_timeout_ms
@@ -115,6 +137,7 @@ async def _opened(app: Litestar, *, config: Config, clock: Clock) -> AsyncIterat
             render_refusal=problems.render_refusal,
             queue_max=config.write_queue_max,
             batch_max=config.write_batch_max,
+            watch=partial(observation.watch_batch, measures, telemetry.tracing),
         )
         await stack.enter_async_context(writer.running())
         sweeper = Sweeper(
@@ -128,9 +151,10 @@ async def _opened(app: Litestar, *, config: Config, clock: Clock) -> AsyncIterat
         proofs = Proofs(path, migrations, clock, busy_timeout_ms=timeout_ms)
         stack.push_async_callback(proofs.close)
         checkpoints = Checkpoints(readers, signer)
+        figures = await stack.enter_async_context(Figures(path, busy_timeout_ms=timeout_ms).running())
         audit_readers = sqlite.Readers(path, count=config.readers, busy_timeout_ms=timeout_ms)
         await stack.enter_async_context(audit_readers.opened())
-        app.state["passbook"] = Passbook(
+        passbook = app.state["passbook"] = Passbook(
             writer=writer,
             readers=readers,
             keys=keys,
@@ -142,8 +166,27 @@ async def _opened(app: Litestar, *, config: Config, clock: Clock) -> AsyncIterat
             trusted_proxies=config.trusted_networks,
             audit_feed=AuditFeed(audit_readers, writer, partial(find_newest_id, keys)),
             checkpoints=checkpoints,
+            measures=measures,
+            figures=figures,
+            database=path,
         )
+        await stack.enter_async_context(_exporting(telemetry, passbook))
         yield
+
+
+@contextlib.asynccontextmanager
+async def _exporting(telemetry: Telemetry, passbook: Passbook) -> AsyncIterator[None]:
+    """Sends the measures for the block, and at its end once more."""
+    stopping = asyncio.Event()
+    task = asyncio.create_task(
+        telemetry.export_measures(partial(metrics.collect, passbook), passbook.measures.started_at_ns, stopping),
+        name="passbook-export",
+    )
+    try:
+        yield
+    finally:
+        stopping.set()
+        await task
 
 
 def _signer(tx: Connection, config: Config) -> Signer:
@@ -157,6 +200,11 @@ def _signer(tx: Connection, config: Config) -> Signer:
             f" there, on record as a break, move {signer.last_file} away."
         ) from error
     return signer
+
+
+def stop_being_ready(app: Litestar) -> None:
+    """Makes /readyz say 503; everything else is answered as before."""
+    app.state["stopping"] = True
 
 
 def prepare_to_stop(app: Litestar) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -17,55 +17,102 @@ class ConfigError(Exception):
 
 
 class Config(Struct, frozen=True, kw_only=True):
-    """All settings of a running service. The variable of a field is PASSBOOK_ and its name in capitals."""
+    """All settings of a running service. The variable of a field is PASSBOOK_ and its name in capitals.
 
-    database: Annotated[str, Meta(min_length=1, description="Path of the SQLite database.")] = "data/passbook.db"
-    host: Annotated[str, Meta(min_length=1, description="Address to listen on.")] = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8000
+    The descriptions are the README's: `passbook config --markdown` prints its table.
+    """
+
+    database: Annotated[str, Meta(min_length=1, description="path of the SQLite database; on a local disk")] = (
+        "data/passbook.db"
+    )
+    host: Annotated[str, Meta(min_length=1, description="address to listen on")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8000
     body_bytes_max: Annotated[
-        int, Meta(ge=4096, le=2**30, description="Largest request body, in bytes; larger ones get 413.")
+        int,
+        Meta(
+            ge=4096,
+            le=2**30,
+            description="largest request body; larger ones get 413 (batches of balance changes: 4 MiB)",
+        ),
     ] = 65536
     write_queue_max: Annotated[
-        int, Meta(ge=1, le=10**6, description="Writes that may wait for a commit; more get 503.")
+        int, Meta(ge=1, le=10**6, description="writes that may wait for a commit; more get 503 with Retry-After")
     ] = 4096
-    write_batch_max: Annotated[int, Meta(ge=1, le=10**5, description="Most operations in one commit.")] = 256
+    write_batch_max: Annotated[int, Meta(ge=1, le=10**5, description="most operations in one commit")] = 256
     readers: Annotated[
         int,
-        Meta(ge=1, le=64, description="Connections that read at the same time, and as many again for the audit log."),
+        Meta(ge=1, le=64, description="connections that read at the same time, and as many again for the audit log"),
     ] = 2
     busy_timeout_ms: Annotated[
-        int, Meta(ge=0, le=600_000, description="How long to wait for another process that holds the database.")
+        int, Meta(ge=0, le=600_000, description="how long to wait for another process that holds the database")
     ] = 5000
     match_window_s: Annotated[
         int,
         Meta(
-            ge=86_400, le=2_678_400, description="How far a bank transfer and its announcement may lie apart to match."
+            ge=86_400,
+            le=2_678_400,
+            description="how far a bank transfer and its announcement may lie apart, either way, to be matched",
         ),
     ] = 86_400
     deposit_expiry_s: Annotated[
-        int, Meta(ge=1, le=31_536_000, description="How long an announced deposit waits for its money.")
+        int, Meta(ge=1, le=31_536_000, description="how long an announced deposit waits for its money")
     ] = 86_400
     hold_expiry_s: Annotated[
-        int, Meta(ge=1, le=31_536_000, description="How long a domain name is held before its money goes back.")
+        int, Meta(ge=1, le=31_536_000, description="how long a domain name is held before its money goes back")
     ] = 3600
     expiry_interval_s: Annotated[
-        int, Meta(ge=1, le=86_400, description="How often the service looks for what has expired.")
+        int, Meta(ge=1, le=86_400, description="how often the service looks for what has expired")
     ] = 30
     audit_key: Annotated[
         str,
         Meta(
-            description="File of the key that signs the audit log's checkpoints; made when it is not there."
-            " Empty: beside the database, with .audit-key after its name."
+            description="file of the key that signs the audit log's checkpoints, made when it is not there; empty: "
+            "the database's path and `.audit-key`"
         ),
     ] = ""
     audit_origin: Annotated[
-        str, Meta(max_length=200, description="Name of the audit log in its checkpoints. Empty: what the key says.")
+        str,
+        Meta(
+            max_length=200,
+            description="name of the audit log in its checkpoints, when its key is made; empty: `passbook-` and a "
+            "random number",
+        ),
     ] = ""
+    request_timeout_s: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=3600,
+            description="how long a client may take to send a request, head and body; then it is cut off with 408",
+        ),
+    ] = 60
+    shutdown_delay_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=3600,
+            description="how long everything goes on after SIGTERM while `/readyz` says 503, so that a load balancer "
+            "sees it",
+        ),
+    ] = 0
     shutdown_grace_s: Annotated[
-        int, Meta(ge=1, le=3600, description="How long requests under way may take after SIGTERM.")
+        int, Meta(ge=1, le=3600, description="how long requests under way may take after SIGTERM, and after that delay")
     ] = 10
+    log_format: Annotated[
+        Literal["auto", "json", "text"],
+        Meta(description="`json`: a JSON object a line; `text`: for people; `auto`: `text` on a terminal, else `json`"),
+    ] = "auto"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="the least severe lines of the log: `debug`, `info`, `warning` or `error`"),
+    ] = "info"
+    access_log: Annotated[bool, Meta(description="whether each request is a line of the log: `true` or `false`")] = (
+        False
+    )
+
     trusted_proxies: Annotated[
-        str, Meta(description="Addresses and networks, with commas between, whose X-Forwarded-For is believed.")
+        str,
+        Meta(description="addresses and networks, with commas between, whose `X-Forwarded-For` is believed"),
     ] = ""
 
     @property
@@ -74,14 +121,14 @@ class Config(Struct, frozen=True, kw_only=True):
         return Path(self.database)
 
     @property
-    def retention_path(self) -> Path:
-        """What is locked while rows are archived or erased: one such work at a time."""
-        return Path(f"{self.database}.retention")
-
-    @property
     def audit_key_path(self) -> Path:
         """The key of the audit log as a path."""
         return Path(self.audit_key) if self.audit_key else Path(f"{self.database}.audit-key")
+
+    @property
+    def retention_path(self) -> Path:
+        """What is locked while rows are archived or erased: one such work at a time."""
+        return Path(f"{self.database}.retention")
 
     @property
     def trusted_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
@@ -123,3 +170,33 @@ def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
     if mapped is None or network.prefixlen < _MAPPED_BITS:
         return network
     return IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
+
+
+class Setting(Struct, frozen=True, kw_only=True):
+    """A setting as documents name it; `default` as a variable would spell it, `what` in words."""
+
+    name: str
+    variable: str
+    default: str
+    what: str
+
+    def spelt(self, config: Config) -> str:
+        """Its value in `config`, as a variable would spell it."""
+        return _spelt(getattr(config, self.name))
+
+
+def settings() -> list[Setting]:
+    """All settings, in their order."""
+    return [
+        Setting(
+            name=field.name,
+            variable=f"{PREFIX}{field.name.upper()}",
+            default=_spelt(field.default),
+            what=str(get_args(field.type)[1].description),
+        )
+        for field in msgspec.structs.fields(Config)
+    ]
+
+
+def _spelt(value: str | int | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -4,6 +4,8 @@ httptools bounds nothing but the request target: a header of any length, and any
 before the application sees the request.
 """
 
+import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -24,21 +26,58 @@ _TOO_LARGE = f"There may be {HEADERS_MAX} headers, and {HEAD_BYTES_MAX} bytes of
 class BoundedHttp(HttpToolsProtocol):
     """One connection. Lifetime: from accept to close."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, request_timeout_s: float, on_refused: Callable[[ErrorCode], None], **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self._on_refused = on_refused
+        self._request_timeout_s = request_timeout_s
+        self._cut_off: asyncio.TimerHandle | None = None
+        """Set while a request has begun and not ended, or none has come yet over this connection."""
+        self._in_message = False
         self._in_head = False
         self._head_bytes_read = 0
         """Never less than the head of the request that is being read."""
         self._head_too_large = False
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._cut_off = self.loop.call_later(self._request_timeout_s, self._cut)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
     def data_received(self, data: bytes) -> None:
         self._head_bytes_read = self._head_bytes_read + len(data) if self._in_head else len(data)
         super().data_received(data)
+        # Almost every request comes in one read, and costs no timer.
+        if not self._in_message:
+            self._stop_timer()
+        elif self._cut_off is None and not self.transport.is_closing():
+            self._cut_off = self.loop.call_later(self._request_timeout_s, self._cut)
         if self._in_head and self._head_bytes_read > HEAD_BYTES_MAX + _READ_BYTES_MAX:
             self._refuse(ErrorCode.HEADERS_TOO_LARGE, _TOO_LARGE)
 
+    def _stop_timer(self) -> None:
+        if self._cut_off is not None:
+            self._cut_off.cancel()
+            self._cut_off = None
+
+    def _cut(self) -> None:
+        """Ends the connection of a client that has not sent a whole request in time."""
+        self._cut_off = None
+        if self.flow.read_paused:  # it is the service that does not read
+            self._cut_off = self.loop.call_later(self._request_timeout_s, self._cut)
+        elif self._in_message:
+            self._refuse(ErrorCode.REQUEST_TIMEOUT, f"The request was not whole after {self._request_timeout_s:g} s.")
+        else:
+            self.transport.close()
+
     def on_message_begin(self) -> None:
         self._in_head = True
+        self._in_message = True
+        self._stop_timer()  # of the request before, in one read
         super().on_message_begin()
         # To close waits until the client has taken what is buffered for it, which one that stands still never does.
         self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
@@ -54,6 +93,10 @@ class BoundedHttp(HttpToolsProtocol):
             raise ValueError(_TOO_LARGE)  # makes the parser give up, and uvicorn call send_400_response
         super().on_headers_complete()
 
+    def on_message_complete(self) -> None:
+        self._in_message = False
+        super().on_message_complete()
+
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  uvicorn passes it by place
         """Answers bytes that the parser refused, and closes. uvicorn's own answer is plain text."""
         if self._head_too_large:
@@ -62,6 +105,7 @@ class BoundedHttp(HttpToolsProtocol):
             self._refuse(ErrorCode.MALFORMED_HTTP, "This is no request of HTTP/1.1; the connection is closed.")
 
     def _refuse(self, code: ErrorCode, detail: str) -> None:
+        self._on_refused(code)
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             request_id = request_ids.new()
             body = problems.encode(code, detail, request_id, {})

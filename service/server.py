@@ -5,6 +5,9 @@ import contextlib
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
+from time import monotonic
+from types import FrameType
 
 import uvicorn
 from litestar import Litestar
@@ -14,6 +17,7 @@ from service.http_protocol import BoundedHttp
 
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 75
+_TICK_S = 0.1
 
 
 class ListenError(Exception):
@@ -42,18 +46,24 @@ def run(
     listener: socket.socket,
     *,
     on_ready: Callable[[], None],
+    on_stopping: Callable[[], None],
     on_stop: Callable[[], None],
 ) -> None:
     """Serves until SIGTERM or SIGINT; returns when the requests under way are answered and the database is closed.
 
-    `on_ready` is called when requests are taken, `on_stop` when no more are and those under way are waited for. What
-    the application's start raises is raised here. The process is expected to end afterwards: from the end of serving
-    on, both signals are ignored.
+    `on_ready` is called when requests are taken, `on_stopping` when a signal asked to end, and `on_stop`
+    config.shutdown_delay_s later, when no more are taken and those under way are waited for; a second signal ends the
+    delay. What the application's start raises is raised here. The process is expected to end afterwards: from the end
+    of serving on, both signals are ignored.
     """
     server = _Server(
         uvicorn.Config(
             app,
-            http=BoundedHttp,
+            http=partial(  # type: ignore[arg-type]
+                BoundedHttp,
+                request_timeout_s=config.request_timeout_s,
+                on_refused=app.state["measures"].refusals.add,
+            ),
             loop="uvloop",
             lifespan="off",
             ws="none",
@@ -66,7 +76,9 @@ def run(
             timeout_graceful_shutdown=config.shutdown_grace_s,
         ),
         on_ready,
+        on_stopping,
         on_stop,
+        delay_s=config.shutdown_delay_s,
     )
 
     async def serve() -> None:
@@ -97,10 +109,25 @@ def _signals_taken_by(server: uvicorn.Server) -> Iterator[None]:
 class _Server(uvicorn.Server):
     """uvicorn's server, but signals are not its own: none is raised again at the end, so that the exit code is 0."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], on_stop: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        on_ready: Callable[[], None],
+        on_stopping: Callable[[], None],
+        on_stop: Callable[[], None],
+        *,
+        delay_s: float,
+    ) -> None:
         super().__init__(config)
         self._on_ready = on_ready
+        self._on_stopping = on_stopping
         self._on_stop = on_stop
+        self._delay_s = delay_s
+        self._signals = 0
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._signals += 1
+        super().handle_exit(sig, frame)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -111,5 +138,9 @@ class _Server(uvicorn.Server):
         self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._on_stopping()
+        end = monotonic() + self._delay_s
+        while monotonic() < end and self._signals < 2:
+            await asyncio.sleep(min(_TICK_S, end - monotonic()))
         self._on_stop()
         await super().shutdown(sockets)

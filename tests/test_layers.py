@@ -13,13 +13,17 @@ ALLOWED = {
     "ledger": {"ledger"},
     "storage": {"ledger", "storage"},
     "repository": {"ledger", "storage", "repository"},
-    "api": {"ledger", "storage", "repository", "api"},
+    "api": {"ledger", "storage", "repository", "api", "measures", "telemetry"},
     "config": set(),
     "resources": set(),
-    "app": {"ledger", "storage", "repository", "api", "config", "resources"},
+    "measures": set(),
+    "telemetry": {"measures"},
+    "logs": set(),
+    "app": {"ledger", "storage", "repository", "api", "config", "resources", "measures", "telemetry"},
     "http_protocol": {"ledger", "api"},
     "server": {"config", "http_protocol"},
-    "cli": {"ledger", "storage", "repository", "api", "app", "server", "config", "resources", "cli"},
+    "cli": {"ledger", "storage", "repository", "api", "app", "server", "config", "resources", "cli"}
+    | {"logs", "telemetry"},
 }
 """What each part of service/ may import of the others."""
 FRAMEWORKS = {
@@ -27,6 +31,7 @@ FRAMEWORKS = {
     "uvicorn": {"server", "http_protocol"},
     "click": {"cli"},
     "aiosqlite": {"storage"},
+    "opentelemetry": {"telemetry"},
 }
 PURE = {"asyncio", "aiosqlite", "sqlite3", "litestar", "os", "pathlib", "time", "random", "secrets", "logging"}
 

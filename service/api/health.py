@@ -32,20 +32,23 @@ class Readiness(Struct, frozen=True, kw_only=True):
     sqlite: EngineInfo
 
 
-def _operation_id(name: str) -> Any:
+def operation_id(name: str) -> Any:
+    """The names of a handler for GET and HEAD: `name` and nameHead."""
     return lambda _handler, method, _path: name if method == HttpMethod.GET else f"{name}Head"
 
 
-@route("/livez", http_method=_GET_AND_HEAD, operation_id=_operation_id("livez"), summary="Is it alive?", opt=OPEN)
+@route("/livez", http_method=_GET_AND_HEAD, operation_id=operation_id("livez"), summary="Is it alive?", opt=OPEN)
 async def livez(request: ApiRequest) -> Response[Liveness]:
     """200 as long as the process answers at all."""
     return _answer(request, Liveness(status="ok"))
 
 
-@route("/readyz", http_method=_GET_AND_HEAD, operation_id=_operation_id("readyz"), summary="Is it ready?", opt=OPEN)
+@route("/readyz", http_method=_GET_AND_HEAD, operation_id=operation_id("readyz"), summary="Is it ready?", opt=OPEN)
 async def readyz(request: ApiRequest) -> Response[Readiness]:
-    """200 when it reads and writes; 503 with the reason when it does not."""
+    """200 when it reads and writes; 503 with the reason when it does not, or is about to stop."""
     passbook = request.passbook
+    if request.app.state.get("stopping"):
+        raise NotReady("The service is stopping.")
     if passbook.writer.stopped_because is not None:
         raise NotReady(f"No writes are taken: {passbook.writer.stopped_because}. Restart the service.")
     await passbook.readers.read(sqlite.ping)

@@ -10,7 +10,7 @@ from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import ExceptionHandlersMap
 from msgspec import UNSET, Struct, UnsetType
 
-from service.api import request_ids
+from service.api import observation, request_ids
 from service.ledger.errors import AnswerErased, DatabaseBusy, ErrorCode, Refusal, Unavailable
 from service.ledger.fields import REMEDIES
 from service.ledger.idempotency import Answer
@@ -48,6 +48,7 @@ CATALOGUE: dict[ErrorCode, Kind] = {
     ErrorCode.BANK_NOTIFICATION_NOT_FOUND: Kind(404, "There is no such bank notification", "Check the id."),
     ErrorCode.METHOD_NOT_ALLOWED: Kind(405, "The path has no such method", "Use a method that Allow lists."),
     ErrorCode.NOT_ACCEPTABLE: Kind(406, "No acceptable media type", "Accept what `errors` names."),
+    ErrorCode.REQUEST_TIMEOUT: Kind(408, "The request came too slowly", "Send it again, head and body at once."),
     ErrorCode.INSUFFICIENT_FUNDS: Kind(409, "The balance is too small", "Top up `shortfall` won first."),
     ErrorCode.BALANCE_LIMIT_EXCEEDED: Kind(409, "The balance would grow too large", "Stay within `limit` won."),
     ErrorCode.DEPOSIT_NOT_PENDING: Kind(409, "The deposit is settled already", "Look at `current_status`."),
@@ -185,6 +186,7 @@ def _respond(
     members: dict[str, Any] | None = None,
     headers: dict[str, str] | None = None,
 ) -> Response[bytes]:
+    observation.of(request.scope).refused(code)
     return Response(
         encode(code, detail, request_ids.of(request.scope), members or {}),
         status_code=CATALOGUE[code].status,

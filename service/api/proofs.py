@@ -29,6 +29,11 @@ class Proofs:
         self._task: asyncio.Task[IntegrityReport] | None = None
         self._stopping = False
 
+    @property
+    def last(self) -> Proof | None:
+        """The last one that came to a finding."""
+        return self._last
+
     async def report(self, max_age: timedelta, *, wait_s: float) -> IntegrityReport:
         """The last finished proof if it is not older than `max_age`, else the one under way or a new one.
 

@@ -1,6 +1,7 @@
 """The request as handlers see it, and the one way from a handler to the write door."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -10,10 +11,11 @@ from litestar.exceptions import InternalServerException
 from litestar.types import Empty
 from msgspec import Struct
 
-from service.api import client_address, request_ids, strict_json
+from service.api import client_address, observation, request_ids, strict_json
 from service.api.audit_feed import AuditFeed
 from service.api.checkpoints import Checkpoints
 from service.api.client_address import Networks
+from service.api.figures import Figures
 from service.api.problems import MEDIA_TYPE, EdgeError, unsupported
 from service.api.proofs import Proofs
 from service.ledger.access import Caller
@@ -22,7 +24,9 @@ from service.ledger.errors import ErrorCode
 from service.ledger.idempotency import Request as WriteRequest
 from service.ledger.policy import Policy
 from service.ledger.timestamps import Clock
+from service.measures import Measures
 from service.repository.unit_of_work import Context, Operation
+from service.repository.write_times import WriteTimes, now_ns
 from service.repository.writer import Writer
 from service.storage.sqlite import Connection, EngineInfo, Readers
 
@@ -36,7 +40,7 @@ class Passbook:
     writer: Writer
     readers: Readers
     keys: Connection
-    """Read-only, used from the event loop alone, to find API keys: one indexed look-up of some microseconds."""
+    """Read-only, used from the event loop alone, for one look-up of some microseconds: an API key, the log's end."""
     clock: Clock
     engine: EngineInfo
     schema_version: int
@@ -45,6 +49,9 @@ class Passbook:
     checkpoints: Checkpoints
     trusted_proxies: Networks
     audit_feed: AuditFeed
+    measures: Measures
+    figures: Figures
+    database: Path
 
 
 class ApiRequest(Request[Caller, Any, State]):
@@ -89,6 +96,8 @@ async def write(
     """Hands the command to the writer and gives its answer, new or replayed."""
     scope = request.scope
     user_agent = request.headers.get("user-agent")
+    seen = observation.of(scope)
+    seen.write = WriteTimes(operation.name, now_ns(), trace=seen.trace)
     answer = await request.passbook.writer.submit(
         operation,
         command,
@@ -105,7 +114,9 @@ async def write(
             ip_address=client_address.of(scope, request.passbook.trusted_proxies),
             user_agent=user_agent[:_USER_AGENT_CHARACTERS_MAX] if user_agent else None,
         ),
+        times=seen.write,
     )
+    seen.answered(answer)
     headers = {}
     if answer.location:
         headers["Location"] = answer.location

@@ -1,12 +1,22 @@
 """The command line: a file per command or group of commands."""
 
-import logging
-import sys
-
 import click
 
-from service import __version__
-from service.cli import audit, backups, contract, erase, exports, imports, integrity, keys, migrate, serve
+from service import __version__, logs
+from service.cli import (
+    audit,
+    backups,
+    check,
+    contract,
+    erase,
+    exports,
+    imports,
+    integrity,
+    keys,
+    migrate,
+    serve,
+    settings,
+)
 from service.cli.common import Group
 
 
@@ -17,12 +27,13 @@ def main() -> None:
 
     Every setting is an environment variable too: PASSBOOK_DATABASE, PASSBOOK_PORT and so on; see the README.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logs.set_up(format_="text", level="info", context=dict)
 
 
 for _command in (
     serve.serve,
+    check.check,
+    settings.config,
     imports.import_,
     exports.export,
     migrate.migrate,

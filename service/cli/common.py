@@ -18,6 +18,7 @@ from service.storage.copies import CopyFailed
 from service.storage.erasures import EraseFailed
 from service.storage.importer import ImportFailed
 from service.storage.migrator import MigrationError
+from service.telemetry import TelemetryError
 
 
 class NoDatabase(Exception):
@@ -27,6 +28,7 @@ class NoDatabase(Exception):
 KNOWN_ERRORS = (
     NoDatabase,
     ConfigError,
+    TelemetryError,
     MigrationError,
     CopyFailed,
     ImportFailed,

@@ -6,8 +6,9 @@ import sys
 
 import click
 
-from service import __version__, server
-from service.app import create_app, prepare_to_stop
+from service import __version__, logs, server
+from service.api.observation import log_context
+from service.app import create_app, prepare_to_stop, stop_being_ready
 from service.cli.common import (
     Command,
     actor,
@@ -22,6 +23,7 @@ from service.ledger.access import RANDOM_BYTES, ROLES
 from service.repository import api_keys as key_door
 from service.storage import api_keys, lock, migrator, sqlite
 from service.storage.checkpoints import Signer
+from service.telemetry import Telemetry
 
 _FIRST_KEY_NAME = "first-admin"
 
@@ -33,10 +35,12 @@ _FIRST_KEY_NAME = "first-admin"
 def serve(database: str | None, host: str | None, port: int | None) -> None:
     """Serve the API. Makes the database when there is none; prints an admin key, once, when there is no key."""
     config = config_of(database=database, host=host, port=port)
-    with contextlib.closing(server.listen(config)) as listener:
+    telemetry = Telemetry(os.environ)
+    logs.set_up(format_=config.log_format, level=config.log_level, context=log_context)
+    with contextlib.closing(telemetry), contextlib.closing(server.listen(config)) as listener:
         # Only now: a start that fails at the port must not use up the one time that the first key is shown.
         first_key = _prepare(config)
-        app = create_app(config)
+        app = create_app(config, telemetry=telemetry)
         bound_host, bound_port = listener.getsockname()[:2]
         url = f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
         server.run(
@@ -44,6 +48,7 @@ def serve(database: str | None, host: str | None, port: int | None) -> None:
             config,
             listener,
             on_ready=lambda: _say_ready(url, config, first_key, app.state["passbook"].checkpoints.signer),
+            on_stopping=lambda: stop_being_ready(app),
             on_stop=lambda: prepare_to_stop(app),
         )
     click.echo("Stopped.")

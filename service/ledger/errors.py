@@ -26,6 +26,7 @@ class ErrorCode(StrEnum):
     BANK_NOTIFICATION_NOT_FOUND = "bank_notification_not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     NOT_ACCEPTABLE = "not_acceptable"
+    REQUEST_TIMEOUT = "request_timeout"
     INSUFFICIENT_FUNDS = "insufficient_funds"
     BALANCE_LIMIT_EXCEEDED = "balance_limit_exceeded"
     DEPOSIT_NOT_PENDING = "deposit_not_pending"

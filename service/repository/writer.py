@@ -21,6 +21,7 @@ from service.ledger.idempotency import Answer, Request
 from service.ledger.policy import Policy
 from service.ledger.timestamps import Clock, stored
 from service.repository.unit_of_work import Context, Operation, RenderRefusal, perform
+from service.repository.write_times import BatchTimes, Watch, WriteTimes, now_ns
 from service.storage import audit_chain, sqlite
 from service.storage.audit_chain import Sealing, TreeBroken
 from service.storage.sqlite import Connection, Thread
@@ -42,6 +43,7 @@ class _Job:
     request: Request | None
     context: Context
     answered: asyncio.Future[Answer]
+    times: WriteTimes
 
 
 class _BatchFailed(Exception):
@@ -68,12 +70,14 @@ class Writer:
         render_refusal: RenderRefusal,
         queue_max: int,
         batch_max: int,
+        watch: Watch = lambda _batch, _writes: None,
     ) -> None:
         self._thread = thread
         self._clock = clock
         self._run_all = partial(_run_batch, policy=policy, render_refusal=render_refusal)
-        self._queue_max = queue_max
+        self.queue_max = queue_max
         self._batch_max = batch_max
+        self._watch = watch
         self._queue: deque[_Job] = deque()
         self._batch: list[_Job] = []
         self._wake = asyncio.Event()
@@ -108,9 +112,18 @@ class Writer:
             await task
 
     async def submit(
-        self, operation: Operation, command: Struct, target: int, *, request: Request | None, context: Context
+        self,
+        operation: Operation,
+        command: Struct,
+        target: int,
+        *,
+        request: Request | None,
+        context: Context,
+        times: WriteTimes | None = None,
     ) -> Answer:
         """The answer of `operation`, after COMMIT returned. `request` is None for the service's own work.
+
+        `times` is filled in on the way.
 
         Raises Overloaded, WritesStopped, DatabaseBusy, StorageFull (nothing was done), OutcomeUnknown,
         IdempotencyKeyReused, or what the operation raised.
@@ -119,10 +132,11 @@ class Writer:
             raise WritesStopped(f"Writes have stopped: {self._stopped_because}. Restart the service.")
         if not self._accepting:
             raise WritesStopped("The service is stopping; nothing was changed. Send the request again.")
-        if len(self._queue) >= self._queue_max:
-            raise Overloaded(f"{self._queue_max} writes are waiting already; nothing was changed. Send it again.")
+        if len(self._queue) >= self.queue_max:
+            raise Overloaded(f"{self.queue_max} writes are waiting already; nothing was changed. Send it again.")
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Job(operation, command, target, request, context, answered))
+        times = times or WriteTimes(operation.name, now_ns())
+        self._queue.append(_Job(operation, command, target, request, context, answered, times))
         self._wake.set()
         return await answered
 
@@ -148,13 +162,22 @@ class Writer:
         self._stopped_because = because
         _log.critical("writes stop: %s", because, exc_info=error)
 
+    def _tell(self, times: BatchTimes, batch: list[_Job]) -> None:
+        for job in batch:
+            job.times.batch = times
+        try:
+            self._watch(times, [job.times for job in batch])
+        except Exception:  # who only watches must not keep the answers from those who wait
+            _log.exception("a batch could not be watched")
+
     async def _commit(self, batch: list[_Job]) -> None:
         outcomes: list[Answer | BaseException]
+        times = BatchTimes(len(batch))
         if self._stopped_because is not None:
             outcomes = [WritesStopped(f"Writes have stopped: {self._stopped_because}.") for _ in batch]
         else:
             try:
-                outcomes = await self._thread.run(self._run_all, batch, now=stored(self._clock()))
+                outcomes = await self._thread.run(self._run_all, batch, times, now=stored(self._clock()))
                 self._committed.set()
                 self._committed = asyncio.Event()
             except _BatchFailed as failed:
@@ -165,6 +188,7 @@ class Writer:
             except Exception as error:
                 self._stop(f"unexpected {type(error).__name__}", error)
                 outcomes = [OutcomeUnknown(_UNKNOWN_DETAIL) for _ in batch]
+            self._tell(times, batch)
         for job, outcome in zip(batch, outcomes, strict=True):
             if job.answered.done():  # its request was cancelled; the answer is stored
                 continue
@@ -175,7 +199,13 @@ class Writer:
 
 
 def _run_batch(
-    tx: Connection, batch: list[_Job], *, now: str, policy: Policy, render_refusal: RenderRefusal
+    tx: Connection,
+    batch: list[_Job],
+    times: BatchTimes,
+    *,
+    now: str,
+    policy: Policy,
+    render_refusal: RenderRefusal,
 ) -> list[Answer | BaseException]:
     try:
         sealing = _begin(tx)
@@ -183,6 +213,7 @@ def _run_batch(
     except BaseException:
         _roll_back(tx)
         raise
+    times.commit_began_ns = now_ns()
     try:
         tx.execute("COMMIT")
     except Exception as error:
@@ -190,6 +221,7 @@ def _run_batch(
         if sqlite.is_busy(error) or sqlite.is_full(error):
             raise _failed_before_commit(error) from error
         raise _BatchFailed(OutcomeUnknown(_UNKNOWN_DETAIL), stop=True) from error
+    times.committed_ns = now_ns()
     return outcomes
 
 
@@ -224,6 +256,7 @@ def _run_one(
 
     An error of one statement, such as a broken constraint or a text that is too long, is that operation's alone.
     """
+    job.times.began_ns = now_ns()
     try:
         tx.execute("SAVEPOINT operation")
         answer = perform(
@@ -245,6 +278,8 @@ def _run_one(
         tx.execute("RELEASE operation")
         # A future takes no StopIteration.
         return RuntimeError("StopIteration") if isinstance(error, StopIteration) else error
+    finally:
+        job.times.ended_ns = now_ns()
     return answer
 
 

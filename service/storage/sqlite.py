@@ -295,6 +295,10 @@ class Thread:
         )
         return result
 
+    def interrupt(self) -> None:
+        """Makes the statement that runs, if one does, end with an error."""
+        self._connection._conn.interrupt()
+
     async def close(self) -> None:
         """Closes the connection after what is queued, and ends the thread; it would keep the process alive."""
         await self._connection.close()

@@ -57,6 +57,7 @@ def main() -> None:
         config,
         listener,
         on_ready=lambda: print(f"ready http://{host}:{port}", flush=True),
+        on_stopping=lambda: None,
         on_stop=lambda: None,
     )
 

@@ -12,7 +12,7 @@ from service.ledger.errors import ErrorCode
 from tests.live import CHECKOUT, passbook
 
 NOT_OF_A_ROUTE = {ErrorCode.ROUTE_NOT_FOUND, ErrorCode.METHOD_NOT_ALLOWED, ErrorCode.MALFORMED_HTTP}
-NOT_OF_A_ROUTE |= {ErrorCode.HEADERS_TOO_LARGE}
+NOT_OF_A_ROUTE |= {ErrorCode.HEADERS_TOO_LARGE, ErrorCode.REQUEST_TIMEOUT}
 """Given where no route was found or asked for; the page of error codes has them, no operation does."""
 METHODS = {"get", "head", "post", "put", "patch", "delete"}
 

@@ -1,0 +1,138 @@
+"""GET /metrics: everything that is measured, as text for Prometheus; the same is sent over OTLP where that is on.
+
+A scrape costs a few milliseconds however large the ledger is: it reads counters, one row, and the sizes of files.
+"""
+
+import os
+import platform
+import resource
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+from litestar import HttpMethod, Response, Router, route
+
+from service import __version__
+from service.api.auth import OPEN
+from service.api.health import operation_id
+from service.api.request import ApiRequest, Passbook
+from service.ledger.integrity import IntegrityStatus
+from service.measures import CONTENT_TYPE, Family, Kind, Metric, Value, gauge, to_prometheus
+from service.storage import audit_chain, figures
+
+_PAGE_BYTES = resource.getpagesize()
+
+
+@route(
+    "/metrics",
+    http_method=[HttpMethod.GET, HttpMethod.HEAD],
+    operation_id=operation_id("metrics"),
+    summary="What is measured",
+    media_type="text/plain",
+    opt={**OPEN, "produces": "text/plain"},
+)
+async def metrics(request: ApiRequest) -> Response[str]:
+    """For Prometheus, in its text format 0.0.4. Names no user."""
+    text = to_prometheus(collect(request.passbook))
+    if request.method == HttpMethod.HEAD:
+        return Response("", media_type=CONTENT_TYPE, headers={"Content-Length": str(len(text.encode()))})
+    return Response(text, media_type=CONTENT_TYPE)
+
+
+def collect(passbook: Passbook) -> list[Family]:
+    """All that is measured, as it is now."""
+    return [
+        *passbook.measures.families(),
+        *_of_writer(passbook),
+        *_of_audit_log(passbook),
+        *_of_ledger(passbook),
+        *_of_files(passbook.database),
+        *_of_process(passbook.measures.started_at_ns),
+        gauge(
+            "passbook.build.info",
+            "",
+            "Always 1; the versions are its attributes.",
+            1,
+            version=__version__,
+            schema_version=str(passbook.schema_version),
+            sqlite_version=passbook.engine.version,
+            python_version=platform.python_version(),
+        ),
+    ]
+
+
+def _of_writer(passbook: Passbook) -> Iterator[Family]:
+    writer = passbook.writer
+    yield gauge("passbook.writer.queue.depth", "{write}", "Writes that wait for the next commit.", writer.queue_depth)
+    yield gauge("passbook.writer.queue.limit", "{write}", "Writes that may wait; more get 503.", writer.queue_max)
+    stopped = int(writer.stopped_because is not None)
+    yield gauge("passbook.writer.stopped", "", "1 when no writes are taken until a restart.", stopped)
+
+
+def _of_audit_log(passbook: Passbook) -> list[Family]:
+    tree = audit_chain.tree(passbook.keys)  # one row; the readers may all be busy for long
+    signed = passbook.checkpoints.signer.last
+    return [
+        gauge("passbook.audit.tree.size", "{leaf}", "Rows of the audit log that are sealed.", tree.size),
+        gauge(
+            "passbook.audit.checkpoint.size",
+            "{leaf}",
+            "Rows that the last signed checkpoint covers.",
+            signed.size if signed else 0,
+        ),
+    ]
+
+
+def _of_ledger(passbook: Passbook) -> Iterator[Family]:
+    found = passbook.figures
+    if found.ledger is not None:
+        yield gauge("passbook.ledger.balance_won", "{won}", "The sum of all balances.", found.ledger.balance)
+        yield gauge("passbook.ledger.accounts", "{account}", "Accounts that the sum is of.", found.ledger.users)
+        yield gauge("passbook.ledger.read.timestamp", "s", "When the sum was read, since 1970.", found.read_at)
+    proof = passbook.proofs.last
+    if proof is not None and proof.finished_at is not None:
+        sound = int(proof.report().status is IntegrityStatus.SOUND)
+        yield gauge("passbook.integrity.sound", "", "1 when the last proof found all sound, 0 when not.", sound)
+        finished_at = proof.finished_at.timestamp()
+        yield gauge("passbook.integrity.finished.timestamp", "s", "When the last proof ended, since 1970.", finished_at)
+        age = (passbook.clock() - proof.finished_at) / timedelta(seconds=1)
+        yield gauge("passbook.integrity.age", "s", "How long ago the last proof ended.", max(0.0, age))
+
+
+def _of_files(database: Path) -> Iterator[Family]:
+    try:
+        found = figures.of_files(database)
+    except OSError:
+        return
+    yield gauge("passbook.database.size", "By", "The database without its write-ahead log.", found.database)
+    yield gauge("passbook.database.wal.size", "By", "The write-ahead log beside it.", found.wal)
+    yield gauge("passbook.database.disk.free", "By", "What the file system of the database still takes.", found.free)
+
+
+def _of_process(started_at_ns: int) -> Iterator[Family]:
+    """By the names that every client library of Prometheus gives them."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    found: list[tuple[str, Kind, str, str, str, Value]] = [
+        ("cpu.time", Kind.COUNTER, "s", "Processor time.", "cpu_seconds_total", used.ru_utime + used.ru_stime),
+        ("start.timestamp", Kind.GAUGE, "s", "When it began, since 1970.", "start_time_seconds", started_at_ns / 1e9),
+    ]
+    try:
+        resident = int(Path("/proc/self/statm").read_text("ascii").split()[1]) * _PAGE_BYTES
+        opened = len(os.listdir("/proc/self/fd"))
+    except OSError:
+        pass  # only Linux tells
+    else:
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        unit = "{file_descriptor}"
+        found += [
+            ("memory.usage", Kind.GAUGE, "By", "Resident memory.", "resident_memory_bytes", resident),
+            ("unix.file_descriptor.count", Kind.GAUGE, unit, "Open file descriptors.", "open_fds", opened),
+            ("unix.file_descriptor.limit", Kind.GAUGE, unit, "Those that may be open.", "max_fds", limit),
+        ]
+    for name, kind, unit, description, prometheus, value in found:
+        metric = Metric(f"process.{name}", kind, unit, description, prometheus=f"process_{prometheus}")
+        yield Family(metric, {(): value})
+
+
+ROUTER = Router("/", route_handlers=[metrics], tags=["health"])
+BODIES: list[object] = []
