@@ -207,11 +207,11 @@ def verify_archive(connection: Connection, file: Path, progress: Progress) -> Ar
                 progress("verifying", lines.tell(), file.stat().st_size)
         except ExportError as error:
             raise PruneFailed(f"{file} is no archive that can be relied on: {error}.") from error
-    size = verifier.frontier.size
-    if size == first_index or verifier.frontier.root() != audit_chain.root_of(connection, size):
+    size = frontier.size
+    if size == first_index or frontier.root() != audit_chain.root_of(connection, size):
         raise PruneFailed(f"{file} does not lead to the root that the database has at {size:,} rows.")
     prefix = _prefix(connection, first_index, verifier.last_id)
-    return Archived(prefix=prefix, root=verifier.frontier.root(), sha256=digest.digest())
+    return Archived(prefix=prefix, root=frontier.root(), sha256=digest.digest())
 
 
 def _read(line: bytes, digest: Any) -> Any:
