@@ -179,8 +179,8 @@ def public_details(details: Value, *, ours: bool = True) -> str | None:
 
 
 def _is_plain(value: object) -> bool:
-    return not isinstance(value, dict) and not (
-        isinstance(value, list) and any(isinstance(v, dict | list) for v in value)
+    return not isinstance(value, dict | list) or (
+        isinstance(value, list) and not any(isinstance(v, dict | list) for v in value)
     )
 
 
@@ -194,23 +194,9 @@ def leaf_hash(previous: bytes, committed: bytes, public: bytes | None, row: Row)
 
     Raises ValueError when a column of text holds a number.
     """
-    audit_log_id, user_id, resource_id, created_at, request_id, _, details, *names = row
-    return sha256(
-        b"".join(
-            (
-                _LEAF,
-                previous,
-                committed,
-                field(audit_log_id),
-                field(user_id),
-                field(resource_id),
-                field(created_at),
-                field(request_id),
-                field(details) if public is None else b"\x05" + public,
-                _NAMES[tuple(names)],
-            )
-        )
-    ).digest()
+    fields = map(field, row[:5])
+    what = field(row[6]) if public is None else b"\x05" + public
+    return sha256(b"".join((_LEAF, previous, committed, *fields, what, _NAMES[tuple(row[7:])]))).digest()
 
 
 class _Names(dict[tuple[Value, ...], bytes]):
