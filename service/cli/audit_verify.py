@@ -30,7 +30,10 @@ _TAMPERED = 1
 
 
 class VerificationReport(Struct, frozen=True, kw_only=True):
-    """sound: no fault was found in `rows` rows. root: of the tree over them, in base64. checkpoints: sizes compared."""
+    """sound: no fault was found in `rows` rows. root: of the tree over them, in base64. checkpoints: sizes compared.
+
+    unfinished_erasures: ids of users whose erasure was begun; what it took is not yet put on record by a row.
+    """
 
     sound: bool
     rows: int
@@ -39,6 +42,7 @@ class VerificationReport(Struct, frozen=True, kw_only=True):
     seconds: float
     checkpoints: list[int]
     receipts: int
+    unfinished_erasures: list[int]
     faults: list[ChainFault]
 
 
@@ -142,6 +146,7 @@ def _run(
             seconds=round(time.perf_counter() - began, 3),
             checkpoints=sorted(checkpoint.size for checkpoint in checkpoints),
             receipts=len(receipts),
+            unfinished_erasures=check.unfinished_erasures(),
             faults=check.faults,
         )
 
@@ -155,6 +160,10 @@ def _say(report: VerificationReport) -> None:
         compared.append(f"{report.receipts:,} receipts")
     against = f" and compared with {', '.join(compared)}" if compared else ""
     click.echo(f"{report.checked:,} of {report.rows:,} rows computed anew in {report.seconds:.1f} s{rate}{against}.")
+    for user_id in report.unfinished_erasures:
+        click.echo(
+            f"⬜ The erasure of user {user_id} was begun and no row tells of it yet: passbook users erase ends it."
+        )
     if report.sound:
         click.echo("✅ Nobody changed the audit log.")
         if not compared:

@@ -390,20 +390,27 @@ def root_of_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes])
     """The root that `path` leads to from `leaf` at `index` of `size`. Raises ProofError when it is no such path."""
     if not 0 <= index < size:
         raise ProofError(f"leaf {index} is not in a tree of {size}")
-    last, root = size - 1, leaf
+    root = leaf
+    for on_left, sibling in _climbed(index, size - 1, path, "path"):
+        root = node_hash(sibling, root) if on_left else node_hash(root, sibling)
+    return root
+
+
+def _climbed(index: int, last: int, path: Sequence[bytes], name: str) -> Iterator[tuple[bool, bytes]]:
+    """Each sibling on the way up from subtree `index` of those up to `last`, and whether it stands on the left.
+
+    Raises ProofError, in which `name` is the path's, when the way is longer or shorter.
+    """
     for sibling in path:
         if last == 0:
-            raise ProofError("the path is too long")
-        if index & 1 or index == last:
-            root = node_hash(sibling, root)
-            while not index & 1 and index:
-                index, last = index >> 1, last >> 1
-        else:
-            root = node_hash(root, sibling)
+            raise ProofError(f"the {name} is too long")
+        on_left = bool(index & 1) or index == last
+        yield on_left, sibling
+        while on_left and not index & 1 and index:
+            index, last = index >> 1, last >> 1
         index, last = index >> 1, last >> 1
     if last:
-        raise ProofError("the path is too short")
-    return root
+        raise ProofError(f"the {name} is too short")
 
 
 def check_consistency(earlier: int, earlier_root: bytes, size: int, root: bytes, proof: Sequence[bytes]) -> None:
@@ -430,18 +437,11 @@ def _roots_of_consistency(earlier: int, earlier_root: bytes, size: int, proof: S
     if not hashes:
         raise ProofError("the proof is too short")
     old = new = hashes[0]
-    for sibling in hashes[1:]:
-        if last == 0:
-            raise ProofError("the proof is too long")
-        if index & 1 or index == last:
+    for on_left, sibling in _climbed(index, last, hashes[1:], "proof"):
+        if on_left:
             old, new = node_hash(sibling, old), node_hash(sibling, new)
-            while not index & 1 and index:
-                index, last = index >> 1, last >> 1
         else:
             new = node_hash(new, sibling)
-        index, last = index >> 1, last >> 1
-    if last:
-        raise ProofError("the proof is too short")
     return old, new
 
 

@@ -45,6 +45,23 @@ SELECT (SELECT COUNT(*) FROM audit_logs) = (SELECT COUNT(*) FROM audit_leaves)
 _UNSEALED = """
 SELECT a.id FROM audit_logs AS a
 WHERE a.id > ? AND NOT EXISTS (SELECT 1 FROM audit_leaves WHERE audit_log_id = a.id) ORDER BY a.id LIMIT 1"""
+# An erasure and the row that tells of it, and of how many rows lost their values, are one commit.
+_UNTOLD_ERASURE = f"""
+WITH erased(user_id, rows) AS (SELECT user_id, COUNT(*) FROM audit_erasures GROUP BY user_id),
+  done(user_id, finished_at, rows) AS (
+    SELECT e.user_id, e.finished_at, COALESCE(n.rows, 0) FROM user_erasures AS e LEFT JOIN erased AS n USING (user_id)
+    WHERE e.finished_at IS NOT NULL
+    UNION ALL SELECT n.user_id, NULL, n.rows FROM erased AS n
+    WHERE NOT EXISTS (SELECT 1 FROM user_erasures WHERE user_id = n.user_id))
+SELECT d.user_id, (SELECT MAX(id) FROM audit_logs WHERE resource_type = 'user' AND resource_id = d.user_id
+                   AND +action = 'user_erased')
+FROM done AS d
+WHERE {audit_prunes.sql_of_told("user_erased", "d.user_id")} <> 1 AND NOT EXISTS (
+  SELECT 1 FROM audit_logs AS a JOIN audit_leaves AS l ON l.audit_log_id = a.id
+  WHERE a.resource_type = 'user' AND a.resource_id = d.user_id AND +a.action = 'user_erased'
+    AND a.user_id = d.user_id AND a.actor IS NOT NULL AND a.created_at = d.finished_at
+    AND iif(json_valid(a.details), json_extract(a.details, '$.audit_logs'), NULL) = d.rows)
+ORDER BY d.user_id LIMIT 1"""
 # Rows are removed from the oldest on.
 _FIRST_LEFT = """
 SELECT l.leaf_index FROM audit_logs AS a JOIN audit_leaves AS l ON l.audit_log_id = a.id
@@ -94,6 +111,11 @@ class ChainCheck:
     def root(self) -> bytes:
         """The root of the tree over the rows that are checked."""
         return self._frontier.root()
+
+    def unfinished_erasures(self) -> list[int]:
+        """Users whose erasure was begun: until it is finished no row tells of it."""
+        rows = self._connection.execute("SELECT user_id FROM user_erasures WHERE finished_at IS NULL ORDER BY user_id")
+        return [row[0] for row in rows.fetchall()]
 
     def chunks(self) -> Iterator[None]:
         """Carries it out; gives way after every chunk. Ends at the first row that is not sound, and looks at the rest
@@ -229,6 +251,9 @@ class ChainCheck:
             self._add(None, f"audit_tree counts {size:,} leaves, and there are {leaves:,}")
         for through_id, archive in self._connection.execute(_UNTOLD_PRUNE).fetchall():
             self._add(through_id, f"no row tells that the rows up to it were archived in {archive}")
+        for user_id, audit_log_id in self._connection.execute(_UNTOLD_ERASURE).fetchall():
+            told = "it tells another erasure than is on record of" if audit_log_id else "no row tells of the erasure of"
+            self._add(audit_log_id, f"{told} user {user_id}")
         for (first,) in self._connection.execute(_BEYOND).fetchall():
             self._add(first, "there is a node above it that its leaves do not make up")
         for (first,) in self._connection.execute(_RANGES_ABOVE).fetchall():

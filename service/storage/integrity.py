@@ -30,7 +30,7 @@ from service.ledger.integrity import (
     IntegrityStatus,
 )
 from service.ledger.timestamps import Clock, spoken, stored
-from service.storage import audit_chain, audit_prunes, migrator, sqlite
+from service.storage import audit_chain, audit_prunes, migrator, sequences, sqlite
 from service.storage.audit_verification import ChainCheck
 from service.storage.audit_workers import Workers, WorkersFailed
 from service.storage.sqlite import Connection
@@ -839,6 +839,8 @@ class Proof:
                 self._add("schema", None, None, None, None, f"{name} is not there.")
             elif found[name] != sql:
                 self._add("schema", None, None, None, None, f"The {kinds[name]} {name} is not as it was made.")
+        for said in sequences.used_up(connection):
+            self._add("schema", None, None, "sqlite_sequence", None, said)
         for name in found.keys() - wanted.keys():
             if kinds[name] == "trigger":
                 self._add("schema", None, None, None, None, f"The trigger {name} is none of Passbook's.")

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from service.storage import copies, migration_values, migrator
+from service.storage import copies, migration_values, migrator, sequences
 from service.storage.import_source import baseline_columns, columns_of
 from service.storage.migrator import Migration, MigrationError
 from service.storage.progress import Progress, quiet
@@ -107,6 +107,7 @@ def plan(
         if version == 0:
             blockers += _unknown_to_001(connection)
         blockers += _loose_rows(connection)
+        blockers += sequences.used_up(connection)
         notices += _half_finished(connection, found, working)
         if version == 0 and "audit_logs" in found and not working:
             notices.append(f"audit_logs is there already; 001 keeps it with its {counts['audit_logs']:,} rows.")
