@@ -89,10 +89,9 @@ def create_app(
     app = Litestar(
         route_handlers=[*(resource.ROUTER for resource in _RESOURCES), docs.ROUTER, *(extra_routes or [])],
         request_class=ApiRequest,
-        guards=[auth.guard],
         exception_handlers=error_handlers.HANDLERS,
         before_send=[request_ids.add_header],
-        middleware=[_answer_options],
+        middleware=[_answer_options, auth.guarded],
         lifespan=[partial(_opened, config=config, clock=clock, measures=measures, telemetry=telemetry)],
         request_max_body_size=config.body_bytes_max,
         openapi_config=openapi,
