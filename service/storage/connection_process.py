@@ -86,7 +86,9 @@ class ConnectionProcess:
 
     async def run(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `function(connection, …)` in the process. Raises ConnectionLost, or what the function raised."""
-        if self._process is None or self._process.poll() is not None:
+        if self._process is not None and self._process.poll() is not None:
+            await self._end()
+        if self._process is None:
             await self.open()
         result: T = await self._ask((function, args, kwargs))
         return result
@@ -140,27 +142,30 @@ def portable(error: Exception) -> Exception:
 
 def _serve(stream: BufferedRWPair) -> None:
     connection: Connection | None = None
-    while (call := _receive(stream)) is not None:
-        result: Any = None
-        error: Exception | None = None
-        try:
-            if connection is None:
-                imports, connector = pickle.loads(call)
-                for name in imports:
-                    importlib.import_module(name)
-                connection = connector()
-            else:
-                asked = pickle.loads(call)
-                if asked is None:
-                    connection.close()
-                    return
-                function, args, kwargs = asked
-                result = function(connection, *args, **kwargs)
-        except Exception as raised:
-            error = portable(raised)
-        answer = pickle.dumps((result, error), pickle.HIGHEST_PROTOCOL)
-        stream.write(len(answer).to_bytes(_LENGTH_BYTES, "big") + answer)
-        stream.flush()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        while (call := _receive(stream)) is not None:
+            result: Any = None
+            error: Exception | None = None
+            try:
+                if connection is None:
+                    imports, connector = pickle.loads(call)
+                    for name in imports:
+                        importlib.import_module(name)
+                    connection = connector()
+                else:
+                    asked = pickle.loads(call)
+                    if asked is None:
+                        connection.close()
+                        break
+                    function, args, kwargs = asked
+                    result = function(connection, *args, **kwargs)
+            except Exception as raised:
+                error = portable(raised)
+            answer = pickle.dumps((result, error), pickle.HIGHEST_PROTOCOL)
+            stream.write(len(answer).to_bytes(_LENGTH_BYTES, "big") + answer)
+            stream.flush()
+    # A connection that nobody closed is left as a kill would leave it: the one case that is always tested.
+    os._exit(0)
 
 
 def _receive(stream: BufferedRWPair) -> bytes | None:
@@ -172,10 +177,7 @@ def _main() -> None:
     # Both are for the process that speaks HTTP; this one ends when that one closes its end, or is gone.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        _serve(socket.socket(fileno=int(sys.argv[1])).makefile("rwb"))
-    # Not closed: what was left without a word is left as a kill would leave it, the one case that is always tested.
-    os._exit(0)
+    _serve(socket.socket(fileno=int(sys.argv[1])).makefile("rwb"))
 
 
 if __name__ == "__main__":
