@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ from service.api import (
     deposits,
     docs,
     domain_purchases,
+    error_handlers,
     explanations,
     health,
     integrity,
@@ -47,6 +49,7 @@ from service.repository.writer import Writer
 from service.storage import lock, migrator, sqlite
 from service.storage.audit_logs import find_newest_id
 from service.storage.checkpoints import Contradiction, Signer
+from service.storage.connection_process import ConnectionProcess
 from service.storage.sqlite import Connection
 from service.telemetry import Telemetry
 
@@ -86,10 +89,9 @@ def create_app(
     app = Litestar(
         route_handlers=[*(resource.ROUTER for resource in _RESOURCES), docs.ROUTER, *(extra_routes or [])],
         request_class=ApiRequest,
-        guards=[auth.guard],
-        exception_handlers=problems.HANDLERS,
+        exception_handlers=error_handlers.HANDLERS,
         before_send=[request_ids.add_header],
-        middleware=[_answer_options],
+        middleware=[_answer_options, auth.guarded],
         lifespan=[partial(_opened, config=config, clock=clock, measures=measures, telemetry=telemetry)],
         request_max_body_size=config.body_bytes_max,
         openapi_config=openapi,
@@ -117,21 +119,26 @@ async def _opened(
         hold_expiry_s=config.hold_expiry_s,
     )
     async with contextlib.AsyncExitStack() as stack:
-        stack.enter_context(lock.exclusive(path))
-        thread = sqlite.Thread(partial(sqlite.connect_writer, path, busy_timeout_ms=timeout_ms, checkpoints=True))
-        await thread.open()
-        stack.push_async_callback(thread.close)
+        writing = ConnectionProcess(
+            partial(sqlite.connect_writer, path, busy_timeout_ms=timeout_ms, checkpoints=True),
+            imports=[
+                name for name in sys.modules if name.startswith("service.repository.") or name == problems.__name__
+            ],
+            keeps=[stack.enter_context(lock.exclusive(path))],
+        )
+        await writing.open()
+        stack.push_async_callback(writing.close)
         migrations = migrator.load(resources.folder("migrations"))
-        schema_version = await thread.run(migrator.require_latest, migrations)
-        engine = await thread.run(sqlite.engine_info)
+        schema_version = await writing.run(migrator.require_latest, migrations)
+        engine = await writing.run(sqlite.engine_info)
         readers = await stack.enter_async_context(
             sqlite.Readers(path, count=config.readers, busy_timeout_ms=timeout_ms).opened()
         )
-        signer = await thread.run(_signer, config)
+        signer = await readers.read(_signer, config)
         keys = sqlite.connect_reader(path, busy_timeout_ms=timeout_ms)
         stack.callback(keys.close)
         writer = Writer(
-            thread,
+            writing,
             clock=clock,
             policy=policy,
             render_refusal=problems.render_refusal,

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from service import resources, server
+from service import resources
 from service.config import Config, ConfigError
 from service.ledger.timestamps import stored, system_clock
 from service.storage import audit_chain, audit_workers, lock, migrator, sqlite
@@ -40,7 +40,6 @@ KNOWN_ERRORS = (
     sqlite.EngineError,
     KeyUnusable,
     Contradiction,
-    server.ListenError,
 )
 CLI_ACTOR = "cli:"
 
