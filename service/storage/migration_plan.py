@@ -107,7 +107,6 @@ def plan(
         if version == 0:
             blockers += _unknown_to_001(connection)
         blockers += _loose_rows(connection)
-        blockers += sequences.used_up(connection)
         notices += _half_finished(connection, found, working)
         if version == 0 and "audit_logs" in found and not working:
             notices.append(f"audit_logs is there already; 001 keeps it with its {counts['audit_logs']:,} rows.")
@@ -125,6 +124,8 @@ def plan(
             blockers.append(said)
         else:
             notices.append(said)
+    if pending and version >= 0:
+        blockers += sequences.used_up(connection)
     if needed > free:
         blockers.append(
             f"The disk has {free / 2**20:,.0f} MiB free and {needed / 2**20:,.0f} MiB may be needed; free some space."

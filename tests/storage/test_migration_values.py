@@ -41,9 +41,9 @@ def test_audit_row_whose_id_cannot_be_sealed_or_followed_is_refused(tmp_path: Pa
     path = make_bots_file(tmp_path / "bot.db", through=1)
     with closing(sqlite3.connect(path)) as bot, bot:
         bot.execute("INSERT INTO audit_logs (id, action) VALUES (?, 'login')", (row,))
-    blockers = plan_of(path).blockers
-    assert f"audit_logs, row {row}, id: {why}" in blockers[-1]
-    assert blockers[:-1] == (
+    loose, *more = plan_of(path).blockers
+    assert f"audit_logs, row {row}, id: {why}" in loose
+    assert more == (
         ["audit_logs can take no more rows: sqlite_sequence says that 9223372036854775807 was the last id that it gave"
          " out, and there is such a row. Give it a lower id in the file that it came from, or put a backup back."]
         if row > 0 else []
@@ -63,7 +63,9 @@ def test_table_that_is_out_of_ids_is_in_the_way(tmp_path: Path) -> None:
     assert "sqlite_sequence says that 9223372036854775807 was the last id that it gave out" in blocker
     with closing(sqlite3.connect(path)) as bot, bot:
         bot.execute(blocker.partition("service stopped: ")[2].rstrip("."))
-        assert bot.execute("SELECT seq FROM sqlite_sequence WHERE name = 'audit_logs'").fetchone() == (1,)
+        sql = "SELECT seq, (SELECT MAX(id) FROM audit_logs) FROM sqlite_sequence WHERE name = 'audit_logs'"
+        last, highest = bot.execute(sql).fetchone()
+        assert last == highest < 100
     assert plan_of(path).blockers == []
 
 
