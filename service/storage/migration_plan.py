@@ -124,8 +124,7 @@ def plan(
             blockers.append(said)
         else:
             notices.append(said)
-    if pending and version >= 0:
-        blockers += sequences.used_up(connection)
+    blockers += sequences.used_up(connection) if pending else []
     if needed > free:
         blockers.append(
             f"The disk has {free / 2**20:,.0f} MiB free and {needed / 2**20:,.0f} MiB may be needed; free some space."
