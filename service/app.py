@@ -82,8 +82,8 @@ def create_app(
     """The application. Starting it opens the database; what it needs and lacks is raised then.
 
     `telemetry` is where spans and measures are sent, None for nowhere; /metrics is there in any case.
-    `extra_routes` are handlers that a benchmark adds to measure the same edge without the ledger. `writes_here` gives the
-    writing connection a thread of this process, for tests that change the code that it runs.
+    `extra_routes` are handlers that a benchmark adds to measure the same edge without the ledger. `writes_here` gives
+    the writing connection a thread of this process, for tests that change the code that it runs.
     """
     telemetry = telemetry or Telemetry({})
     measures = Measures(ErrorCode)
