@@ -77,11 +77,13 @@ def create_app(
     *,
     telemetry: Telemetry | None = None,
     extra_routes: list[Any] | None = None,
+    writes_here: bool = False,
 ) -> Litestar:
     """The application. Starting it opens the database; what it needs and lacks is raised then.
 
     `telemetry` is where spans and measures are sent, None for nowhere; /metrics is there in any case.
-    `extra_routes` are handlers that a benchmark adds to measure the same edge without the ledger.
+    `extra_routes` are handlers that a benchmark adds to measure the same edge without the ledger. `writes_here` gives
+    the writing connection a thread of this process, for tests that change the code that it runs.
     """
     telemetry = telemetry or Telemetry({})
     measures = Measures(ErrorCode)
@@ -92,7 +94,16 @@ def create_app(
         exception_handlers=error_handlers.HANDLERS,
         before_send=[request_ids.add_header],
         middleware=[_answer_options, auth.guarded],
-        lifespan=[partial(_opened, config=config, clock=clock, measures=measures, telemetry=telemetry)],
+        lifespan=[
+            partial(
+                _opened,
+                config=config,
+                clock=clock,
+                measures=measures,
+                telemetry=telemetry,
+                writes_here=writes_here,
+            )
+        ],
         request_max_body_size=config.body_bytes_max,
         openapi_config=openapi,
         logging_config=None,
@@ -108,7 +119,7 @@ def create_app(
 
 @contextlib.asynccontextmanager
 async def _opened(
-    app: Litestar, *, config: Config, clock: Clock, measures: Measures, telemetry: Telemetry
+    app: Litestar, *, config: Config, clock: Clock, measures: Measures, telemetry: Telemetry, writes_here: bool
 ) -> AsyncIterator[None]:
     """Opens what a running application holds, in this order, and closes it in the reverse."""
     path = config.database_path
@@ -119,12 +130,16 @@ async def _opened(
         hold_expiry_s=config.hold_expiry_s,
     )
     async with contextlib.AsyncExitStack() as stack:
-        writing = ConnectionProcess(
-            partial(sqlite.connect_writer, path, busy_timeout_ms=timeout_ms, checkpoints=True),
-            imports=[
-                name for name in sys.modules if name.startswith("service.repository.") or name == problems.__name__
-            ],
-            keeps=[stack.enter_context(lock.exclusive(path))],
+        held = stack.enter_context(lock.exclusive(path))
+        connector = partial(sqlite.connect_writer, path, busy_timeout_ms=timeout_ms, checkpoints=True)
+        writing = (
+            sqlite.Thread(connector)
+            if writes_here
+            else ConnectionProcess(
+                connector,
+                imports=[problems.__name__, *(name for name in sys.modules if name.startswith("service.repository."))],
+                keeps=[held],
+            )
         )
         await writing.open()
         stack.push_async_callback(writing.close)
