@@ -14,6 +14,7 @@ from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -75,7 +76,9 @@ class Served:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self._app,
-                http=BoundedHttp,
+                http=partial(  # type: ignore[arg-type]
+                    BoundedHttp, request_timeout_s=TIMEOUT_S, on_refused=self._app.state["measures"].refusals.add
+                ),
                 loop="uvloop",
                 lifespan="off",
                 ws="none",
