@@ -12,7 +12,7 @@ from types import FrameType
 import uvicorn
 from litestar import Litestar
 
-from service.config import Config
+from service.config import Config, ConfigError
 from service.http_protocol import BoundedHttp
 
 _BACKLOG = 2048
@@ -20,7 +20,7 @@ _KEEP_ALIVE_S = 75
 _TICK_S = 0.1
 
 
-class ListenError(Exception):
+class ListenError(ConfigError):
     """The address cannot be listened on. The text says why and what to do."""
 
 

@@ -71,13 +71,17 @@ class Served:
         self.clock = Clock()
         self._keys = {name: _make_key(path, name) for name in CALLERS}
         # Nothing expires by itself: a test sweeps.
-        self._app = create_app(Config(database=str(path), expiry_interval_s=86_400), self.clock)
+        config = Config(database=str(path), expiry_interval_s=86_400)
+        # In this process, so that a test can break the code that writes.
+        self._app = create_app(config, self.clock, writes_here=True)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self._app,
                 http=partial(  # type: ignore[arg-type]
-                    BoundedHttp, request_timeout_s=TIMEOUT_S, on_refused=self._app.state["measures"].refusals.add
+                    BoundedHttp,
+                    request_timeout_s=config.request_timeout_s,
+                    on_refused=self._app.state["measures"].refusals.add,
                 ),
                 loop="uvloop",
                 lifespan="off",
