@@ -20,6 +20,7 @@ from tests.live import CHECKOUT, LiveService
 
 BASE = "localhost/debian-python"
 PACKAGES = "base-files,base-passwd,ca-certificates,coreutils,dash,findutils,grep,libc-bin,python3,python3-venv,sed"
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 IMAGE = "localhost/passbook"
 USER_ID = 10001
 TOOLS = ("buildah", "mmdebstrap", "unshare", "setpriv", "chroot")
@@ -61,7 +62,8 @@ class Image:
         listed = _run("apt-get", "indextargets", "--format", "$(RELEASE) $(SITE) $(COMPONENT)", "Identifier: Packages")
         sources = {tuple(line.split()) for line in listed.splitlines() if line.startswith(suite)}
         given = "".join(f"deb {site} {release} {component}\n" for release, site, component in sorted(sources))
-        _run("mmdebstrap", "--variant=extract", f"--include={PACKAGES}", suite, str(base), "-", given=given)
+        make_base = ("mmdebstrap", "--variant=extract", f"--include={PACKAGES}", f"--keyring={KEYRING}")
+        _run(*make_base, suite, str(base), "-", given=given)
         empty = self.buildah("from", "scratch").strip()
         self.buildah("add", "--quiet", empty, str(base), "/")
         self.buildah("commit", "--quiet", "--rm", empty, BASE)
