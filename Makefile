@@ -5,9 +5,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DATABASE ?= data/passbook.db
+# How many tests run at the same time.
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint faults fuzz stateful bench openapi lock clean
+.PHONY: help serve test lint container faults fuzz stateful bench openapi audit licences sbom lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -34,11 +36,14 @@ serve: $(VENV)/.installed ## Run the service on 127.0.0.1:8000 with data/passboo
 	$(BIN)/passbook serve --database $(DATABASE)
 
 # The README's commands are run by the tests as they stand, with curl; processes are killed at system
-# calls by strace, and their clock is set by libfaketime.
-$(VENV)/.tools: | $(BIN)/python
-	@command -v curl >/dev/null && command -v strace >/dev/null && command -v faketime >/dev/null \
-	  || { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q curl strace faketime; } \
-	  || { echo "Install curl, strace and faketime first (on Debian: apt-get install curl strace faketime)."; exit 1; }
+# calls by strace, and their clock is set by libfaketime; the image is built by buildah, on a base by mmdebstrap.
+TOOLS := curl strace faketime buildah mmdebstrap
+$(VENV)/.tools: Makefile | $(BIN)/python
+	@for tool in $(TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	  [ -z "$$missing" ] || { [ "$$(id -u)" = 0 ] && apt-get update -q \
+	    && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing; } \
+	  || { echo "Install$$missing first (on Debian: apt-get install$$missing)."; exit 1; }
+	@[ "$$(id -u)" = 0 ] || echo "Not root: tests/test_container.py will fail, for only root can make the image's chroot."
 	@touch $@
 
 # The alerts of docs/ops are checked by Prometheus's own tool: of its package the one file, so that no server is installed.
@@ -50,12 +55,15 @@ $(BIN)/promtool: | $(BIN)/python
 	  || { echo "Install promtool first (on Debian it is in the package prometheus)."; exit 1; }
 
 test: $(VENV)/.installed-dev $(VENV)/.tools $(BIN)/promtool lint ## Everything: lint, types, contract, fuzzing, real wrangler, tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-dev ## ruff and mypy --strict
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+container: $(VENV)/.installed-dev $(VENV)/.tools ## Build the image, run it, and print its size and the time that it takes to start
+	$(BIN)/python -m pytest -s tests/test_container.py
 
 faults: $(VENV)/.installed-dev $(VENV)/.tools ## Migrations killed at every statement and write (the tests have a sample)
 	FAULTS=full $(BIN)/python -m pytest -s tests/faults/test_migration_kill.py
@@ -74,11 +82,22 @@ bench: $(VENV)/.installed-dev ## Deposits against an empty handler of the same a
 openapi: $(VENV)/.installed ## Write openapi/openapi.json anew, for review
 	$(BIN)/passbook openapi > openapi/openapi.json
 
-lock: $(VENV)/.installed-dev ## Resolve and hash-lock the requirements anew
+audit: $(VENV)/.installed-dev ## Ask for advisories about every locked package; what could not be asked is no pass
+	$(BIN)/python -m tests.supply.audit
+
+licences: $(VENV)/.installed-dev ## Write docs/ops/licences.md anew
+	$(BIN)/python -m tests.supply.licences
+
+sbom: $(VENV)/.installed-dev ## Write build/passbook.cdx.json, the bill of materials
+	$(BIN)/python -m tests.supply.sbom
+
+lock: $(VENV)/.installed-dev ## Resolve and hash-lock the requirements anew; then: make licences
 	$(BIN)/pip-compile -q --upgrade --generate-hashes --allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 	  --no-header --strip-extras -o requirements.lock pyproject.toml
 	$(BIN)/pip-compile -q --upgrade --generate-hashes --allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 	  --no-header --strip-extras --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+	$(BIN)/pip-compile -q --upgrade --generate-hashes --allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+	  --no-header --strip-extras --build-deps-for wheel --only-build-deps -c requirements-dev.lock -o requirements-build.lock pyproject.toml
 
 clean: ## Remove what make made, except data/
 	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -9,6 +9,27 @@ from tests.ledger_check import broken_invariants
 from tests.live import LiveService
 from tests.migrations.d1 import LocalD1, installed_node_modules
 
+LONGEST = (
+    "faults/test_migration_kill.py",
+    "test_container.py",
+    "test_cli_audit_prune.py",
+    "contract/test_schemathesis.py",
+    "migrations/test_ours.py",
+    "test_readme.py",
+    "migrations/test_guide.py",
+    "faults/test_backups.py",
+    "test_main_job.py",
+    "stateful/test_ledger_machine.py",
+)
+"""Files that take the longest, which begin first: workers then end at about the same time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files of LONGEST before all others; each file's tests stay together and in order."""
+    folder = Path(__file__).parent
+    turns = {folder / name: turn for turn, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: turns.get(item.path, len(turns)))
+
 
 @pytest.fixture(scope="session")
 def node_modules() -> Path:

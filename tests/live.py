@@ -54,7 +54,7 @@ class LiveService:
     def start(self) -> "LiveService":
         """Starts the process and waits for the line that says it serves."""
         self.process = subprocess.Popen(
-            [*PASSBOOK, "serve", "--database", str(self.database), "--port", "0"],
+            self.command(),
             env={**_environment(), **self.environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -80,6 +80,10 @@ class LiveService:
             self.admin_key = re.search(r"First admin key, shown only now: (\S+)", "".join(lines))[1]  # type: ignore[index]
         self.said = "".join(lines)
         return self
+
+    def command(self) -> list[str]:
+        """What is started."""
+        return [*PASSBOOK, "serve", "--database", str(self.database), "--port", "0"]
 
     @property
     def writer_pid(self) -> int:

@@ -87,7 +87,8 @@ def _routes() -> Iterator[Route]:
                 yield Route(method, route.path_format, None if opened else str(handler.opt.get("scope", "")))
 
 
-ROUTES = list(_routes())
+# Sorted: the application has them in an order that differs from process to process.
+ROUTES = sorted(_routes(), key=lambda route: (route.path, route.method))
 GUARDED = [route for route in ROUTES if route.scope is not None]
 
 

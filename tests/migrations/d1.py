@@ -17,6 +17,7 @@ What `wrangler d1 export NAME --local --output FILE` (4.86.0) writes, as seen:
 - NULL is `NULL`, a blob `X'00ff'`. Numbers are JavaScript's: integers above 2^53 are rounded.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -52,27 +53,30 @@ def installed_node_modules() -> Path:
     lock = (WRANGLER / "package-lock.json").read_bytes()
     cache = REPOSITORY / ".cache" / "wrangler"
     folder = cache / hashlib.sha256(lock).hexdigest()[:16]
-    if not folder.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        # Installed beside and then renamed, so that an interrupted install is never taken for a whole one.
-        with tempfile.TemporaryDirectory(dir=cache) as scratch:
-            fresh = Path(scratch) / "fresh"
-            fresh.mkdir()
-            for name in ("package.json", "package-lock.json"):
-                shutil.copy(WRANGLER / name, fresh)
-            subprocess.run(
-                ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-                cwd=fresh,
-                env={**os.environ, "PATH": f"{ENVIRONMENT_BIN}{os.pathsep}{os.environ['PATH']}"},
-                check=True,
-                capture_output=True,
-                text=True,
-            )
-            try:
-                fresh.rename(folder)
-            except OSError:
-                assert folder.is_dir(), "another process has not installed it either"
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock_file:
+        fcntl.flock(lock_file, fcntl.LOCK_EX)  # two workers of pytest may ask at the same time
+        if not folder.is_dir():
+            _install(cache, folder)
     return folder / "node_modules"
+
+
+def _install(cache: Path, folder: Path) -> None:
+    # Installed beside and then renamed, so that an interrupted install is never taken for a whole one.
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        fresh = Path(scratch) / "fresh"
+        fresh.mkdir()
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(WRANGLER / name, fresh)
+        subprocess.run(
+            ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+            cwd=fresh,
+            env={**os.environ, "PATH": f"{ENVIRONMENT_BIN}{os.pathsep}{os.environ['PATH']}"},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        fresh.rename(folder)
 
 
 @dataclass(frozen=True)
