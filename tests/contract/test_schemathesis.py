@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -55,7 +54,7 @@ def test_the_document_says_exactly_what_the_service_does(own_service: LiveServic
     assert ran.returncode == 0, ran.stdout + ran.stderr
     mismatch = re.search(r"Schema validation mismatch: .*?\n\n((?:  - .*\n)+)", ran.stdout)
     rejected = set(mismatch[1].splitlines()) if mismatch else set()
-    assert rejected <= {"  - GET /v1/audit-logs", "  - POST /v1/domain-purchases"}, ran.stdout
+    assert rejected <= {"  - POST /v1/domain-purchases"}, ran.stdout
     tested = re.search(r"Selected: (\d+)/(\d+)\s+Tested: (\d+)", ran.stdout)
     assert tested, ran.stdout
     assert len(set(tested.groups())) == 1
@@ -63,8 +62,6 @@ def test_the_document_says_exactly_what_the_service_does(own_service: LiveServic
     for phase in ("Coverage", "Fuzzing", "Stateful"):
         assert f"✅ {phase}" in ran.stdout
     assert reached(service) >= MUST_BE_REACHED
-    listed = statuses(client, "/v1/audit-logs")
-    assert listed["200"] >= sum(listed.values()) / 2, listed
     assert service.stop() == 0
     assert "Traceback" not in service.said, service.said
     assert broken_invariants(service.database) == []
@@ -85,17 +82,6 @@ def seed_with_what_the_configuration_names(client: Client) -> None:
         line = {"bank_transaction_id": f"fuzz-{number}", "depositor_name": f"received {number}", "amount": 5000}
         line["occurred_at"] = system_clock().isoformat(timespec="seconds")
         assert client.write("/v1/bank-notifications", line).json()["id"] == 1 + number
-
-
-def statuses(client: Client, route: str) -> Counter[str]:
-    """Status -> how many requests to the route were answered with it."""
-    found: Counter[str] = Counter()
-    for line in client.get("/metrics").text.splitlines():
-        name, _, labels = line.partition("{")
-        told = dict(re.findall(r'(\w+)="([^"]*)"', labels))
-        if name.endswith("request_duration_seconds_count") and told["http_route"] == route:
-            found[told["http_response_status_code"]] += int(float(line.split()[-1]))
-    return found
 
 
 def reached(service: LiveService) -> set[str]:
