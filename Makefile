@@ -49,7 +49,15 @@ $(BIN)/promtool: | $(BIN)/python
 	  && chmod +x promtool.new && mv promtool.new promtool && rm prometheus_*.deb; fi \
 	  || { echo "Install promtool first (on Debian it is in the package prometheus)."; exit 1; }
 
-test: $(VENV)/.installed-dev $(VENV)/.tools $(BIN)/promtool lint ## Everything: lint, types, contract, fuzzing, real wrangler, tests
+# The page at /docs is shown to a real browser: the smallest that Debian has, about 100 MB to download.
+$(VENV)/.browser: | $(BIN)/python
+	@for name in chromium-headless-shell chromium chromium-shell google-chrome; do command -v $$name >/dev/null && found=1; done; \
+	  [ -n "$$found" ] || { [ "$$(id -u)" = 0 ] && apt-get update -q && \
+	    apt-get install -y -q --no-install-recommends chromium-headless-shell; } \
+	  || { echo "Install a Chromium first (on Debian: apt-get install chromium-headless-shell)."; exit 1; }
+	@touch $@
+
+test: $(VENV)/.installed-dev $(VENV)/.tools $(VENV)/.browser $(BIN)/promtool lint ## Everything: lint, types, contract, fuzzing, real wrangler, tests
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed-dev ## ruff and mypy --strict
