@@ -9,6 +9,7 @@ from service.cli import (
     check,
     contract,
     erase,
+    errors,
     exports,
     imports,
     integrity,
@@ -44,5 +45,6 @@ for _command in (
     backups.backup,
     backups.restore,
     contract.openapi,
+    errors.errors,
 ):
     main.add_command(_command)

@@ -1,0 +1,3 @@
+"""Documents are true."""
+
+PREPARE = {}
