@@ -13,8 +13,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,14 @@ _VOLATILE = (
 
 
 @dataclass(frozen=True)
+class Setting:
+    """Where a page is run: variables, among them a PATH to look in first, and texts that stand for others."""
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    replaced: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Block:
     """One bash fence; `output` is what the page says that it prints, None where it says nothing."""
 
@@ -57,7 +65,7 @@ def blocks(page: str) -> list[Block]:
     return [Block(found["code"], found["kind"], found["output"]) for found in _FENCE.finditer(page)]
 
 
-def run(page: str, folder: Path, environment: Mapping[str, str] | None = None) -> list[str]:
+def run(page: str, folder: Path, setting: Setting) -> list[str]:
     """Runs the blocks in `folder`, as bash does with `set -euo pipefail`; what each printed. Raises AssertionError."""
     binaries = folder / ".bin"
     binaries.mkdir()
@@ -68,15 +76,15 @@ def run(page: str, folder: Path, environment: Mapping[str, str] | None = None) -
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     ended = f"\nprintf '{_END}'\n"
-    script = "set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n"
-    script += ended.join(block.code for block in blocks(page)) + ended
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PASSBOOK_")}
-    path = f"{binaries}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    own = {"PATH": path, "PYTHONPATH": str(CHECKOUT), "PASSBOOK_PORT": port, "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8"}
+    script = ended.join(["set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT", *_codes(page)]) + ended
+    for text, other in {**setting.replaced, f"127.0.0.1:{PORT}": f"127.0.0.1:{port}"}.items():
+        script = script.replace(text, other)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PASSBOOK_")} | setting.environment
+    own = {"PATH": f"{binaries}:{kept['PATH']}", "PYTHONPATH": str(CHECKOUT), "PASSBOOK_PORT": port, "PYTHONUTF8": "1"}
     done = subprocess.run(
-        ["bash", "-c", script.replace(f"127.0.0.1:{PORT}", f"127.0.0.1:{port}")],
+        ["bash", "-c", script],
         cwd=folder,
-        env={**kept, **own, **(environment or {})},
+        env={**kept, **own},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -86,8 +94,12 @@ def run(page: str, folder: Path, environment: Mapping[str, str] | None = None) -
         check=False,
     )
     assert done.returncode == 0, done.stdout[-4000:]
-    printed = done.stdout.replace(f"127.0.0.1:{port}", f"127.0.0.1:{PORT}").replace(str(folder), "")
-    return printed.split(_END)[:-1]
+    printed = done.stdout.replace(f"127.0.0.1:{port}", f"127.0.0.1:{PORT}").replace(f"{folder}/", "")
+    return printed.split(_END)[1:-1]
+
+
+def _codes(page: str) -> list[str]:
+    return [block.code for block in blocks(page)]
 
 
 def differences(page: str, printed: list[str]) -> list[str]:
@@ -160,20 +172,16 @@ def _lines(value: Any, indent: str = "") -> str:
     return "{\n" + ",\n".join(inner + line for line in [*lines, line]) + f"\n{indent}}}"
 
 
-Prepare = Callable[[Path], Mapping[str, str] | None]
-
-
-def main(names: list[str], prepare: Mapping[str, Prepare]) -> None:
+def main(names: list[str]) -> None:
     """Runs the pages of these names and writes what they print into them."""
-    for name in names:
+    from tests.test_documents import PAGES
+
+    for name in names or PAGES:
         path = CHECKOUT / name
         text = path.read_text("utf-8")
         with tempfile.TemporaryDirectory() as folder:
-            environment = prepare[name](Path(folder)) if name in prepare else None
-            path.write_text(rewritten(text, run(text, Path(folder), environment)), "utf-8")
+            path.write_text(rewritten(text, run(text, Path(folder), PAGES[name](Path(folder)))), "utf-8")
 
 
 if __name__ == "__main__":
-    from tests.test_documents import PREPARE
-
-    main(sys.argv[1:], PREPARE)
+    main(sys.argv[1:])
