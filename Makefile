@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 DATABASE ?= data/passbook.db
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint faults fuzz stateful bench openapi lock clean
+.PHONY: help serve test lint faults fuzz stateful bench openapi docs lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -33,7 +33,7 @@ $(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
 serve: $(VENV)/.installed ## Run the service on 127.0.0.1:8000 with data/passbook.db
 	$(BIN)/passbook serve --database $(DATABASE)
 
-# The README's commands are run by the tests as they stand, with curl; processes are killed at system
+# The documents' commands are run by the tests as they stand, with curl; processes are killed at system
 # calls by strace, and their clock is set by libfaketime.
 $(VENV)/.tools: | $(BIN)/python
 	@command -v curl >/dev/null && command -v strace >/dev/null && command -v faketime >/dev/null \
@@ -81,6 +81,10 @@ bench: $(VENV)/.installed-dev ## Deposits against an empty handler of the same a
 
 openapi: $(VENV)/.installed ## Write openapi/openapi.json anew, for review
 	$(BIN)/passbook openapi > openapi/openapi.json
+
+docs: $(VENV)/.installed-dev $(VENV)/.tools ## Run the documents and write into them what their commands print, for review
+	$(BIN)/passbook errors > docs/errors.md
+	$(BIN)/python -m tests.documents
 
 lock: $(VENV)/.installed-dev ## Resolve and hash-lock the requirements anew
 	$(BIN)/pip-compile -q --upgrade --generate-hashes --allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \

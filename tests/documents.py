@@ -38,7 +38,7 @@ _VOLATILE = (
     (r"\bpassbook-[0-9a-f]{8,}\b", "<log>"),
     (r"[A-Za-z0-9+/]{43,}={0,2}", "<hash>"),
     (r"\b3\.\d+\.\d+\b|\bcurl/[\d.]+", "<version>"),
-    (r"\b\d+(\.\d+)? (seconds|s|ms|[kMG]i?B|bytes)\b", "<figure>"),
+    (r"\b[\d,]+(\.\d+)? (seconds|s|ms|[kMG]i?B|bytes)\b", "<figure>"),
     (r'("duration_ms":) ?\d+', r"\1 0"),
 )
 
@@ -76,7 +76,9 @@ def run(page: str, folder: Path, setting: Setting) -> list[str]:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     ended = f"\nprintf '{_END}'\n"
-    script = ended.join(["set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT", *_codes(page)]) + ended
+    script = (
+        ended.join(["set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT", *_codes(page)]) + ended
+    )
     for text, other in {**setting.replaced, f"127.0.0.1:{PORT}": f"127.0.0.1:{port}"}.items():
         script = script.replace(text, other)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PASSBOOK_")} | setting.environment
@@ -94,7 +96,11 @@ def run(page: str, folder: Path, setting: Setting) -> list[str]:
         check=False,
     )
     assert done.returncode == 0, done.stdout[-4000:]
-    printed = done.stdout.replace(f"127.0.0.1:{port}", f"127.0.0.1:{PORT}").replace(f"{folder}/", "")
+    printed = (
+        done.stdout.replace(f"127.0.0.1:{port}", f"127.0.0.1:{PORT}")
+        .replace(f"{folder}/", "")
+        .replace(str(folder), ".")
+    )
     return printed.split(_END)[1:-1]
 
 

@@ -26,7 +26,7 @@ from service.cli.common import Group
 def main() -> None:
     """Passbook (통장): a ledger of prepaid balances and an audit log, over HTTP.
 
-    Every setting is an environment variable too: PASSBOOK_DATABASE, PASSBOOK_PORT and so on; see the README.
+    Every setting is an environment variable too: PASSBOOK_DATABASE, PASSBOOK_PORT and so on; see docs/operating.md.
     """
     logs.set_up(format_="text", level="info", context=dict)
 
