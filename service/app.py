@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ from service.api import (
     deposits,
     docs,
     domain_purchases,
+    error_handlers,
     explanations,
     health,
     integrity,
@@ -47,6 +49,7 @@ from service.repository.writer import Writer
 from service.storage import lock, migrator, sqlite
 from service.storage.audit_logs import find_newest_id
 from service.storage.checkpoints import Contradiction, Signer
+from service.storage.connection_process import ConnectionProcess
 from service.storage.sqlite import Connection
 from service.telemetry import Telemetry
 
@@ -74,11 +77,13 @@ def create_app(
     *,
     telemetry: Telemetry | None = None,
     extra_routes: list[Any] | None = None,
+    writes_here: bool = False,
 ) -> Litestar:
     """The application. Starting it opens the database; what it needs and lacks is raised then.
 
     `telemetry` is where spans and measures are sent, None for nowhere; /metrics is there in any case.
-    `extra_routes` are handlers that a benchmark adds to measure the same edge without the ledger.
+    `extra_routes` are handlers that a benchmark adds to measure the same edge without the ledger. `writes_here` gives
+    the writing connection a thread of this process, for tests that change the code that it runs.
     """
     telemetry = telemetry or Telemetry({})
     measures = Measures(ErrorCode)
@@ -86,11 +91,19 @@ def create_app(
     app = Litestar(
         route_handlers=[*(resource.ROUTER for resource in _RESOURCES), docs.ROUTER, *(extra_routes or [])],
         request_class=ApiRequest,
-        guards=[auth.guard],
-        exception_handlers=problems.HANDLERS,
+        exception_handlers=error_handlers.HANDLERS,
         before_send=[request_ids.add_header],
-        middleware=[_answer_options],
-        lifespan=[partial(_opened, config=config, clock=clock, measures=measures, telemetry=telemetry)],
+        middleware=[_answer_options, auth.guarded],
+        lifespan=[
+            partial(
+                _opened,
+                config=config,
+                clock=clock,
+                measures=measures,
+                telemetry=telemetry,
+                writes_here=writes_here,
+            )
+        ],
         request_max_body_size=config.body_bytes_max,
         openapi_config=openapi,
         logging_config=None,
@@ -106,7 +119,7 @@ def create_app(
 
 @contextlib.asynccontextmanager
 async def _opened(
-    app: Litestar, *, config: Config, clock: Clock, measures: Measures, telemetry: Telemetry
+    app: Litestar, *, config: Config, clock: Clock, measures: Measures, telemetry: Telemetry, writes_here: bool
 ) -> AsyncIterator[None]:
     """Opens what a running application holds, in this order, and closes it in the reverse."""
     path = config.database_path
@@ -117,21 +130,30 @@ async def _opened(
         hold_expiry_s=config.hold_expiry_s,
     )
     async with contextlib.AsyncExitStack() as stack:
-        stack.enter_context(lock.exclusive(path))
-        thread = sqlite.Thread(partial(sqlite.connect_writer, path, busy_timeout_ms=timeout_ms, checkpoints=True))
-        await thread.open()
-        stack.push_async_callback(thread.close)
+        held = stack.enter_context(lock.exclusive(path))
+        connector = partial(sqlite.connect_writer, path, busy_timeout_ms=timeout_ms, checkpoints=True)
+        writing = (
+            sqlite.Thread(connector)
+            if writes_here
+            else ConnectionProcess(
+                connector,
+                imports=[problems.__name__, *(name for name in sys.modules if name.startswith("service.repository."))],
+                keeps=[held],
+            )
+        )
+        await writing.open()
+        stack.push_async_callback(writing.close)
         migrations = migrator.load(resources.folder("migrations"))
-        schema_version = await thread.run(migrator.require_latest, migrations)
-        engine = await thread.run(sqlite.engine_info)
+        schema_version = await writing.run(migrator.require_latest, migrations)
+        engine = await writing.run(sqlite.engine_info)
         readers = await stack.enter_async_context(
             sqlite.Readers(path, count=config.readers, busy_timeout_ms=timeout_ms).opened()
         )
-        signer = await thread.run(_signer, config)
+        signer = await readers.read(_signer, config)
         keys = sqlite.connect_reader(path, busy_timeout_ms=timeout_ms)
         stack.callback(keys.close)
         writer = Writer(
-            thread,
+            writing,
             clock=clock,
             policy=policy,
             render_refusal=problems.render_refusal,

@@ -61,6 +61,7 @@ class LiveService:
             stderr=subprocess.STDOUT,
             text=True,
             encoding="utf-8",
+            start_new_session=True,
         )
         assert self.process.stdout is not None
         lines = []
@@ -80,18 +81,38 @@ class LiveService:
         self.said = "".join(lines)
         return self
 
+    @property
+    def writer_pid(self) -> int:
+        """The process that has the writing connection."""
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return next(int(pid) for pid in children if b"connection_process" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+    def signal_all(self, number: signal.Signals) -> None:
+        """The signal to each of its processes, as a terminal or a service manager sends it."""
+        assert self.process is not None
+        os.killpg(self.process.pid, number)
+
     def stop(self) -> int:
-        """SIGTERM; the exit code."""
-        return self._end(signal.SIGTERM)
+        """SIGTERM to the process that was started; the exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self._end()
 
     def kill(self) -> int:
-        """SIGKILL, as a power cut would; the exit code."""
-        return self._end(signal.SIGKILL)
+        """SIGKILL to each of its processes, as a power cut would; the exit code."""
+        self.signal_all(signal.SIGKILL)
+        return self._end()
 
-    def _end(self, number: signal.Signals) -> int:
+    def kill_alone(self) -> int:
+        """SIGKILL to the process that speaks HTTP; the exit code, when the one that writes has ended too."""
+        assert self.process is not None
+        self.process.kill()
+        return self._end()
+
+    def _end(self) -> int:
         assert self.process is not None
         assert self.process.stdout is not None
-        self.process.send_signal(number)
         rest = self.process.stdout.read()
         self.said += rest
         code = self.process.wait(START_TIMEOUT_S)

@@ -91,9 +91,11 @@ def test_no_sql_outside_storage(path: Path) -> None:
 
 
 def test_awaits_and_async_stay_out_of_pure_and_sql_code() -> None:
-    """ledger/ has no coroutine; in storage/ only the engine has."""
+    """ledger/ has no coroutine; in storage/ only what reaches the engine has."""
     for path in modules():
-        if part_of(path) == "ledger" or (part_of(path) == "storage" and path.name != "sqlite.py"):
+        if part_of(path) == "ledger" or (
+            part_of(path) == "storage" and path.name not in {"sqlite.py", "connection_process.py"}
+        ):
             tree = ast.parse(path.read_text("utf-8"))
             assert not any(isinstance(node, ast.AsyncFunctionDef | ast.Await) for node in ast.walk(tree)), path
 

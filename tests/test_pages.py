@@ -84,7 +84,9 @@ def test_every_page_is_reached_from_the_readme() -> None:
 def commands(group: click.Group, before: str) -> list[str]:
     """The full name of every command below `group`."""
     names = []
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
         inner = isinstance(command, click.Group)
         names += commands(command, f"{before} {name}") if inner else [f"{before} {name}"]  # type: ignore[arg-type]
     return names
@@ -109,7 +111,7 @@ def test_every_command_that_is_named_is_there(page: str) -> None:
         group: click.Command = main
         while isinstance(group, click.Group):
             assert words, f"{page}: passbook{named} lacks its command"
-            found = group.commands.get(words[0])
+            found = group.get_command(click.Context(group), words[0])
             assert found is not None, f"{page}: passbook{named}"
             group, words = found, words[1:]
             if not words and isinstance(group, click.Group):
@@ -124,10 +126,13 @@ def options() -> set[str]:
     """Every option of the command line."""
     found = {"--help", "--version"}
 
-    def walk(command: click.Command) -> None:
+    def walk(command: click.Command | None) -> None:
+        assert command is not None
         found.update(name for parameter in command.params for name in parameter.opts)
-        for inner in getattr(command, "commands", {}).values():
-            walk(inner)
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for name in command.list_commands(context):
+                walk(command.get_command(context, name))
 
     walk(main)
     return found

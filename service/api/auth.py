@@ -6,13 +6,13 @@ says which scope it needs with `opt=needs(...)` or that it is open with `opt=OPE
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote_plus
 
 from litestar import Litestar
-from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 from litestar.routes import HTTPRoute
+from litestar.types import ASGIApp, HTTPScope, Receive, Send
 from litestar.types import Scope as AsgiScope
 
 from service.api import request_ids
@@ -60,9 +60,18 @@ def media_type(scope: AsgiScope) -> str:
     return str(scope["state"].get(_MEDIA_TYPE, _JSON[0]))
 
 
-async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+def guarded(app: ASGIApp) -> ASGIApp:
+    """`app` behind the edge. A middleware, since Litestar copies the handler for every guard with every request."""
+
+    async def middleware(scope: AsgiScope, receive: Receive, send: Send) -> None:
+        _check(cast("HTTPScope", scope), scope["route_handler"])  # there are no websockets
+        await app(scope, receive, send)
+
+    return middleware
+
+
+def _check(scope: HTTPScope, handler: BaseRouteHandler) -> None:
     """Lets the request pass with its caller and request id set, or raises EdgeError."""
-    scope = connection.scope
     given: dict[bytes, bytes] = {}
     accept = b""
     for name, value in scope["headers"]:
@@ -80,7 +89,7 @@ async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
         scope["auth"] = _authorized(scope["litestar_app"].state["passbook"], given.get(b"authorization"), handler)
     if scope["query_string"]:
         known = scope["litestar_app"].state["query_parameters"]
-        _check_query(scope["query_string"], known[scope["path_template"], str(scope.get("method"))])
+        _check_query(scope["query_string"], known[scope["path_template"], scope["method"]])
     produced = handler.opt.get("produces", _JSON)
     if accept and accept not in {b"*/*", b"application/json"} and produced is not None:
         scope["state"][_MEDIA_TYPE] = _accepted(accept, produced)

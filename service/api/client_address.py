@@ -6,6 +6,7 @@ is read from its right end, and only as long as the one who wrote an entry is a 
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from litestar.types import Scope
@@ -47,6 +48,7 @@ def _entry(text: str) -> _Address | None:
     return None if "%" in text else _parsed(found[1] or found[2] if found else text)
 
 
+@lru_cache(maxsize=1024)
 def _parsed(text: str) -> _Address | None:
     try:
         address = ip_address(text)

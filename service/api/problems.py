@@ -1,23 +1,16 @@
-"""Errors as application/problem+json (RFC 9457): the one table from code to status, and the handlers that use it."""
+"""Errors as application/problem+json (RFC 9457): the one table from code to status, and the documents made by it."""
 
-import logging
 import re
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Request, Response
-from litestar.exceptions import HTTPException, ValidationException
-from litestar.types import ExceptionHandlersMap
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from service.api import observation, request_ids
-from service.ledger.errors import AnswerErased, DatabaseBusy, ErrorCode, Refusal, Unavailable
+from service.ledger.errors import ErrorCode, Refusal
 from service.ledger.fields import REMEDIES
 from service.ledger.idempotency import Answer
-from service.storage import sqlite
 
 MEDIA_TYPE = "application/problem+json"
-_log = logging.getLogger(__name__)
 
 
 class Kind(Struct, frozen=True):
@@ -237,107 +230,6 @@ def render_refusal(refusal: Refusal, request_id: str) -> Answer:
     )
 
 
-def _respond(
-    request: Request[Any, Any, Any],
-    code: ErrorCode,
-    detail: str,
-    members: dict[str, Any] | None = None,
-    headers: dict[str, str] | None = None,
-) -> Response[bytes]:
-    observation.of(request.scope).refused(code)
-    return Response(
-        encode(code, detail, request_ids.of(request.scope), members or {}),
-        status_code=CATALOGUE[code].status,
-        media_type=MEDIA_TYPE,
-        headers=headers,
-    )
-
-
-def _on_edge_error(request: Request[Any, Any, Any], error: EdgeError) -> Response[bytes]:
-    headers = dict(error.headers)
-    if CATALOGUE[error.code].status == 401:
-        challenge = 'Bearer realm="passbook"'
-        headers["WWW-Authenticate"] = (
-            challenge if error.code is ErrorCode.API_KEY_REQUIRED else f'{challenge}, error="invalid_token"'
-        )
-    return _respond(request, error.code, error.detail, error.members, headers)
-
-
-def _on_refusal(request: Request[Any, Any, Any], refusal: Refusal | AnswerErased) -> Response[bytes]:
-    return _respond(request, refusal.code, refusal.detail, refusal.members)
-
-
-def _on_unavailable(request: Request[Any, Any, Any], error: Unavailable) -> Response[bytes]:
-    return _respond(request, error.code, error.detail, headers={"Retry-After": str(error.retry_after_s)})
-
-
-def _on_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    """What Litestar itself raises: routing, parameters, body size."""
-    if isinstance(error, ValidationException):
-        return _on_edge_error(request, _from_validation(error))
-    if error.detail == "Invalid host header":
-        return _on_edge_error(request, invalid("header/Host", "must be a host name or address, with or without a port"))
-    if error.status_code == 413:
-        violation = Violation("#", "is larger than any valid request; send less")
-        return _respond(request, ErrorCode.BODY_TOO_LARGE, "The body is too large.", {"errors": [violation]})
-    by_status = {
-        404: (ErrorCode.ROUTE_NOT_FOUND, f"There is nothing at {request.scope['path'][:200]}."),
-        405: (ErrorCode.METHOD_NOT_ALLOWED, "The path does not have this method; Allow lists what it has."),
-    }
-    if error.status_code in by_status:
-        code, detail = by_status[error.status_code]
-        return _respond(request, code, detail, headers=_allow(error))
-    if 400 <= error.status_code < 500:
-        return _respond(request, ErrorCode.INVALID_REQUEST, error.detail)
-    return _on_exception(request, error)
-
-
-def _allow(error: HTTPException) -> dict[str, str]:
-    methods = {name.lower(): value for name, value in (error.headers or {}).items()}.get("allow")
-    return {"Allow": ", ".join(sorted(methods.split(", ")))} if methods else {}
-
-
-def _on_database_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """What a read met; writes tell of theirs as Unavailable."""
-    if sqlite.is_busy(error):
-        return _on_unavailable(request, DatabaseBusy("Another process holds the database. Send the request again."))
-    return _on_exception(request, error)
-
-
-def _on_exception(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    _log.error("request %s failed", request_ids.of(request.scope), exc_info=error)
-    detail = "The service failed; nothing of the cause is shown here. Report the request_id to its operators."
-    return _respond(request, ErrorCode.INTERNAL_ERROR, detail)
-
-
-def _from_validation(error: ValidationException) -> EdgeError:
-    """What is wrong with the parameters: Litestar lists it, but tells of one that is missing in the detail only."""
-    extra = error.extra if isinstance(error.extra, list) else []
-    violations = [_violation(item) for item in extra]
-    missing = re.match(r"Missing required (\w+) parameter '([^']+)'", error.detail)
-    if not violations and missing:
-        violations = [Violation(f"{missing[1]}/{missing[2]}", "is required")]
-    if violations == [_IDEMPOTENCY_KEY_MISSING]:
-        detail = (
-            "Every POST needs an Idempotency-Key header: 1 to 255 visible ASCII characters, new for each new request."
-        )
-        return EdgeError(ErrorCode.IDEMPOTENCY_KEY_REQUIRED, detail, errors=violations)
-    detail = "; ".join(f"{v.pointer}: {v.message}" for v in violations) or error.detail
-    return EdgeError(ErrorCode.INVALID_REQUEST, detail, errors=violations)
-
-
-_IDEMPOTENCY_KEY_MISSING = Violation("header/Idempotency-Key", "is required")
-
-
-def _violation(item: dict[str, Any]) -> Violation:
-    name, message = str(item.get("key", "")), str(item.get("message", ""))
-    source = item.get("source")
-    source = str(getattr(source, "value", source))
-    if source == "header":
-        name = "-".join(part.capitalize() for part in name.split("_"))
-    return Violation(f"{source}/{name}", readable(message))
-
-
 _KINDS = {
     "int": "a whole number",
     "float": "a number with a fraction",
@@ -364,14 +256,3 @@ def readable(message: str) -> str:
     if message.endswith("out of range"):
         return "is too large a number"
     return message
-
-
-HANDLERS: ExceptionHandlersMap = {
-    EdgeError: _on_edge_error,
-    Refusal: _on_refusal,
-    AnswerErased: _on_refusal,
-    Unavailable: _on_unavailable,
-    HTTPException: _on_http_exception,
-    sqlite.DatabaseError: _on_database_error,
-    Exception: _on_exception,
-}

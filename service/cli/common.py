@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from service import resources, server
+from service import resources
 from service.config import Config, ConfigError
 from service.ledger.timestamps import stored, system_clock
 from service.storage import lock, migrator, sqlite
@@ -38,7 +38,6 @@ KNOWN_ERRORS = (
     sqlite.EngineError,
     KeyUnusable,
     Contradiction,
-    server.ListenError,
 )
 CLI_ACTOR = "cli:"
 

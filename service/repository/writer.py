@@ -1,8 +1,9 @@
-"""Group commit: one thread, one connection, one fsync for every request that queued while the last commit ran.
+"""Group commit: one connection, one fsync for every request that queued while the last commit ran.
 
-A batch is one hop to the connection's thread: BEGIN IMMEDIATE; for each operation a SAVEPOINT, the operation, RELEASE
-(or ROLLBACK TO); COMMIT; only then are the waiting requests answered. A lone request waits for no company: there is no
-timer. A request that is cancelled while it waits is carried out all the same and its answer is stored.
+A batch is one hop to whoever owns the connection, a process or a thread: BEGIN IMMEDIATE; for each operation a
+SAVEPOINT, the operation, RELEASE (or ROLLBACK TO); COMMIT; only then are the waiting requests answered. A lone request
+waits for no company: there is no timer. A request that is cancelled while it waits is carried out all the same and its
+answer is stored.
 """
 
 import asyncio
@@ -16,7 +17,16 @@ from functools import partial
 from msgspec import Struct
 from msgspec.structs import replace
 
-from service.ledger.errors import DatabaseBusy, OutcomeUnknown, Overloaded, StorageFull, Unavailable, WritesStopped
+from service.ledger.errors import (
+    AnswerErased,
+    DatabaseBusy,
+    OutcomeUnknown,
+    Overloaded,
+    Refusal,
+    StorageFull,
+    Unavailable,
+    WritesStopped,
+)
 from service.ledger.idempotency import Answer, Request
 from service.ledger.policy import Policy
 from service.ledger.timestamps import Clock, stored
@@ -24,7 +34,8 @@ from service.repository.unit_of_work import Context, Operation, RenderRefusal, p
 from service.repository.write_times import BatchTimes, Watch, WriteTimes, now_ns
 from service.storage import audit_chain, sqlite
 from service.storage.audit_chain import Sealing, TreeBroken
-from service.storage.sqlite import Connection, Thread
+from service.storage.connection_process import ConnectionLost, Owner, portable
+from service.storage.sqlite import Connection
 
 _log = logging.getLogger(__name__)
 _FULL_DETAIL = "The disk of the database is full; nothing was changed. Free some space and send the request again."
@@ -35,24 +46,47 @@ _UNKNOWN_DETAIL = (
 )
 
 
-@dataclass(slots=True, eq=False)
-class _Job:
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One operation as it is handed to the owner of the connection. `request` is None for the service's own work."""
+
     operation: Operation
     command: Struct
     target: int
     request: Request | None
     context: Context
-    answered: asyncio.Future[Answer]
-    times: WriteTimes
 
 
-class _BatchFailed(Exception):
-    """No operation of the batch is on disk, or it is not known; `reason` is what to tell each of them."""
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What came of a batch that is on disk, operation by operation: its answer or error, when it began and ended.
 
-    def __init__(self, reason: Unavailable, *, stop: bool) -> None:
-        super().__init__(reason.detail)
+    Instants are those of `write_times`.
+    """
+
+    outcomes: list[Answer | Exception]
+    instants: list[tuple[int, int]]
+    commit_began_ns: int
+    committed_ns: int
+
+
+class BatchFailed(Exception):
+    """No operation of the batch is on disk, or it is not known; `reason` is what to tell each of them.
+
+    stop: why no more writes may be taken; None where the next batch may do better.
+    """
+
+    def __init__(self, reason: Unavailable, stop: str | None) -> None:
+        super().__init__(reason, stop)
         self.reason = reason
         self.stop = stop
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    work: Work
+    answered: asyncio.Future[Answer]
+    times: WriteTimes
 
 
 class Writer:
@@ -63,7 +97,7 @@ class Writer:
 
     def __init__(
         self,
-        thread: Thread,
+        owner: Owner,
         *,
         clock: Clock,
         policy: Policy,
@@ -72,9 +106,9 @@ class Writer:
         batch_max: int,
         watch: Watch = lambda _batch, _writes: None,
     ) -> None:
-        self._thread = thread
+        self._owner = owner
         self._clock = clock
-        self._run_all = partial(_run_batch, policy=policy, render_refusal=render_refusal)
+        self._run_batch = partial(run_batch, policy=policy, render_refusal=render_refusal)
         self.queue_max = queue_max
         self._batch_max = batch_max
         self._watch = watch
@@ -136,7 +170,7 @@ class Writer:
             raise Overloaded(f"{self.queue_max} writes are waiting already; nothing was changed. Send it again.")
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         times = times or WriteTimes(operation.name, now_ns())
-        self._queue.append(_Job(operation, command, target, request, context, answered, times))
+        self._queue.append(_Job(Work(operation, command, target, request, context), answered, times))
         self._wake.set()
         return await answered
 
@@ -171,20 +205,27 @@ class Writer:
             _log.exception("a batch could not be watched")
 
     async def _commit(self, batch: list[_Job]) -> None:
-        outcomes: list[Answer | BaseException]
+        outcomes: list[Answer | Exception]
         times = BatchTimes(len(batch))
         if self._stopped_because is not None:
             outcomes = [WritesStopped(f"Writes have stopped: {self._stopped_because}.") for _ in batch]
         else:
             try:
-                outcomes = await self._thread.run(self._run_all, batch, times, now=stored(self._clock()))
+                done = await self._owner.run(self._run_batch, [job.work for job in batch], now=stored(self._clock()))
+                outcomes = done.outcomes
+                times.commit_began_ns, times.committed_ns = done.commit_began_ns, done.committed_ns
+                for job, instants in zip(batch, done.instants, strict=True):
+                    job.times.began_ns, job.times.ended_ns = instants
                 self._committed.set()
                 self._committed = asyncio.Event()
-            except _BatchFailed as failed:
-                if failed.stop:
-                    self._stop(str(failed.__cause__ or failed), failed)
+            except BatchFailed as failed:
+                if failed.stop is not None:
+                    self._stop(failed.stop, failed)
                 # One exception for each: a shared one would gather the tracebacks of all who raise it.
                 outcomes = [type(failed.reason)(failed.reason.detail) for _ in batch]
+            except ConnectionLost as error:
+                _log.critical("a batch of %d is lost: %s; the next one starts another", len(batch), error)
+                outcomes = [OutcomeUnknown(_UNKNOWN_DETAIL) for _ in batch]
             except Exception as error:
                 self._stop(f"unexpected {type(error).__name__}", error)
                 outcomes = [OutcomeUnknown(_UNKNOWN_DETAIL) for _ in batch]
@@ -198,31 +239,29 @@ class Writer:
                 job.answered.set_exception(outcome)
 
 
-def _run_batch(
-    tx: Connection,
-    batch: list[_Job],
-    times: BatchTimes,
-    *,
-    now: str,
-    policy: Policy,
-    render_refusal: RenderRefusal,
-) -> list[Answer | BaseException]:
+def run_batch(tx: Connection, batch: list[Work], *, now: str, policy: Policy, render_refusal: RenderRefusal) -> Done:
+    """All of `batch` in one transaction of the connection, which is on disk when this returns. Raises BatchFailed."""
+    instants: list[tuple[int, int]] = []
     try:
         sealing = _begin(tx)
-        outcomes = _with_leaves(tx, sealing, [_run_one(tx, job, now, policy, render_refusal) for job in batch])
+        outcomes: list[Answer | Exception] = []
+        for work in batch:
+            began_ns = now_ns()
+            outcomes.append(_run_one(tx, work, now, policy, render_refusal))
+            instants.append((began_ns, now_ns()))
+        outcomes = _with_leaves(tx, sealing, outcomes)
     except BaseException:
         _roll_back(tx)
         raise
-    times.commit_began_ns = now_ns()
+    commit_began_ns = now_ns()
     try:
         tx.execute("COMMIT")
     except Exception as error:
         _roll_back(tx)  # also when writes stop: an open transaction would keep the lock, and `keys revoke` out
         if sqlite.is_busy(error) or sqlite.is_full(error):
             raise _failed_before_commit(error) from error
-        raise _BatchFailed(OutcomeUnknown(_UNKNOWN_DETAIL), stop=True) from error
-    times.committed_ns = now_ns()
-    return outcomes
+        raise BatchFailed(OutcomeUnknown(_UNKNOWN_DETAIL), str(error)) from error
+    return Done(outcomes, instants, commit_began_ns, now_ns())
 
 
 def _begin(tx: Connection) -> Sealing:
@@ -233,9 +272,7 @@ def _begin(tx: Connection) -> Sealing:
         raise _failed_before_commit(error) from error
 
 
-def _with_leaves(
-    tx: Connection, sealing: Sealing, outcomes: list[Answer | BaseException]
-) -> list[Answer | BaseException]:
+def _with_leaves(tx: Connection, sealing: Sealing, outcomes: list[Answer | Exception]) -> list[Answer | Exception]:
     """Seals what the batch wrote to the audit log; each answer with the leaf of its last row."""
     try:
         leaves = sealing.seal()
@@ -249,23 +286,20 @@ def _with_leaves(
         raise _failed_before_commit(error) from error
 
 
-def _run_one(
-    tx: Connection, job: _Job, now: str, policy: Policy, render_refusal: RenderRefusal
-) -> Answer | BaseException:
-    """One operation in its savepoint. Returns what it raised, unless the whole transaction is spoilt: _BatchFailed.
+def _run_one(tx: Connection, work: Work, now: str, policy: Policy, render_refusal: RenderRefusal) -> Answer | Exception:
+    """One operation in its savepoint. Returns what it raised, unless the whole transaction is spoilt: BatchFailed.
 
     An error of one statement, such as a broken constraint or a text that is too long, is that operation's alone.
     """
-    job.times.began_ns = now_ns()
     try:
         tx.execute("SAVEPOINT operation")
         answer = perform(
             tx,
-            job.operation,
-            job.command,
-            job.target,
-            request=job.request,
-            context=job.context,
+            work.operation,
+            work.command,
+            work.target,
+            request=work.request,
+            context=work.context,
             policy=policy,
             now=now,
             render_refusal=render_refusal,
@@ -276,20 +310,20 @@ def _run_one(
             raise _failed_before_commit(error) from error
         tx.execute("ROLLBACK TO operation")
         tx.execute("RELEASE operation")
+        if isinstance(error, Refusal | AnswerErased):
+            return error
         # A future takes no StopIteration.
-        return RuntimeError("StopIteration") if isinstance(error, StopIteration) else error
-    finally:
-        job.times.ended_ns = now_ns()
+        return RuntimeError("StopIteration") if isinstance(error, StopIteration) else portable(error)
     return answer
 
 
-def _failed_before_commit(error: BaseException) -> _BatchFailed:
+def _failed_before_commit(error: BaseException) -> BatchFailed:
     """What a storage error before a completed COMMIT means: nothing of the batch is on disk."""
     if sqlite.is_busy(error):
-        return _BatchFailed(DatabaseBusy(_BUSY_DETAIL), stop=False)
+        return BatchFailed(DatabaseBusy(_BUSY_DETAIL), None)
     if sqlite.is_full(error):
-        return _BatchFailed(StorageFull(_FULL_DETAIL), stop=False)
-    return _BatchFailed(WritesStopped(f"The database failed: {error}. Nothing was changed."), stop=True)
+        return BatchFailed(StorageFull(_FULL_DETAIL), None)
+    return BatchFailed(WritesStopped(f"The database failed: {error}. Nothing was changed."), str(error))
 
 
 def _roll_back(tx: Connection) -> None:

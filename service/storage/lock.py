@@ -12,8 +12,10 @@ class DatabaseInUse(Exception):
 
 
 @contextmanager
-def exclusive(database: Path) -> Iterator[None]:
+def exclusive(database: Path) -> Iterator[int]:
     """Holds `<database>.lock` for the block; the operating system lets go of it when the process ends, however it ends.
+
+    A process that inherits the descriptor that is given holds it too.
 
     Raises DatabaseInUse at once when another process holds it.
     """
@@ -30,7 +32,7 @@ def exclusive(database: Path) -> Iterator[None]:
             ) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

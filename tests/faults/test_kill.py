@@ -39,16 +39,18 @@ def _check(live: LiveService, journal: Journal) -> Findings:
     return check(live.database, journal, live, actor="first-admin", api_key=live.admin_key)
 
 
-def test_kill_9_under_load_loses_and_doubles_nothing(own_service: LiveService, tmp_path: Path) -> None:
+@pytest.mark.parametrize("alone", [False, True], ids=["both processes", "the one that speaks HTTP"])
+def test_kill_9_under_load_loses_and_doubles_nothing(own_service: LiveService, tmp_path: Path, alone: bool) -> None:
     """After every SIGKILL: what was answered is there once, what was not answered is there once or not at all."""
     print(f"FAULTS_SEED={SEED}")
-    chance = random.Random(SEED)
+    chance = random.Random(f"{SEED} {alone}")
+    kill = own_service.kill_alone if alone else own_service.kill
     unknown = 0
     with Journal.opened(tmp_path / "journal") as journal:
         own_service.start()
         for number in range(KILLS):
             answers = chance.randrange(1, 400)
-            code = _under_load(own_service, journal, name=f"kill{number}", answers=answers, end=own_service.kill)
+            code = _under_load(own_service, journal, name=f"kill{number}", answers=answers, end=kill)
             assert code == -signal.SIGKILL
             own_service.start()
             found = _check(own_service, journal)
@@ -58,6 +60,36 @@ def test_kill_9_under_load_loses_and_doubles_nothing(own_service: LiveService, t
         assert own_service.stop() == 0
     # A kill that never caught a request under way would have proved nothing.
     assert unknown > 0
+
+
+def test_kill_9_of_the_writing_process_alone_loses_and_doubles_nothing(
+    own_service: LiveService, tmp_path: Path
+) -> None:
+    """Those who waited are told that the outcome is not known, the next are answered, and all of it is true."""
+    print(f"FAULTS_SEED={SEED}")
+    chance = random.Random(f"{SEED} writer")
+    own_service.start()
+
+    async def run(journal: Journal) -> None:
+        load = Load(
+            journal, url=own_service.url, api_key=own_service.admin_key, seed=SEED, clients=CLIENTS, name="writer"
+        )
+        clients = asyncio.create_task(load.run(count=60))
+        for _ in range(KILLS):
+            await journal.after(chance.randrange(1, 400)).wait()
+            os.kill(own_service.writer_pid, signal.SIGKILL)
+        await clients
+
+    with Journal.opened(tmp_path / "journal") as journal:
+        asyncio.run(run(journal))
+        statuses = {attempt.status for entry in journal.entries.values() for attempt in entry.attempts}
+        assert 503 in statuses  # otherwise no batch was caught
+        assert own_service.client().get("/readyz").status_code == 200
+        found = _check(own_service, journal)
+        assert found.broken == []
+        assert found.unknown > 0
+    assert own_service.stop() == 0
+    assert own_service.said.count("is lost: the process of the writing connection ended with -9") > 0
 
 
 @pytest.mark.parametrize(
@@ -83,11 +115,11 @@ def test_a_stop_under_load_keeps_every_answer_and_exits_0(
 
 
 def _signal_over_and_over(live: LiveService, number: signal.Signals) -> int:
-    """The signal every 5 ms while the process is there; the exit code."""
+    """The signal every 5 ms to all its processes while the first is there; the exit code."""
     process = live.process
     assert process is not None
     while True:
-        process.send_signal(number)
+        live.signal_all(number)
         try:
             process.wait(0.005)
         except subprocess.TimeoutExpired:

@@ -199,7 +199,7 @@ def test_an_io_error_stops_writes_until_a_restart_and_every_key_has_one_answer(
 ) -> None:
     """Writes to the file fail (EFBIG): 503, /readyz says so, reads and revocations go on, and a restart is sound."""
     own_service.start()
-    pid = own_service.process.pid  # type: ignore[union-attr]
+    pid = own_service.writer_pid
     with Journal.opened(tmp_path / "journal") as journal:
         client = own_service.client()
         load = Load(journal, url=own_service.url, api_key=own_service.admin_key, seed=2, clients=4, name="before")

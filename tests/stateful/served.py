@@ -14,6 +14,7 @@ from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,12 +71,18 @@ class Served:
         self.clock = Clock()
         self._keys = {name: _make_key(path, name) for name in CALLERS}
         # Nothing expires by itself: a test sweeps.
-        self._app = create_app(Config(database=str(path), expiry_interval_s=86_400), self.clock)
+        config = Config(database=str(path), expiry_interval_s=86_400)
+        # In this process, so that a test can break the code that writes.
+        self._app = create_app(config, self.clock, writes_here=True)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self._app,
-                http=BoundedHttp,
+                http=partial(  # type: ignore[arg-type]
+                    BoundedHttp,
+                    request_timeout_s=config.request_timeout_s,
+                    on_refused=self._app.state["measures"].refusals.add,
+                ),
                 loop="uvloop",
                 lifespan="off",
                 ws="none",
