@@ -9,7 +9,7 @@ DATABASE ?= data/passbook.db
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint container faults fuzz stateful bench openapi audit licences sbom lock clean
+.PHONY: help serve test lint container faults fuzz stateful bench openapi docs audit licences sbom lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -35,7 +35,7 @@ $(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
 serve: $(VENV)/.installed ## Run the service on 127.0.0.1:8000 with data/passbook.db
 	$(BIN)/passbook serve --database $(DATABASE)
 
-# The README's commands are run by the tests as they stand, with curl; processes are killed at system
+# The documents' commands are run by the tests as they stand, with curl; processes are killed at system
 # calls by strace, and their clock is set by libfaketime; the image is built by buildah, on a base by mmdebstrap.
 TOOLS := curl strace faketime buildah mmdebstrap
 $(VENV)/.tools: Makefile | $(BIN)/python
@@ -54,7 +54,15 @@ $(BIN)/promtool: | $(BIN)/python
 	  && chmod +x promtool.new && mv promtool.new promtool && rm prometheus_*.deb; fi \
 	  || { echo "Install promtool first (on Debian it is in the package prometheus)."; exit 1; }
 
-test: $(VENV)/.installed-dev $(VENV)/.tools $(BIN)/promtool lint ## Everything: lint, types, contract, fuzzing, real wrangler, tests
+# The page at /docs is shown to a real browser: the smallest that Debian has, about 100 MB to download.
+$(VENV)/.browser: | $(BIN)/python
+	@for name in chromium-headless-shell chromium chromium-shell google-chrome; do command -v $$name >/dev/null && found=1; done; \
+	  [ -n "$$found" ] || { [ "$$(id -u)" = 0 ] && apt-get update -q && \
+	    apt-get install -y -q --no-install-recommends chromium-headless-shell; } \
+	  || { echo "Install a Chromium first (on Debian: apt-get install chromium-headless-shell)."; exit 1; }
+	@touch $@
+
+test: $(VENV)/.installed-dev $(VENV)/.tools $(VENV)/.browser $(BIN)/promtool lint ## Everything: lint, types, contract, fuzzing, real wrangler, tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-dev ## ruff and mypy --strict
@@ -81,6 +89,10 @@ bench: $(VENV)/.installed-dev ## Deposits against an empty handler of the same a
 
 openapi: $(VENV)/.installed ## Write openapi/openapi.json anew, for review
 	$(BIN)/passbook openapi > openapi/openapi.json
+
+docs: $(VENV)/.installed-dev $(VENV)/.tools ## Run the documents and write into them what their commands print, for review
+	$(BIN)/passbook errors > docs/errors.md
+	$(BIN)/python -m tests.documents
 
 audit: $(VENV)/.installed-dev ## Ask for advisories about every locked package; what could not be asked is no pass
 	$(BIN)/python -m tests.supply.audit

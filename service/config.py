@@ -19,7 +19,7 @@ class ConfigError(Exception):
 class Config(Struct, frozen=True, kw_only=True):
     """All settings of a running service. The variable of a field is PASSBOOK_ and its name in capitals.
 
-    The descriptions are the README's: `passbook config --markdown` prints its table.
+    The descriptions are those of docs/operating.md: `passbook config --markdown` prints its table.
     """
 
     database: Annotated[str, Meta(min_length=1, description="path of the SQLite database; on a local disk")] = (

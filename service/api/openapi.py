@@ -7,26 +7,23 @@ response that a route can give is listed from the handler's `opt`, and Litestar'
 import dataclasses
 import inspect
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from litestar.enums import MediaType
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
+from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, Contact, License, OpenAPI, SecurityScheme, Tag
 from litestar.router import Router
 from litestar.routes import BaseRoute
 
 from service import __version__
-from service.api import strict_json
+from service.api import docs, strict_json
 from service.api.auth import PAGE
 from service.api.problems import CATALOGUE, MEDIA_TYPE, Problem
 from service.ledger.errors import ErrorCode
 
-STATIC = Path(__file__).parent / "static"
-_ASSETS = "/docs/assets"
 _DESCRIPTION = """\
 통장: prepaid balances in Korean won and the audit log of everything that touched them.
 
@@ -99,6 +96,25 @@ _LINKS: dict[tuple[str, str], dict[str, dict[str, str]]] = {
 """(operation, status) -> what can be asked next with what the answer holds: operation -> its parameters."""
 
 
+_EXAMPLES: dict[str, Any] = {
+    "telegram_id": "123456",
+    "username": "gildong",
+    "amount": 5000,
+    "price": 11000,
+    "depositor_name": "홍길동",
+    "bank_name": "국민은행",
+    "bank_transaction_id": "KB-20260119-0001",
+    "raw_message": "입금 5,000원 홍길동",
+    "occurred_at": "2026-01-19T12:00:00Z",
+    "domain": "한글.kr",
+    "reason": "한글.kr",
+    "reference": "order-1",
+    "note": "asked by phone",
+    "action": "login",
+}
+"""What the members of bodies may look like; without these the page at /docs makes up texts that fit the patterns."""
+
+
 _ALSO_200 = {"createUser": "The user was there", "postBankNotification": "The bank transaction was on record"}
 """The operations that make a resource once and find it again, and what finding it means."""
 
@@ -137,6 +153,9 @@ class PassbookOpenAPI(OpenAPIConfig):
         )
         for component in components.values():
             component["description"] = inspect.cleandoc(component.get("description", ""))
+            if component.get("additionalProperties") is False:  # a body; what is answered needs no example
+                for name in component["properties"].keys() & _EXAMPLES.keys():
+                    component["properties"][name]["examples"] = [_EXAMPLES[name]]
         document["components"]["schemas"] = {**document["components"].get("schemas", {}), **components}
         for item in document["paths"].values():
             for operation in item.values():
@@ -234,10 +253,10 @@ def _without_unused(document: dict[str, Any]) -> dict[str, Any]:
 
 
 class _DocsRouter(Router):
-    """Without the routes that Litestar adds unasked: a catch-all in HTML that hides our 404, and a page for OAuth."""
+    """Without the route that Litestar adds unasked: a catch-all in HTML that hides our 404."""
 
     def register(self, value: Any) -> list[BaseRoute]:
-        if isinstance(value, HTTPRouteHandler) and value.paths & {"/{path:str}", "/oauth2-redirect.html"}:
+        if isinstance(value, HTTPRouteHandler) and "/{path:str}" in value.paths:
             return []
         return super().register(value)
 
@@ -252,15 +271,11 @@ def make_config(bodies: Sequence[Any]) -> PassbookOpenAPI:
         contact=Contact(name="The Passbook authors"),
         bodies=bodies,
         use_handler_docstrings=True,
-        openapi_router=_DocsRouter("/", route_handlers=[], opt=dict(PAGE), include_in_schema=False),
+        openapi_router=_DocsRouter(
+            "/", route_handlers=[], opt=dict(PAGE), include_in_schema=False, response_headers=docs.HEADERS
+        ),
         render_plugins=[  # the first one is served at / too
-            SwaggerRenderPlugin(
-                path="/docs",
-                js_url=f"{_ASSETS}/swagger-ui-bundle.js",
-                css_url=f"{_ASSETS}/swagger-ui.css",
-                standalone_preset_js_url=f"{_ASSETS}/swagger-ui-standalone-preset.js",
-                favicon="<link rel='icon' href='data:,'>",
-            ),
+            docs.DocsPage(path="/docs"),
             JsonRenderPlugin(path="/openapi.json", media_type=MediaType.JSON),
         ],
         tags=[

@@ -1,10 +1,10 @@
 """Errors as application/problem+json (RFC 9457): the one table from code to status, and the documents made by it."""
 
 import re
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from service.ledger.errors import ErrorCode, Refusal
 from service.ledger.fields import REMEDIES
@@ -14,73 +14,130 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class Kind(Struct, frozen=True):
-    """What a code is: its one HTTP status, its title, and what the caller does about it."""
+    """What a code is: its one HTTP status, its title, and what the caller does about it.
+
+    `members` are those of Problem that say more; `retry`: the same request, with the same key, can succeed later.
+    """
 
     status: int
     title: str
     remedy: str
+    members: tuple[str, ...] = ()
+    retry: bool = False
 
 
 CATALOGUE: dict[ErrorCode, Kind] = {
     ErrorCode.MALFORMED_HTTP: Kind(400, "The bytes are no HTTP request", "Let an HTTP/1.1 library write it."),
-    ErrorCode.MALFORMED_JSON: Kind(400, "The body is not JSON", "Send one JSON object in UTF-8, each member once."),
-    ErrorCode.INVALID_REQUEST: Kind(400, "A field is not valid", "Correct what `errors` names."),
-    ErrorCode.IDEMPOTENCY_KEY_REQUIRED: Kind(
-        400, "Idempotency-Key is missing", "Send a new key, such as a UUID, with every new request."
+    ErrorCode.MALFORMED_JSON: Kind(
+        400, "The body is not JSON", "Send one JSON object in UTF-8, each member once.", ("errors",)
     ),
-    ErrorCode.API_KEY_REQUIRED: Kind(401, "An API key is needed", "Send Authorization: Bearer <key>."),
-    ErrorCode.API_KEY_UNKNOWN: Kind(401, "The API key is not known", "Check the key for typing errors."),
-    ErrorCode.API_KEY_REVOKED: Kind(401, "The API key was revoked", "Ask ops for a new key."),
-    ErrorCode.SCOPE_MISSING: Kind(403, "The API key may not do this", "Use a key with `required_scope`."),
+    ErrorCode.INVALID_REQUEST: Kind(400, "A field is not valid", "Correct what `errors` names.", ("errors",)),
+    ErrorCode.IDEMPOTENCY_KEY_REQUIRED: Kind(
+        400, "Idempotency-Key is missing", "Send a new key, such as a UUID, with every new request.", ("errors",)
+    ),
+    ErrorCode.API_KEY_REQUIRED: Kind(401, "An API key is needed", "Send Authorization: Bearer <key>.", ("errors",)),
+    ErrorCode.API_KEY_UNKNOWN: Kind(401, "The API key is not known", "Check the key for typing errors.", ("errors",)),
+    ErrorCode.API_KEY_REVOKED: Kind(401, "The API key was revoked", "Ask ops for a new key.", ("errors",)),
+    ErrorCode.SCOPE_MISSING: Kind(
+        403, "The API key may not do this", "Use a key with `required_scope`.", ("required_scope",)
+    ),
     ErrorCode.ROUTE_NOT_FOUND: Kind(404, "There is nothing at this path", "See /docs for the paths."),
-    ErrorCode.USER_NOT_FOUND: Kind(404, "There is no such user", "Make the user with POST /v1/users first."),
+    ErrorCode.USER_NOT_FOUND: Kind(
+        404, "There is no such user", "Make the user with POST /v1/users first.", ("index",)
+    ),
     ErrorCode.DEPOSIT_NOT_FOUND: Kind(404, "There is no such deposit", "Check the id; other transactions are none."),
     ErrorCode.TRANSACTION_NOT_FOUND: Kind(404, "There is no such transaction", "Check the id."),
     ErrorCode.AUDIT_LOG_NOT_FOUND: Kind(404, "There is no such audit log row", "Check the id."),
     ErrorCode.DOMAIN_PURCHASE_NOT_FOUND: Kind(404, "There is no such domain purchase", "Check the id."),
     ErrorCode.BANK_NOTIFICATION_NOT_FOUND: Kind(404, "There is no such bank notification", "Check the id."),
     ErrorCode.METHOD_NOT_ALLOWED: Kind(405, "The path has no such method", "Use a method that Allow lists."),
-    ErrorCode.NOT_ACCEPTABLE: Kind(406, "No acceptable media type", "Accept what `errors` names."),
-    ErrorCode.REQUEST_TIMEOUT: Kind(408, "The request came too slowly", "Send it again, head and body at once."),
-    ErrorCode.INSUFFICIENT_FUNDS: Kind(409, "The balance is too small", "Top up `shortfall` won first."),
-    ErrorCode.BALANCE_LIMIT_EXCEEDED: Kind(409, "The balance would grow too large", "Stay within `limit` won."),
-    ErrorCode.DEPOSIT_NOT_PENDING: Kind(409, "The deposit is settled already", "Look at `current_status`."),
-    ErrorCode.DEPOSIT_EXPIRED: Kind(409, "The deposit has expired", 'Confirm late money with "late": true.'),
-    ErrorCode.DEPOSIT_MATCHED: Kind(409, "The deposit has its bank notification", "Look at `bank_notification_id`."),
+    ErrorCode.NOT_ACCEPTABLE: Kind(406, "No acceptable media type", "Accept what `errors` names.", ("errors",)),
+    ErrorCode.REQUEST_TIMEOUT: Kind(
+        408, "The request came too slowly", "Send it again, head and body at once.", retry=True
+    ),
+    ErrorCode.INSUFFICIENT_FUNDS: Kind(
+        409, "The balance is too small", "Top up `shortfall` won first.", ("balance", "required", "shortfall", "index")
+    ),
+    ErrorCode.BALANCE_LIMIT_EXCEEDED: Kind(
+        409, "The balance would grow too large", "Stay within `limit` won.", ("balance", "amount", "limit", "index")
+    ),
+    ErrorCode.DEPOSIT_NOT_PENDING: Kind(
+        409, "The deposit is settled already", "Look at `current_status`.", ("current_status",)
+    ),
+    ErrorCode.DEPOSIT_EXPIRED: Kind(
+        409, "The deposit has expired", 'Confirm late money with "late": true.', ("current_status",)
+    ),
+    ErrorCode.DEPOSIT_MATCHED: Kind(
+        409, "The deposit has its bank notification", "Look at `bank_notification_id`.", ("bank_notification_id",)
+    ),
     ErrorCode.DEPOSIT_AMOUNT_DIFFERS: Kind(
-        409, "The bank received another amount", "Announce a deposit of `received` won and match that."
+        409,
+        "The bank received another amount",
+        "Announce a deposit of `received` won and match that.",
+        ("amount", "received"),
     ),
     ErrorCode.BANK_TRANSACTION_REUSED: Kind(
-        409, "The bank transaction is on record otherwise", "See `bank_notification_id`; `differing_fields` differ."
+        409,
+        "The bank transaction is on record otherwise",
+        "See `bank_notification_id`; `differing_fields` differ.",
+        ("bank_notification_id", "differing_fields"),
     ),
-    ErrorCode.BANK_NOTIFICATION_MATCHED: Kind(409, "The notification is matched already", "Look at `deposit_id`."),
-    ErrorCode.TRANSACTION_NOT_CONFIRMED: Kind(409, "The transaction moved no money", "Look at `current_status`."),
-    ErrorCode.TRANSACTION_REVERSED: Kind(409, "The transaction was reversed before", "Look at `reversed_by_id`."),
-    ErrorCode.REFERENCE_USED: Kind(409, "The reference names another change", "Look at `transaction_id`."),
-    ErrorCode.DOMAIN_TAKEN: Kind(409, "The name has a live purchase", "Choose another name; see `current_status`."),
-    ErrorCode.DOMAIN_PURCHASE_NOT_PENDING: Kind(409, "The purchase is settled already", "Look at `current_status`."),
+    ErrorCode.BANK_NOTIFICATION_MATCHED: Kind(
+        409, "The notification is matched already", "Look at `deposit_id`.", ("current_status", "deposit_id")
+    ),
+    ErrorCode.TRANSACTION_NOT_CONFIRMED: Kind(
+        409, "The transaction moved no money", "Look at `current_status`.", ("current_status",)
+    ),
+    ErrorCode.TRANSACTION_REVERSED: Kind(
+        409, "The transaction was reversed before", "Look at `reversed_by_id`.", ("current_status", "reversed_by_id")
+    ),
+    ErrorCode.REFERENCE_USED: Kind(
+        409, "The reference names another change", "Look at `transaction_id`.", ("transaction_id", "index")
+    ),
+    ErrorCode.DOMAIN_TAKEN: Kind(
+        409, "The name has a live purchase", "Choose another name; see `current_status`.", ("current_status",)
+    ),
+    ErrorCode.DOMAIN_PURCHASE_NOT_PENDING: Kind(
+        409, "The purchase is settled already", "Look at `current_status`.", ("current_status",)
+    ),
     ErrorCode.IDEMPOTENCY_KEY_REUSED: Kind(
-        409, "The Idempotency-Key names another request", "Use a new key; `differing_fields` says what differs."
+        409,
+        "The Idempotency-Key names another request",
+        "Use a new key; `differing_fields` says what differs.",
+        ("differing_fields",),
     ),
     ErrorCode.ANSWER_ERASED: Kind(
         409, "The answer was erased", "Do not send it again with a new key: `detail` says whether it was carried out."
     ),
     ErrorCode.AUDIT_ROWS_ARCHIVED: Kind(
-        410, "The next rows were archived", "Read them in `archive`; follow `through_id` for what came after."
+        410,
+        "The next rows were archived",
+        "Read them in `archive`; follow `through_id` for what came after.",
+        ("archive", "through_id"),
     ),
-    ErrorCode.BODY_TOO_LARGE: Kind(413, "The body is too large", "Send less."),
-    ErrorCode.UNSUPPORTED_MEDIA_TYPE: Kind(415, "The body's media type is not JSON", "Send application/json."),
+    ErrorCode.BODY_TOO_LARGE: Kind(413, "The body is too large", "Send less.", ("errors",)),
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: Kind(
+        415, "The body's media type is not JSON", "Send application/json.", ("errors",)
+    ),
     ErrorCode.HEADERS_TOO_LARGE: Kind(431, "The headers are too large", "Send fewer and shorter headers."),
-    ErrorCode.INTERNAL_ERROR: Kind(500, "An error of the service", "Report request_id; retry with the same key."),
+    ErrorCode.INTERNAL_ERROR: Kind(
+        500, "An error of the service", "Report request_id; retry with the same key.", retry=True
+    ),
     ErrorCode.AUDIT_LOG_CONTRADICTED: Kind(
         500, "The audit log is not what was signed", "Stop; find what changed with passbook audit verify."
     ),
-    ErrorCode.OVERLOADED: Kind(503, "Too much is waiting already", "Retry after Retry-After with the same key."),
-    ErrorCode.DATABASE_BUSY: Kind(503, "The database is held elsewhere", "Retry with the same key."),
-    ErrorCode.STORAGE_FULL: Kind(503, "The disk is full", "Free space; retry with the same key."),
-    ErrorCode.WRITES_STOPPED: Kind(503, "No writes are taken", "Restart the service; retry with the same key."),
-    ErrorCode.OUTCOME_UNKNOWN: Kind(503, "The outcome is not known", "Retry with the same key until it answers."),
-    ErrorCode.NOT_READY: Kind(503, "The service is not ready", "Wait, or look at its log."),
+    ErrorCode.OVERLOADED: Kind(
+        503, "Too much is waiting already", "Retry after Retry-After with the same key.", retry=True
+    ),
+    ErrorCode.DATABASE_BUSY: Kind(503, "The database is held elsewhere", "Retry with the same key.", retry=True),
+    ErrorCode.STORAGE_FULL: Kind(503, "The disk is full", "Free space; retry with the same key.", retry=True),
+    ErrorCode.WRITES_STOPPED: Kind(
+        503, "No writes are taken", "Restart the service; retry with the same key.", retry=True
+    ),
+    ErrorCode.OUTCOME_UNKNOWN: Kind(
+        503, "The outcome is not known", "Retry with the same key until it answers.", retry=True
+    ),
+    ErrorCode.NOT_READY: Kind(503, "The service is not ready", "Wait, or look at its log.", retry=True),
 }
 
 
@@ -100,23 +157,27 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     detail: str
     code: ErrorCode
     request_id: str
-    errors: list[Violation] | UnsetType = UNSET
-    balance: int | UnsetType = UNSET
-    required: int | UnsetType = UNSET
-    shortfall: int | UnsetType = UNSET
-    amount: int | UnsetType = UNSET
-    limit: int | UnsetType = UNSET
-    current_status: str | UnsetType = UNSET
-    reversed_by_id: int | UnsetType = UNSET
-    transaction_id: int | UnsetType = UNSET
-    deposit_id: int | UnsetType = UNSET
-    bank_notification_id: int | UnsetType = UNSET
-    received: int | UnsetType = UNSET
-    index: int | UnsetType = UNSET
-    archive: str | UnsetType = UNSET
-    through_id: int | UnsetType = UNSET
-    differing_fields: list[str] | UnsetType = UNSET
-    required_scope: str | UnsetType = UNSET
+    errors: Annotated[list[Violation], Meta(description="What is wrong, field by field.")] | UnsetType = UNSET
+    balance: Annotated[int, Meta(description="The balance, in won.")] | UnsetType = UNSET
+    required: Annotated[int, Meta(description="What was asked for, in won.")] | UnsetType = UNSET
+    shortfall: Annotated[int, Meta(description="What the balance lacks, in won.")] | UnsetType = UNSET
+    amount: Annotated[int, Meta(description="The amount of the movement or of the deposit, in won.")] | UnsetType = (
+        UNSET
+    )
+    limit: Annotated[int, Meta(description="The largest balance there can be, in won.")] | UnsetType = UNSET
+    current_status: Annotated[str, Meta(description="The status as it is.")] | UnsetType = UNSET
+    reversed_by_id: Annotated[int, Meta(description="The transaction that took it back.")] | UnsetType = UNSET
+    transaction_id: Annotated[int, Meta(description="The transaction that is there.")] | UnsetType = UNSET
+    deposit_id: Annotated[int, Meta(description="The deposit that is matched.")] | UnsetType = UNSET
+    bank_notification_id: Annotated[int, Meta(description="The bank notification that is there.")] | UnsetType = UNSET
+    received: Annotated[int, Meta(description="What the bank received, in won.")] | UnsetType = UNSET
+    index: Annotated[int, Meta(description="Which change of a batch, from 0.")] | UnsetType = UNSET
+    archive: Annotated[str, Meta(description="The file that has the archived rows.")] | UnsetType = UNSET
+    through_id: Annotated[int, Meta(description="The newest row that was archived.")] | UnsetType = UNSET
+    differing_fields: Annotated[list[str], Meta(description="The fields that are not as they were.")] | UnsetType = (
+        UNSET
+    )
+    required_scope: Annotated[str, Meta(description="The scope that the key lacks.")] | UnsetType = UNSET
 
 
 class EdgeError(Exception):

@@ -12,6 +12,7 @@ _COMMANDS = {
     "backup": "backups.backup",
     "check": "check.check",
     "config": "settings.config",
+    "errors": "errors.errors",
     "export": "exports.export",
     "import": "imports.import_",
     "integrity": "integrity.integrity",
@@ -43,6 +44,6 @@ class _Program(Group):
 def main() -> None:
     """Passbook (통장): a ledger of prepaid balances and an audit log, over HTTP.
 
-    Every setting is an environment variable too: PASSBOOK_DATABASE, PASSBOOK_PORT and so on; see the README.
+    Every setting is an environment variable too: PASSBOOK_DATABASE, PASSBOOK_PORT and so on; see docs/operating.md.
     """
     logs.set_up(format_="text", level="info", context=dict)

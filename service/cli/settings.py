@@ -9,7 +9,7 @@ from service.config import settings
 
 
 @click.command("config", cls=Command)
-@click.option("--markdown", is_flag=True, help="Print the README's table of all settings and their defaults instead.")
+@click.option("--markdown", is_flag=True, help="Print the table of all settings for docs/operating.md instead.")
 def config(markdown: bool) -> None:
     """Show every setting with its present value. Exit code 1: a variable is wrong, and every wrong one is named."""
     if markdown:
