@@ -3,13 +3,14 @@
 
 PYTHON ?= python3
 VENV := .venv
+VENV_BENCH := .venv-bench
 BIN := $(VENV)/bin
 DATABASE ?= data/passbook.db
 # How many tests run at the same time.
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint container faults fuzz stateful bench openapi docs audit licences sbom lock clean
+.PHONY: help serve test lint container faults fuzz stateful bench bench-full bench-docs openapi docs audit licences sbom lock lock-bench clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -82,10 +83,31 @@ fuzz: $(VENV)/.installed-dev ## A long schemathesis run (the tests have a short 
 stateful: $(VENV)/.installed-dev ## A long random run of the ledger against its model (the tests have a short one)
 	PASSBOOK_STATEFUL_EXAMPLES=1000 PASSBOOK_STATEFUL_STEPS=50 $(BIN)/python -m pytest tests/stateful -s -k test_the_service
 
-bench: $(VENV)/.installed-dev ## Deposits against an empty handler of the same application (needs wrk)
-	@command -v wrk >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q wrk; } \
-	  || { echo "Install wrk first (on Debian: apt-get install wrk)."; exit 1; }
+# Debian's package would make a cluster and start it when it is installed; the benchmarks start their own for a few minutes.
+$(VENV_BENCH)/.tools: | $(VENV_BENCH)/.installed
+	@command -v wrk >/dev/null && ls /usr/lib/postgresql/*/bin/pgbench >/dev/null 2>&1 \
+	  || { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q wrk postgresql-common \
+	       && sed -i 's/^#\? *create_main_cluster *=.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf \
+	       && apt-get install -y -q postgresql-15; } \
+	  || { echo "Install wrk and PostgreSQL first (on Debian: apt-get install wrk postgresql-15)."; exit 1; }
+	@touch $@
+
+# What Passbook is measured beside: in an environment of its own, never in the service's.
+$(VENV_BENCH)/.installed: requirements.lock tests/benchmarks/requirements.lock | $(BIN)/python
+	$(BIN)/python -m venv $(VENV_BENCH)
+	$(VENV_BENCH)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	$(VENV_BENCH)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r tests/benchmarks/requirements.lock
+	@touch $@
+
+bench: $(VENV)/.installed-dev $(VENV_BENCH)/.tools ## One table of ratios in some five minutes (docs/performance.md)
 	$(BIN)/python -m tests.benchmarks.bench
+
+bench-full: $(VENV)/.installed-dev $(VENV_BENCH)/.tools ## The same with ten million transactions: 45 minutes, 30 GB of disk
+	$(BIN)/python -m tests.benchmarks.bench --full --json build/bench-full.json
+
+bench-docs: $(VENV)/.installed-dev $(VENV_BENCH)/.installed ## The last runs of both into docs/performance.md, with plots
+	$(BIN)/python -m tests.benchmarks.report $(wildcard build/bench.json) $(wildcard build/bench-full.json)
+	$(VENV_BENCH)/bin/python -m tests.benchmarks.plots
 
 openapi: $(VENV)/.installed ## Write openapi/openapi.json anew, for review
 	$(BIN)/passbook openapi > openapi/openapi.json
@@ -111,5 +133,9 @@ lock: $(VENV)/.installed-dev ## Resolve and hash-lock the requirements anew; the
 	$(BIN)/pip-compile -q --upgrade --generate-hashes --allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 	  --no-header --strip-extras --build-deps-for wheel --only-build-deps -c requirements-dev.lock -o requirements-build.lock pyproject.toml
 
+lock-bench: $(VENV)/.installed-dev ## The same for what the benchmarks measure beside Passbook
+	$(BIN)/pip-compile -q --upgrade --generate-hashes --allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+	  --no-header --strip-extras -c requirements.lock -c requirements-dev.lock -o tests/benchmarks/requirements.lock tests/benchmarks/requirements.in
+
 clean: ## Remove what make made, except data/
-	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(VENV_BENCH) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -15,7 +15,7 @@ LONGEST = (
     "test_cli_audit_prune.py",
     "contract/test_schemathesis.py",
     "migrations/test_ours.py",
-    "test_readme.py",
+    "test_documents.py",
     "migrations/test_guide.py",
     "faults/test_backups.py",
     "test_main_job.py",

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _BALANCE_IS_SUM = """
-SELECT u.telegram_id, d.balance, COALESCE(SUM(CASE t.direction WHEN 'credit' THEN t.amount ELSE -t.amount END), 0) AS s
+SELECT u.telegram_id, d.balance, COALESCE(t.moved, 0) AS s
 FROM users AS u JOIN user_deposits AS d ON d.user_id = u.id
-LEFT JOIN deposit_transactions AS t ON t.user_id = u.id AND t.status = 'confirmed'
-GROUP BY u.id HAVING d.balance <> s OR d.balance < 0
+LEFT JOIN (SELECT user_id, SUM(CASE direction WHEN 'credit' THEN amount ELSE -amount END) AS moved
+           FROM deposit_transactions WHERE status = 'confirmed' GROUP BY user_id) AS t ON t.user_id = u.id
+WHERE d.balance <> s OR d.balance < 0
 """
 _CHAIN_BROKEN = """
 SELECT user_id, version FROM (
@@ -28,10 +29,10 @@ WHERE d.version <> (SELECT COALESCE(MAX(version), 0) FROM deposit_transactions W
 _NOT_AUDITED_ONCE = """
 SELECT t.id FROM deposit_transactions AS t WHERE t.version IS NOT NULL AND (
   SELECT COUNT(*) FROM audit_logs AS a WHERE a.resource_type = 'deposit_transaction' AND a.resource_id = t.id
-    AND a.action IN ('deposit_confirmed', 'balance_debited', 'balance_credited', 'transaction_reversed')) + (
-  SELECT COUNT(*) FROM audit_logs AS a WHERE t.type IN ('domain_purchase', 'domain_refund')
-    AND a.resource_type = 'user_domains' AND a.action LIKE 'domain_%' AND a.user_id = t.user_id
-    AND json_extract(a.details, '$.transaction_id') = t.id) <> 1
+    AND a.action IN ('deposit_confirmed', 'balance_debited', 'balance_credited', 'transaction_reversed'))
+  + CASE WHEN t.type IN ('domain_purchase', 'domain_refund') THEN (
+    SELECT COUNT(*) FROM audit_logs AS a WHERE a.resource_type = 'user_domains' AND a.action LIKE 'domain_%'
+      AND a.user_id = t.user_id AND json_extract(a.details, '$.transaction_id') = t.id) ELSE 0 END <> 1
 """
 _AUDITED_WITHOUT_CHANGE = """
 SELECT a.id FROM audit_logs AS a

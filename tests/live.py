@@ -47,6 +47,8 @@ class LiveService:
     url: str = ""
     admin_key: str = ""
     said: str = ""
+    under: tuple[str, ...] = ()
+    """A program with its arguments that becomes the service, such as `strace -D`."""
     process: "subprocess.Popen[str] | None" = None
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
     _clients: "list[Client]" = field(default_factory=list)
@@ -54,7 +56,7 @@ class LiveService:
     def start(self) -> "LiveService":
         """Starts the process and waits for the line that says it serves."""
         self.process = subprocess.Popen(
-            self.command(),
+            [*self.under, *self.command()],
             env={**_environment(), **self.environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -2,7 +2,8 @@
 
 Builds a sound database of that many transactions (one million unless told), written as the service would have left
 them: every user's movements lie far apart in the file, deposits are announced, notified by the bank and confirmed,
-every tenth movement pays for a domain name. The database is kept in FOLDER when one is given, and used again.
+every tenth movement pays for a domain name; each movement has a stored answer. The
+database is kept in FOLDER when one is given, and used again.
 """
 
 import contextlib
@@ -61,12 +62,30 @@ _STATEMENTS = (
     " json_object('bank_transaction_id', 'bank-' || id, 'depositor_name', '홍길동', 'amount', moved,"
     f" 'status', 'matched', 'matched_deposit_id', id), {_BY}"
     " FROM plan WHERE moved > 0",
+    "INSERT INTO idempotency_answers (actor, idempotency_key, operation, request, status, body, location, created_at)"
+    " SELECT 'bench', lower(hex(randomblob(16))), 'POST /v1/debits', json_object('telegram_id', telegram_id,"
+    " 'amount', abs(moved), 'reason', 'a reason of the usual length'), 201, CAST(json_object('id', id, 'telegram_id',"
+    " telegram_id, 'type', 'debit', 'direction', 'debit', 'amount', abs(moved), 'reason',"
+    f" 'a reason of the usual length', 'reference', NULL, 'status', 'confirmed', 'created_at', {_MADE}, 'confirmed_at',"
+    f" {_MADE}, 'balance_before', before, 'balance_after', before + moved, 'version', v, 'audit_log_id', id) AS BLOB),"
+    " '/v1/transactions/' || id,"
+    f" {_MADE} FROM plan",
     "DROP TABLE plan",
 )
 
 
-def build(database: Path, transactions: int) -> None:
+def _without_notifications() -> tuple[str, ...]:
+    """The statements for deposits that were confirmed by hand: three rows of the audit log for two transactions."""
+    kept = (one for one in _STATEMENTS if "bank_notification" not in one.partition("SELECT")[0])
+    kept = (one for one in kept if "'bank_notification_received'" not in one)
+    return tuple(
+        one.replace("'matched_bank_notification_id', id", "'matched_bank_notification_id', NULL") for one in kept
+    )
+
+
+def build(database: Path, transactions: int, *, notifications: bool = True) -> None:
     """Makes the database. The triggers are away meanwhile: one statement for many rows cannot go through them."""
+    statements = _STATEMENTS if notifications else _without_notifications()
     made = passbook("migrate", "up", "--database", str(database))
     assert made.returncode == 0, made.stderr
     users = max(1, transactions // MOVEMENTS_OF_A_USER)
@@ -87,7 +106,7 @@ def build(database: Path, transactions: int) -> None:
     )
     for low in range(0, transactions, AT_ONCE):
         given = {"low": low, "high": min(low + AT_ONCE, transactions), "users": users}
-        for statement in _STATEMENTS:
+        for statement in statements:
             connection.execute(statement, {name: given[name] for name in given if f":{name}" in statement})
     connection.execute(
         "INSERT INTO user_deposits (user_id, balance, version) SELECT user_id, SUM(iif(direction = 'credit', amount,"

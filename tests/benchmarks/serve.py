@@ -1,22 +1,24 @@
-"""Serves Passbook and, beside it, POST /empty: the same edge, key check and body, and a handler that stores nothing.
+"""Serves Passbook and, beside it, two handlers that store nothing behind the same edge and key check.
 
-Usage: python -m tests.benchmarks.serve DATABASE   (prints "ready URL")
+POST /empty takes an announcement; GET /empty/{telegram_id} answers like a balance. Usage: python -m
+tests.benchmarks.serve DATABASE   (prints "ready URL")
 """
 
 import sys
 from typing import Any
 
-from litestar import Response, post
+from litestar import Litestar, Response, get, post
 from litestar.params import JSONBody
 
 from service import server
 from service.api.auth import needs
-from service.api.params import IdempotencyKey
+from service.api.params import IdempotencyKey, TelegramIdPath
 from service.api.request import ApiRequest
 from service.app import create_app
 from service.config import Config
 from service.ledger.access import Scope
 from service.ledger.deposits import DepositAnnounce, DepositAnnounced
+from service.ledger.users import Balance
 from service.repository.unit_of_work import created
 
 
@@ -48,12 +50,23 @@ async def empty(
     )
 
 
+@get("/empty/{telegram_id:str}", operation_id="emptyGet", opt=needs(Scope.BALANCE_READ))
+async def empty_get(telegram_id: TelegramIdPath, request: ApiRequest) -> Balance:
+    """Everything that a balance does but the read."""
+    return Balance(telegram_id=telegram_id, balance=0, held=0, version=0)
+
+
+def make_app(config: Config) -> Litestar:
+    """The application with the two handlers."""
+    return create_app(config, extra_routes=[empty, empty_get])
+
+
 def main() -> None:
     config = Config(database=sys.argv[1], port=0)
     listener = server.listen(config)
     host, port = listener.getsockname()
     server.run(
-        create_app(config, extra_routes=[empty]),
+        make_app(config),
         config,
         listener,
         on_ready=lambda: print(f"ready http://{host}:{port}", flush=True),

@@ -1,4 +1,6 @@
-"""`python -m tests.benchmarks.telemetry [ROUNDS]`: what metrics and traces cost a durable deposit and an empty answer.
+"""`python -m tests.benchmarks.telemetry [ROUNDS] [--json]`: what metrics and traces cost.
+
+Asked are an announcement, durable, and an empty answer.
 
 One process calls the application as a server would, 64 requests at a time, without HTTP; rounds alternate between the
 bare application, the one with metrics (as it always is served), and those with traces of 1 % and of all requests, whose
@@ -7,7 +9,6 @@ spans are made and thrown away. Printed is processor time for each request, of a
 
 import asyncio
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -15,7 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from litestar import Litestar
+from msgspec import Struct
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 
@@ -27,10 +30,11 @@ from service.ledger.timestamps import stored, system_clock
 from service.repository import api_keys
 from service.storage import sqlite
 from service.telemetry import Tracing
+from tests.benchmarks.figures import Spread, spread
 from tests.live import passbook
 
 AT_ONCE = 64
-REQUESTS = 2000
+REQUESTS = 1000
 BODY = '{{"telegram_id": "{0}", "amount": 5000, "depositor_name": "손님{0}"}}'
 
 
@@ -82,9 +86,18 @@ async def round_of(app: Litestar, kind: str, key: str, name: str) -> float:
     return (time.process_time() - began) / REQUESTS * 1e6
 
 
-async def run(database: Path, key: str, rounds: int) -> None:
-    """Alternates and prints."""
-    app = create_app(Config(database=str(database)))
+class Cost(Struct, frozen=True, kw_only=True):
+    """Processor time of one request of `kind` in µs, and its ratio to the bare application's in the same round."""
+
+    kind: str
+    variant: str
+    us: Spread
+    ratio: Spread
+
+
+async def run(database: Path, key: str, rounds: int) -> list[Cost]:
+    """Alternates."""
+    app = create_app(Config(database=str(database)), writes_here=True)
     async with app.lifespan():
         passbook_ = app.state["passbook"]
         measures, writer = passbook_.measures, passbook_.writer
@@ -100,6 +113,7 @@ async def run(database: Path, key: str, rounds: int) -> None:
                 observation.observed(handler, measures, tracing, access_log=False),
                 partial(observation.watch_batch, measures, tracing),
             )
+        costs = []
         for kind in ("empty", "deposit"):
             found: dict[str, list[float]] = {name: [] for name in variants}
             for number in range(rounds + 1):
@@ -110,16 +124,14 @@ async def run(database: Path, key: str, rounds: int) -> None:
                         found[name].append(spent)
             for name, spent in found.items():
                 ratios = [one / base for one, base in zip(spent, found["bare"], strict=True)]
-                print(
-                    f"{kind:8} {name:10} least {min(spent):6.1f} µs, median {statistics.median(spent):6.1f} µs"
-                    f"  {statistics.median(ratios):.3f} ({min(ratios):.3f}–{max(ratios):.3f})",
-                    flush=True,
-                )
+                costs.append(Cost(kind=kind, variant=name, us=spread(spent), ratio=spread(ratios)))
+        return costs
 
 
 def main() -> None:
     """Makes a database with a key, measures, deletes it."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 9
+    as_json = "--json" in sys.argv
+    rounds = int(next((word for word in sys.argv[1:] if word.isdigit()), "9"))
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder) / "passbook.db"
         assert passbook("migrate", "up", "--database", str(database)).returncode == 0
@@ -133,7 +145,15 @@ def main() -> None:
             random_bytes=os.urandom(RANDOM_BYTES),
         )
         connection.close()
-        asyncio.run(run(database, key, rounds))
+        costs = asyncio.run(run(database, key, rounds))
+    if as_json:
+        print(msgspec.json.encode(costs).decode())
+        return
+    for cost in costs:
+        print(
+            f"{cost.kind:8} {cost.variant:10} least {cost.us.least:6.1f} µs, median {cost.us.median:6.1f} µs"
+            f"  {cost.ratio.median:.3f} ({cost.ratio.least:.3f}–{cost.ratio.most:.3f})"
+        )
 
 
 if __name__ == "__main__":
