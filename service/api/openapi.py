@@ -110,7 +110,6 @@ _EXAMPLES: dict[str, Any] = {
     "reason": "한글.kr",
     "reference": "order-1",
     "note": "asked by phone",
-    "action": "login",
 }
 """What the members of bodies may look like; without these the page at /docs makes up texts that fit the patterns."""
 
@@ -151,9 +150,10 @@ class PassbookOpenAPI(OpenAPIConfig):
         _, components = msgspec.json.schema_components(
             [*self.bodies, Problem], ref_template="#/components/schemas/{name}"
         )
-        for component in components.values():
+        for component_name, component in components.items():
             component["description"] = inspect.cleandoc(component.get("description", ""))
-            if component.get("additionalProperties") is False:  # a body; what is answered needs no example
+            # A body; what is answered needs no example. Callers' events are theirs to name.
+            if component.get("additionalProperties") is False and component_name != "AuditLogPost":
                 for name in component["properties"].keys() & _EXAMPLES.keys():
                     component["properties"][name]["examples"] = [_EXAMPLES[name]]
         document["components"]["schemas"] = {**document["components"].get("schemas", {}), **components}
