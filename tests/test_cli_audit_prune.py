@@ -108,6 +108,13 @@ def test_beside_a_running_service_all_that_was_right_stays_right(database: Path,
         assert (gone.status_code, gone.json()["code"]) == (404, "audit_log_not_found")
         assert "first.ndjson" in gone.json()["detail"]
         assert "first.ndjson" not in client.get("/v1/audit-logs/999999").json()["detail"]
+        for after in (0, 1, CUT - 2):
+            refused = client.get("/v1/audit-logs", params={"follow": after})
+            problem = refused.json()
+            assert (refused.status_code, problem["code"]) == (410, "audit_rows_archived")
+            assert (problem["archive"], problem["through_id"]) == ("first.ndjson", CUT - 1)
+        followed = client.get("/v1/audit-logs", params={"follow": problem["through_id"], "limit": 3}).json()
+        assert [row["id"] for row in followed["items"]] == [CUT, CUT + 1, CUT + 2]
 
         verifier = notes.read_signing_key(database.with_name("p.db.audit-key").read_text().strip()).verifier
         proof = notes.read_proof(client.get("/v1/audit-logs/3/proof").text)

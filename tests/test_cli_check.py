@@ -161,3 +161,25 @@ def test_config_shows_what_is_set() -> None:
     assert "PASSBOOK_PORT=8000  (default)" in shown.stdout
     wrong = passbook("config", env={"PASSBOOK_READERS": "many"})
     assert (wrong.returncode, "PASSBOOK_READERS='many'" in wrong.stderr) == (1, True)
+
+
+def test_a_table_that_is_out_of_ids_is_told_before_writes_fail(own_service: LiveService) -> None:
+    """By check and by integrity, with the statement that puts it right; then writes go on."""
+    own_service.start()
+    own_service.client().credit("1", 100)
+    assert own_service.stop() == 0
+    with contextlib.closing(sqlite3.connect(own_service.database)) as hand, hand:
+        hand.execute("UPDATE sqlite_sequence SET seq = 9223372036854775807 WHERE name = 'audit_logs'")
+    code, found = _check(own_service.database)
+    assert (code, found["database"][0]) == (0, "note")
+    assert "Writes would be answered 503 storage_full: audit_logs can take no more rows" in found["database"][1]
+    proved = passbook("integrity", "--database", str(own_service.database))
+    assert proved.returncode == 1
+    assert "audit_logs can take no more rows" in proved.stdout
+    with contextlib.closing(sqlite3.connect(own_service.database)) as hand, hand:
+        hand.execute(found["database"][1].partition("service stopped: ")[2].rstrip("."))
+    assert _check(own_service.database)[1]["database"][0] == "ok"
+    assert passbook("integrity", "--database", str(own_service.database)).returncode == 0
+    own_service.start()
+    own_service.client().credit("1", 100)
+    assert own_service.stop() == 0

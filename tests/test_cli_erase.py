@@ -1,6 +1,7 @@
 """passbook users erase: what goes, what stays, and that all that was right is right afterwards."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -17,11 +18,12 @@ from service import resources
 from service.cli import main
 from service.ledger.audit_chain import read_receipt
 from service.repository import erasures as door
-from service.storage import audit_chain, migrator, sqlite
+from service.storage import audit_chain, erasures, migrator, sqlite
+from service.storage.progress import quiet
 from tests.ledger_check import broken_invariants
 from tests.live import Client, LiveService, passbook
 from tests.rows import all_rows
-from tests.storage.broken import by_hand
+from tests.storage.broken import NOW, by_hand
 from tests.storage.broken import named_by_integrity as named
 from tests.storage.test_importer import make_bots_file, take_over
 from tests.test_cli_audit_prune import archived_rows, prune, unsound
@@ -358,6 +360,52 @@ def test_the_database_itself_lets_nothing_else_go(database: Path, sql: str) -> N
         with pytest.raises(sqlite.IntegrityError):
             connection.execute(sql.format(other=other, erased=erased))
         assert all_rows(connection) == before
+
+
+def verified(database: Path) -> list[str]:
+    """What `audit verify` finds, and that `integrity` finds it too."""
+    found = [
+        fault["said"]
+        for fault in json.loads(passbook("audit", "verify", "--json", "--database", str(database)).stdout)["faults"]
+    ]
+    assert passbook("integrity", "--database", str(database)).returncode == bool(found)
+    return found
+
+
+def test_an_erasure_that_no_sealed_row_tells_of_is_found(database: Path) -> None:
+    """Somebody does by hand what an erasure does, with all triggers in place, and every hash is right."""
+    with contextlib.closing(sqlite.connect_writer(database, busy_timeout_ms=0, checkpoints=True)) as hand:
+        ((user_id, telegram_id),) = hand.execute(
+            "SELECT id, telegram_id FROM users WHERE telegram_id = ?", (USER,)
+        ).fetchall()
+        with sqlite.transaction(hand) as tx:
+            erasures.begin(tx, user_id=user_id, actor="cli:root", now=NOW)
+            ids, _ = erasures.find_audit_logs(tx, user_id=user_id, telegram_id=telegram_id, after=0, progress=quiet)
+            assert ids
+            erasures.erase_audit_logs(tx, ids, user_id=user_id)
+        begun = passbook("audit", "verify", "--database", str(database))
+        assert begun.returncode == 0
+        assert f"The erasure of user {user_id} was begun and no row tells of it yet" in begun.stdout
+        with sqlite.transaction(hand) as tx:
+            erasures.finish(tx, set(), user_id=user_id, telegram_id=telegram_id, pseudonym=f"erased-{user_id}", now=NOW)
+    assert verified(database) == [f"no row tells of the erasure of user {user_id}"]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE user_erasures SET finished_at = '2020-01-01 00:00:00.000'",
+        "INSERT INTO audit_erasures SELECT 1000000, zeroblob(32), user_id FROM user_erasures",
+        "UPDATE user_erasures SET user_id = (SELECT id FROM users WHERE telegram_id NOT GLOB 'erased-*' LIMIT 1)",
+        "DELETE FROM user_erasures",
+    ],
+)
+def test_an_erasure_that_its_row_tells_otherwise_is_found(database: Path, sql: str) -> None:
+    """Time, user and the number of rows are compared with what was sealed."""
+    assert erase(database).exit_code == 0
+    assert verified(database) == []
+    by_hand(database, sql)
+    assert [said for said in verified(database) if "erasure" in said]
 
 
 def test_what_an_import_kept_of_the_user_goes(tmp_path: Path) -> None:

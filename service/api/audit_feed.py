@@ -9,16 +9,16 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from litestar import Response
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
 from service.ledger.audit_logs import AuditLog, AuditLogFilter, Order
-from service.ledger.errors import Overloaded
+from service.ledger.errors import AuditRowsArchived, Overloaded
 from service.repository.writer import Writer
-from service.storage import audit_logs, audit_search
+from service.storage import audit_logs, audit_prunes, audit_search
 from service.storage.sqlite import Connection, Readers
 
 PAGE_BUDGET_S = 0.25
@@ -28,7 +28,7 @@ EXPORTS_MAX = 4
 _CHUNK_ROWS = 1000
 _LOOK_EVERY_S = 1.0
 _PAUSE_S = 0.05
-_STALLED_S = 60.0
+STALLED_S = 60.0
 ABORT = "passbook.abort"
 """The extension of the ASGI scope that ends the connection at once: {"abort": a function without arguments}."""
 _log = logging.getLogger(__name__)
@@ -57,10 +57,14 @@ class _Slots:
 class AuditFeed:
     """The reads of the audit log that take long. Lifetime: within the application's, from its making to `stop`.
 
-    `newest_id` is the event loop's own look at the id of the newest row.
+    `newest_id` is the event loop's own look at the id of the newest row. An export whose client takes nothing for
+    `stalled_s` seconds is cut off.
     """
 
-    def __init__(self, readers: Readers, writer: Writer, newest_id: Callable[[], int]) -> None:
+    def __init__(
+        self, readers: Readers, writer: Writer, newest_id: Callable[[], int], *, stalled_s: float = STALLED_S
+    ) -> None:
+        self._stalled_s = stalled_s
         self.readers = readers
         self._writer = writer
         self._newest_id = newest_id
@@ -78,7 +82,7 @@ class AuditFeed:
         """The next rows behind the id `after`, oldest first, and the id up to which it looked.
 
         Waits for the first of them for at most `wait_s`, until the client goes away or the service stops. None when
-        `after` is beyond the newest row. Raises Overloaded.
+        `after` is beyond the newest row. Raises Overloaded, AuditRowsArchived.
         """
         self._followers.take()
         try:
@@ -93,9 +97,7 @@ class AuditFeed:
         loop = asyncio.get_running_loop()
         pause_s = 0.0
         while True:
-            rows, reached, newest = await self.readers.read(
-                audit_search.find_after, wanted, after=after, limit=limit, budget_s=PAGE_BUDGET_S
-            )
+            rows, reached, newest = await self.readers.read(_next_rows, wanted, after, limit)
             if newest < after:
                 return None
             after = reached
@@ -138,7 +140,8 @@ class AuditFeed:
         except BaseException:
             self._exports.give_back()
             raise
-        return Export(first, chunks, self._stopping, self._exports.give_back, media_type=media_type, headers=headers)
+        parts = Parts(first, chunks, self._stopping, self._exports.give_back, self._stalled_s)
+        return Export(parts, media_type=media_type, headers=headers)
 
     async def _chunks(
         self, wanted: AuditLogFilter, order: Order, after: int | None, limit: int | None, encode: Encode
@@ -152,6 +155,18 @@ class AuditFeed:
             yield encoded
             if after is None:
                 return
+
+
+def _next_rows(tx: Connection, wanted: AuditLogFilter, after: int, limit: int) -> tuple[list[AuditLog], int, int]:
+    prune = audit_prunes.find_of_next(tx, after)
+    if prune is not None:
+        raise AuditRowsArchived(
+            f"The rows after {after} up to {prune.through_id} were archived and removed, the last of them into"
+            f" {prune.archive}. Follow {prune.through_id} for those that came after them.",
+            archive=prune.archive,
+            through_id=prune.through_id,
+        )
+    return audit_search.find_after(tx, wanted, after=after, limit=limit, budget_s=PAGE_BUDGET_S)
 
 
 def _chunk(
@@ -168,45 +183,34 @@ def _chunk(
     return encode([audit_logs.audit_log(row) for row in found.rows]), len(found.rows), found.reached
 
 
+class Parts(NamedTuple):
+    """What an export is made of. ended: called once, at the end; stalled_s: how long its client may take nothing."""
+
+    first: bytes
+    chunks: AsyncIterator[bytes]
+    stopping: asyncio.Event
+    ended: Callable[[], None]
+    stalled_s: float
+
+
 class Export(Response[bytes]):
     """An answer that is read while it is sent, no faster than the client takes it."""
 
-    def __init__(
-        self,
-        first: bytes,
-        chunks: AsyncIterator[bytes],
-        stopping: asyncio.Event,
-        ended: Callable[[], None],
-        *,
-        media_type: str,
-        headers: dict[str, str],
-    ) -> None:
+    def __init__(self, parts: Parts, *, media_type: str, headers: dict[str, str]) -> None:
         super().__init__(b"", media_type=media_type, headers=headers)
-        self._parts = (first, chunks, stopping, ended)
+        self._parts = parts
 
     def to_asgi_response(self, *_: Any, **__: Any) -> ASGIResponse:
         """The same as Litestar sends it."""
-        return _Sending(*self._parts, media_type=self.media_type, headers=self.headers)
+        return _Sending(self._parts, media_type=self.media_type, headers=self.headers)
 
 
 class _Sending(ASGIResponse):
     _should_set_content_length = False
 
-    def __init__(
-        self,
-        first: bytes,
-        chunks: AsyncIterator[bytes],
-        stopping: asyncio.Event,
-        ended: Callable[[], None],
-        *,
-        media_type: Any,
-        headers: dict[str, Any],
-    ) -> None:
+    def __init__(self, parts: Parts, *, media_type: Any, headers: dict[str, Any]) -> None:
         super().__init__(media_type=media_type, headers=headers)
-        self._first = first
-        self._chunks = chunks
-        self._stopping = stopping
-        self._ended = ended
+        self._parts = parts
         self._abort: Callable[[], None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -215,20 +219,20 @@ class _Sending(ASGIResponse):
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._ended()
+            self._parts.ended()
 
     async def send_body(self, send: Send, receive: Receive) -> None:
         """Sends everything. What ends it early leaves the body without its end, by which the client can tell."""
         sending = asyncio.create_task(self._send_all(send))
         try:
-            with _tasks(_gone(receive), self._stopping.wait()) as ended:
+            with _tasks(_gone(receive), self._parts.stopping.wait()) as ended:
                 await asyncio.wait({sending, *ended}, return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
                 sending.result()
-            elif self._stopping.is_set():
+            elif self._parts.stopping.is_set():
                 await self._cut_off("the service is stopping")
         except TimeoutError:
-            await self._cut_off(f"its client took nothing for {_STALLED_S:g} s")
+            await self._cut_off(f"its client took nothing for {self._parts.stalled_s:g} s")
         finally:
             sending.cancel()
 
@@ -239,17 +243,16 @@ class _Sending(ASGIResponse):
             await asyncio.sleep(0)  # until the server knows; it would complain of an answer without an end
 
     async def _send_all(self, send: Send) -> None:
-        await _send(send, self._first, more=True)
-        async for chunk in self._chunks:
+        await self._send(send, self._parts.first, more=True)
+        async for chunk in self._parts.chunks:
             if chunk:
-                await _send(send, chunk, more=True)
-        await _send(send, b"", more=False)
+                await self._send(send, chunk, more=True)
+        await self._send(send, b"", more=False)
 
-
-async def _send(send: Send, body: bytes, *, more: bool) -> None:
-    """Returns when there is room for more. Raises TimeoutError when the client takes nothing for long."""
-    async with asyncio.timeout(_STALLED_S):
-        await send({"type": "http.response.body", "body": body, "more_body": more})
+    async def _send(self, send: Send, body: bytes, *, more: bool) -> None:
+        """Returns when there is room for more. Raises TimeoutError when the client takes nothing for long."""
+        async with asyncio.timeout(self._parts.stalled_s):
+            await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
 async def _gone(receive: Receive) -> None:

@@ -43,9 +43,8 @@ from service.ledger.audit_logs import (
     AuditLogPost,
     Invalid,
     Order,
-    Outcome,
     SuspiciousActivityList,
-    period,
+    filter_asked_for,
     posted,
 )
 from service.ledger.errors import AuditLogNotFound, ErrorCode
@@ -63,7 +62,11 @@ _SUSPICIOUS_MAX = 1000
     "/",
     operation_id="listAuditLogs",
     summary="The audit log: pages, a whole file, or the next rows",
-    opt=needs(Scope.AUDIT_READ, refusals=[ErrorCode.OVERLOADED], produces=(_JSON, _CSV, _NDJSON)),
+    opt=needs(
+        Scope.AUDIT_READ,
+        refusals=[ErrorCode.OVERLOADED, ErrorCode.AUDIT_ROWS_ARCHIVED],
+        produces=(_JSON, _CSV, _NDJSON),
+    ),
 )
 async def list_audit_logs(
     request: ApiRequest,
@@ -91,23 +94,25 @@ async def list_audit_logs(
     lacks the end of its chunked body.
 
     With `follow` the rows with a higher id, oldest first: at once when there are some, else as soon as one is
-    committed, or none after `wait` seconds. `next_follow` is what to follow next.
+    committed, or none after `wait` seconds. `next_follow` is what to follow next. Where the next row was archived and
+    removed the answer is 410, which names the archive and where to go on.
     """
     try:
-        since, until = period(on, tz, since, until)
+        wanted = filter_asked_for(
+            telegram_id=telegram_id,
+            action=action,
+            resource_type=resource_type,
+            resource_id=resource_id,
+            actor=actor,
+            request_id=request_id,
+            outcome=outcome,
+            on=on,
+            tz=tz,
+            since=since,
+            until=until,
+        )
     except Invalid as error:
         raise invalid(f"query/{error.name}", error.message) from error
-    wanted = AuditLogFilter(
-        telegram_id=telegram_id,
-        action=action,
-        resource_type=resource_type,
-        resource_id=int(resource_id) if resource_id else None,
-        actor=actor,
-        request_id=request_id,
-        outcome=Outcome(outcome) if outcome else None,
-        since=since,
-        until=until,
-    )
     if follow is not None:
         return await _followed(request, wanted, after=int(follow), limit=limit or LIMIT_DEFAULT, wait_s=wait)
     after = _after(cursor, order)

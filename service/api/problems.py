@@ -65,6 +65,9 @@ CATALOGUE: dict[ErrorCode, Kind] = {
     ErrorCode.ANSWER_ERASED: Kind(
         409, "The answer was erased", "Do not send it again with a new key: `detail` says whether it was carried out."
     ),
+    ErrorCode.AUDIT_ROWS_ARCHIVED: Kind(
+        410, "The next rows were archived", "Read them in `archive`; follow `through_id` for what came after."
+    ),
     ErrorCode.BODY_TOO_LARGE: Kind(413, "The body is too large", "Send less."),
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: Kind(415, "The body's media type is not JSON", "Send application/json."),
     ErrorCode.HEADERS_TOO_LARGE: Kind(431, "The headers are too large", "Send fewer and shorter headers."),
@@ -110,6 +113,8 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     bank_notification_id: int | UnsetType = UNSET
     received: int | UnsetType = UNSET
     index: int | UnsetType = UNSET
+    archive: str | UnsetType = UNSET
+    through_id: int | UnsetType = UNSET
     differing_fields: list[str] | UnsetType = UNSET
     required_scope: str | UnsetType = UNSET
 

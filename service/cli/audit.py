@@ -17,7 +17,7 @@ from service.cli import audit_prune, audit_verify, audit_witness, progress
 from service.cli.audit_view import AuditView, visible
 from service.cli.common import Group, config_of, database_option, reading
 from service.ledger import audit_lines
-from service.ledger.audit_logs import AuditLog, AuditLogFilter, Invalid, Order, Outcome, period
+from service.ledger.audit_logs import AuditLog, AuditLogFilter, Invalid, Order, Outcome, filter_asked_for
 from service.ledger.fields import (
     ACTION_PATTERN,
     DAY_PATTERN,
@@ -67,42 +67,23 @@ _FILTERS = (
     click.option("--on", callback=_of(DAY_PATTERN), help="This whole day, such as 2026-11-22."),
     click.option("--tz", default="UTC", show_default=True, help="Time zone of days, and of the times on a terminal."),
 )
+_ASKED = (
+    *("telegram_id", "action", "resource_type", "resource_id", "actor", "request_id", "outcome"),
+    *("since", "until", "on", "tz"),
+)
+"""The arguments that these options make."""
 
 
 def _filters(command: Callable[..., None]) -> Callable[..., None]:
     """Gives the command the options of a filter, as the one argument `wanted`."""
 
-    def run(
-        *args: Any,
-        on: str | None,
-        tz: str,
-        since: str | None,
-        until: str | None,
-        outcome: str | None,
-        resource_id: str | None,
-        telegram_id: str | None,
-        action: str | None,
-        resource_type: str | None,
-        actor: str | None,
-        request_id: str | None,
-        **kwargs: Any,
-    ) -> None:
+    def run(*args: Any, **given: Any) -> None:
+        asked = {name: given.pop(name) for name in _ASKED}
         try:
-            since, until = period(on, tz, since, until)
+            wanted = filter_asked_for(**asked)
         except Invalid as error:
             raise click.UsageError(f"--{error.name} {error.message}.") from error
-        wanted = AuditLogFilter(
-            telegram_id=telegram_id,
-            action=action,
-            resource_type=resource_type,
-            resource_id=int(resource_id) if resource_id else None,
-            actor=actor,
-            request_id=request_id,
-            outcome=Outcome(outcome) if outcome else None,
-            since=since,
-            until=until,
-        )
-        command(*args, wanted=(wanted, zone(tz)), **kwargs)
+        command(*args, wanted=(wanted, zone(asked["tz"])), **given)
 
     run.__doc__, run.__name__ = command.__doc__, command.__name__
     for option in reversed(_FILTERS):

@@ -9,7 +9,16 @@ import msgspec
 from msgspec import Struct
 
 from service.cli import progress
-from service.cli.common import CannotBeChecked, Command, checking, config_of, database_option, reading
+from service.cli.common import (
+    CannotBeChecked,
+    Command,
+    checking,
+    config_of,
+    database_option,
+    jobs_option,
+    reading,
+    workers,
+)
 from service.config import Config
 from service.ledger import notes
 from service.ledger.audit_chain import read_receipt
@@ -21,7 +30,10 @@ _TAMPERED = 1
 
 
 class VerificationReport(Struct, frozen=True, kw_only=True):
-    """sound: no fault was found in `rows` rows. root: of the tree over them, in base64. checkpoints: sizes compared."""
+    """sound: no fault was found in `rows` rows. root: of the tree over them, in base64. checkpoints: sizes compared.
+
+    unfinished_erasures: ids of users whose erasure was begun; what it took is not yet put on record by a row.
+    """
 
     sound: bool
     rows: int
@@ -30,6 +42,7 @@ class VerificationReport(Struct, frozen=True, kw_only=True):
     seconds: float
     checkpoints: list[int]
     receipts: int
+    unfinished_erasures: list[int]
     faults: list[ChainFault]
 
 
@@ -50,9 +63,15 @@ class VerificationReport(Struct, frozen=True, kw_only=True):
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Passbook-Receipt headers that were kept, one a line.",
 )
+@jobs_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def verify(
-    database: str | None, key: str | None, checkpoint_files: tuple[Path, ...], receipts: Path | None, as_json: bool
+    database: str | None,
+    key: str | None,
+    checkpoint_files: tuple[Path, ...],
+    receipts: Path | None,
+    jobs: int | None,
+    as_json: bool,
 ) -> None:
     """Prove that nobody changed the audit log. Exit code 0: sound, 1: changed, 2: it cannot be checked.
 
@@ -62,7 +81,7 @@ def verify(
     with checking():
         config = config_of(database=database)
         checkpoints = _checkpoints(config, key, checkpoint_files)
-        report = _run(config, checkpoints, _receipts(receipts))
+        report = _run(config, checkpoints, _receipts(receipts), jobs)
     if as_json:
         click.echo(msgspec.json.encode(report))
     else:
@@ -110,10 +129,12 @@ def _receipts(file: Path | None) -> dict[int, bytes]:
     return found
 
 
-def _run(config: Config, checkpoints: list[Checkpoint], receipts: dict[int, bytes]) -> VerificationReport:
-    with reading(config) as connection:
+def _run(
+    config: Config, checkpoints: list[Checkpoint], receipts: dict[int, bytes], jobs: int | None
+) -> VerificationReport:
+    with reading(config) as connection, workers(config, connection, jobs) as others:
         began = time.perf_counter()
-        check = ChainCheck(connection, checkpoints=checkpoints, receipts=receipts)
+        check = ChainCheck(connection, checkpoints=checkpoints, receipts=receipts, workers=others)
         with progress.shown() as show:
             for _ in check.chunks():
                 show("verifying", check.checked, check.tree.size)
@@ -125,6 +146,7 @@ def _run(config: Config, checkpoints: list[Checkpoint], receipts: dict[int, byte
             seconds=round(time.perf_counter() - began, 3),
             checkpoints=sorted(checkpoint.size for checkpoint in checkpoints),
             receipts=len(receipts),
+            unfinished_erasures=check.unfinished_erasures(),
             faults=check.faults,
         )
 
@@ -138,6 +160,10 @@ def _say(report: VerificationReport) -> None:
         compared.append(f"{report.receipts:,} receipts")
     against = f" and compared with {', '.join(compared)}" if compared else ""
     click.echo(f"{report.checked:,} of {report.rows:,} rows computed anew in {report.seconds:.1f} s{rate}{against}.")
+    for user_id in report.unfinished_erasures:
+        click.echo(
+            f"⬜ The erasure of user {user_id} was begun and no row tells of it yet: passbook users erase ends it."
+        )
     if report.sound:
         click.echo("✅ Nobody changed the audit log.")
         if not compared:

@@ -31,7 +31,7 @@ from service.ledger.notes import (
 )
 from service.ledger.timestamps import spoken, stored, system_clock
 from service.ledger.witness import Accepted, LogMisbehaved, history_line, judge, last_entry, read_consistency
-from service.storage import sqlite
+from service.storage import private_files, sqlite
 
 _MISBEHAVED, _CANNOT_BE_CHECKED = 1, 2
 _TIMEOUT_S = 30
@@ -187,7 +187,7 @@ def _keep(state: _Witness, offered: Checkpoint, note: bytes) -> None:
     signed = note.decode()
     if state.cosigner:
         signed += cosign(signed, state.cosigner, now_s=int(time.time()))
-    _write(state.folder / _LATEST, signed.encode())
+    private_files.write(state.folder / _LATEST, signed.encode())
 
 
 def _entry(offered: Checkpoint, note: bytes) -> bytes:
@@ -215,7 +215,7 @@ def _opened(folder: Path, key: str | None, cosign_key: Path | None, *, trust_fir
     if not path.exists():
         if key is None:
             raise NoteError("no key is kept here yet: give the log's verifier key with --key")
-        _write(path, f"{read_verifier_key(key).text()}\n".encode())
+        private_files.write(path, f"{read_verifier_key(key).text()}\n".encode())
     pinned = read_verifier_key(path.read_text("utf-8").strip())
     if key is not None and read_verifier_key(key) != pinned:
         raise NoteError(f"the key that is kept in {path} is {pinned.text()}, not the one that was given")
@@ -242,17 +242,6 @@ def _append(path: Path, line: bytes, *, at: int | None = None) -> int:
         os.fsync(descriptor)
     sqlite.sync(path.parent)
     return end + len(line)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Replaces a file by one rename; it is on disk when this returns."""
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    sqlite.sync(path.parent)
 
 
 def _files(checkpoint: Path | None, consistency: Path | None) -> _Source:

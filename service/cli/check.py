@@ -14,7 +14,7 @@ from msgspec import Struct
 from service import server, telemetry
 from service.cli.common import KNOWN_ERRORS, Command, config_of, database_option, load_migrations
 from service.config import Config
-from service.storage import figures, lock, migrator, sqlite
+from service.storage import figures, lock, migrator, sequences, sqlite
 from service.storage.checkpoints import Signer
 
 _MIB = 2**20
@@ -119,7 +119,10 @@ def _database(config: Config) -> Findings:
         return
     with _reading(config) as connection:
         version = migrator.require_latest(connection, load_migrations())
+        full = sequences.used_up(connection)
     yield Verdict.OK, f"{path} is at migration {version:03d}, the latest."
+    for said in full:
+        yield Verdict.NOTE, f"Writes would be answered 503 storage_full: {said}"
     if not os.access(path, os.W_OK):
         yield Verdict.REFUSED, f"{path} cannot be written to."
 

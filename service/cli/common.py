@@ -11,8 +11,9 @@ import click
 from service import resources
 from service.config import Config, ConfigError
 from service.ledger.timestamps import stored, system_clock
-from service.storage import lock, migrator, sqlite
+from service.storage import audit_chain, audit_workers, lock, migrator, sqlite
 from service.storage.audit_prunes import PruneFailed
+from service.storage.audit_workers import Workers, WorkersFailed
 from service.storage.checkpoints import Contradiction, KeyUnusable
 from service.storage.copies import CopyFailed
 from service.storage.erasures import EraseFailed
@@ -33,6 +34,7 @@ KNOWN_ERRORS = (
     CopyFailed,
     ImportFailed,
     PruneFailed,
+    WorkersFailed,
     EraseFailed,
     lock.DatabaseInUse,
     sqlite.EngineError,
@@ -43,6 +45,12 @@ CLI_ACTOR = "cli:"
 
 database_option = click.option(
     "--database", metavar="FILE", help="The database. Default: $PASSBOOK_DATABASE, or data/passbook.db."
+)
+jobs_option = click.option(
+    "--jobs",
+    metavar="N",
+    type=click.IntRange(1, 64),
+    help="Processes that compute the audit log's hashes. Default: the processors that may be used; 1 for a small log.",
 )
 
 
@@ -111,6 +119,14 @@ def reading(config: Config) -> Iterator[sqlite.Connection]:
     with contextlib.closing(sqlite.connect_reader(path, busy_timeout_ms=config.busy_timeout_ms)) as connection:
         migrator.require_latest(connection, load_migrations())
         yield connection
+
+
+@contextlib.contextmanager
+def workers(config: Config, connection: sqlite.Connection, jobs: int | None) -> Iterator[Workers | None]:
+    """The processes of `jobs_option` for the block, for the log that `connection` reads."""
+    number = audit_workers.jobs_for(audit_chain.tree(connection).size) if jobs is None else jobs
+    with audit_workers.started(config.database_path, number, busy_timeout_ms=config.busy_timeout_ms) as others:
+        yield others
 
 
 @contextlib.contextmanager

@@ -14,8 +14,10 @@ from service.cli.common import (
     checking,
     config_of,
     database_option,
+    jobs_option,
     load_migrations,
     reading,
+    workers,
 )
 from service.config import Config
 from service.ledger.integrity import IntegrityReport, IntegrityStatus
@@ -27,15 +29,16 @@ _BROKEN = 1
 
 @click.command(cls=Command)
 @database_option
+@jobs_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as GET /v1/integrity answers it.")
 @click.option("--quick", is_flag=True, help="Leave out the check of the file's pages and the hashes of the audit log.")
-def integrity(database: str | None, as_json: bool, quick: bool) -> None:
+def integrity(database: str | None, jobs: int | None, as_json: bool, quick: bool) -> None:
     """Prove that it adds up. Exit code 0: sound, 1: broken, 2: it cannot be checked.
 
     Reads only; also while the service runs. The first rows that fail a check are named.
     """
     with checking():
-        report = _prove(config_of(database=database), quick=quick)
+        report = _prove(config_of(database=database), jobs, quick=quick)
     if as_json:
         click.echo(msgspec.json.encode(report))
     else:
@@ -46,10 +49,10 @@ def integrity(database: str | None, as_json: bool, quick: bool) -> None:
         sys.exit(_BROKEN)
 
 
-def _prove(config: Config, *, quick: bool) -> IntegrityReport:
+def _prove(config: Config, jobs: int | None, *, quick: bool) -> IntegrityReport:
     """The finished proof; with a progress bar where there is a terminal."""
-    with reading(config) as connection:
-        proof = Proof(load_migrations(), system_clock, quick=quick)
+    with reading(config) as connection, workers(config, connection, 1 if quick else jobs) as others:
+        proof = Proof(load_migrations(), system_clock, quick=quick, workers=others)
         with progress.bar() as bar:
             task = bar.add_task("")
 

@@ -39,7 +39,6 @@ import re
 import struct
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
 from hashlib import sha256
 from itertools import islice, repeat
 from operator import lt
@@ -137,6 +136,8 @@ _REAL = Layout(">cd").pack
 _SIZED = Layout(">cI").pack
 _TEXT_SIZES = tuple(_SIZED(b"\x03", length) for length in range(1024))
 _LEAF = b"\x00" + bytes([FORMAT])
+_NAMES_MAX = 4096
+_DIGEST = type(sha256()).digest
 
 
 class ProofError(ValueError):
@@ -178,8 +179,8 @@ def public_details(details: Value, *, ours: bool = True) -> str | None:
 
 
 def _is_plain(value: object) -> bool:
-    return not isinstance(value, dict) and not (
-        isinstance(value, list) and any(isinstance(v, dict | list) for v in value)
+    return not isinstance(value, dict | list) or (
+        isinstance(value, list) and not any(isinstance(v, dict | list) for v in value)
     )
 
 
@@ -193,31 +194,25 @@ def leaf_hash(previous: bytes, committed: bytes, public: bytes | None, row: Row)
 
     Raises ValueError when a column of text holds a number.
     """
-    audit_log_id, user_id, resource_id, created_at, request_id, _, details, *names = row
-    return sha256(
-        b"".join(
-            (
-                _LEAF,
-                previous,
-                committed,
-                field(audit_log_id),
-                field(user_id),
-                field(resource_id),
-                field(created_at),
-                field(request_id),
-                field(details) if public is None else b"\x05" + public,
-                _names(tuple(names)),
-            )
-        )
-    ).digest()
+    fields = map(field, row[:5])
+    what = field(row[6]) if public is None else b"\x05" + public
+    return sha256(b"".join((_LEAF, previous, committed, *fields, what, _NAMES[tuple(row[7:])]))).digest()
 
 
-@lru_cache(maxsize=4096)
-def _names(values: tuple[Value, ...]) -> bytes:
-    # They repeat from row to row. Numbers are not taken, since 1 and 1.0 would be one key of the cache.
-    if any(isinstance(value, int | float) for value in values):
-        raise ValueError("a column of text holds a number")
-    return b"".join(map(field, values))
+class _Names(dict[tuple[Value, ...], bytes]):
+    """The fields of the last columns, action to outcome: they repeat from row to row. Raises ValueError for numbers."""
+
+    def __missing__(self, values: tuple[Value, ...]) -> bytes:
+        # 1 and 1.0 would be one key.
+        if any(isinstance(value, int | float) for value in values):
+            raise ValueError("a column of text holds a number")
+        if len(self) >= _NAMES_MAX:
+            self.clear()
+        found = self[values] = b"".join(map(field, values))
+        return found
+
+
+_NAMES = _Names()
 
 
 def receipt(audit_log_id: int, leaf: bytes) -> str:
@@ -268,14 +263,13 @@ class Frontier:
 
     def extend(self, leaves: Sequence[bytes], on_node: NodeSink) -> None:
         """Adds the next leaves; on_node is told of the subtrees that they complete at each of NODE_LEVELS."""
-        start = 0
-        while start < len(leaves):
-            if self.size % _BLOCK == 0 and len(leaves) - start >= _BLOCK:
-                root, level = subtree_root(leaves[start : start + _BLOCK]), NODE_LEVELS
+        self.extend_by(whole_blocks(self.size, leaves), on_node)
+
+    def extend_by(self, subtrees: Iterable[tuple[int, bytes]], on_node: NodeSink) -> None:
+        """Adds whole subtrees (level, hash) as `whole_blocks` makes them of the next leaves."""
+        for level, root in subtrees:
+            if level:
                 on_node(level, self.size >> level, root)
-            else:
-                root, level = leaves[start], 0
-            start += 1 << level
             for node in self.append(root, level):
                 if node[0] % NODE_LEVELS == 0:
                     on_node(*node)
@@ -289,13 +283,43 @@ class Frontier:
         return b"".join(self.roots)
 
 
+class Stretch:
+    """Leaves from the `size`th on that are to be added to a Frontier later: `parts` is for its `extend_by`."""
+
+    __slots__ = ("parts", "size")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.parts: list[tuple[int, bytes]] = []
+
+    def extend(self, leaves: Sequence[bytes], _: NodeSink) -> None:
+        """Adds the next leaves."""
+        self.parts += whole_blocks(self.size, leaves)
+        self.size += len(leaves)
+
+
+def whole_blocks(size: int, leaves: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
+    """`leaves`, after `size` others, as subtrees (level, hash): of level 8 where 256 make up one, else of 0."""
+    start = 0
+    while start < len(leaves):
+        if (size + start) % _BLOCK == 0 and len(leaves) - start >= _BLOCK:
+            yield NODE_LEVELS, subtree_root(leaves[start : start + _BLOCK])
+            start += _BLOCK
+        else:
+            yield 0, leaves[start]
+            start += 1
+
+
 def subtree_root(hashes: Sequence[bytes]) -> bytes:
     """The root over `hashes` of one level, a power of two of them."""
     while len(hashes) > 1:
-        hashes = [
-            sha256(b"\x01" + left + right).digest() for left, right in zip(hashes[::2], hashes[1::2], strict=True)
-        ]
+        each = iter(hashes)
+        hashes = _sha256_of(map(b"".join, zip(repeat(b"\x01"), each, each)))
     return hashes[0]
+
+
+def _sha256_of(messages: Iterable[bytes]) -> list[bytes]:
+    return list(map(_DIGEST, map(sha256, messages)))
 
 
 def joined(roots: Sequence[bytes]) -> bytes:
@@ -366,20 +390,27 @@ def root_of_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes])
     """The root that `path` leads to from `leaf` at `index` of `size`. Raises ProofError when it is no such path."""
     if not 0 <= index < size:
         raise ProofError(f"leaf {index} is not in a tree of {size}")
-    last, root = size - 1, leaf
+    root = leaf
+    for on_left, sibling in _climbed(index, size - 1, path, "path"):
+        root = node_hash(sibling, root) if on_left else node_hash(root, sibling)
+    return root
+
+
+def _climbed(index: int, last: int, path: Sequence[bytes], name: str) -> Iterator[tuple[bool, bytes]]:
+    """Each sibling on the way up from subtree `index` of those up to `last`, and whether it stands on the left.
+
+    Raises ProofError, in which `name` is the path's, when the way is longer or shorter.
+    """
     for sibling in path:
         if last == 0:
-            raise ProofError("the path is too long")
-        if index & 1 or index == last:
-            root = node_hash(sibling, root)
-            while not index & 1 and index:
-                index, last = index >> 1, last >> 1
-        else:
-            root = node_hash(root, sibling)
+            raise ProofError(f"the {name} is too long")
+        on_left = bool(index & 1) or index == last
+        yield on_left, sibling
+        while on_left and not index & 1 and index:
+            index, last = index >> 1, last >> 1
         index, last = index >> 1, last >> 1
     if last:
-        raise ProofError("the path is too short")
-    return root
+        raise ProofError(f"the {name} is too short")
 
 
 def check_consistency(earlier: int, earlier_root: bytes, size: int, root: bytes, proof: Sequence[bytes]) -> None:
@@ -406,18 +437,11 @@ def _roots_of_consistency(earlier: int, earlier_root: bytes, size: int, proof: S
     if not hashes:
         raise ProofError("the proof is too short")
     old = new = hashes[0]
-    for sibling in hashes[1:]:
-        if last == 0:
-            raise ProofError("the proof is too long")
-        if index & 1 or index == last:
+    for on_left, sibling in _climbed(index, last, hashes[1:], "proof"):
+        if on_left:
             old, new = node_hash(sibling, old), node_hash(sibling, new)
-            while not index & 1 and index:
-                index, last = index >> 1, last >> 1
         else:
             new = node_hash(new, sibling)
-        index, last = index >> 1, last >> 1
-    if last:
-        raise ProofError("the proof is too short")
     return old, new
 
 
@@ -432,20 +456,20 @@ class Fault(NamedTuple):
 class Verifier:
     """Recomputes the commitments, leaves and nodes of rows as they come, and stops at the first that is not sound.
 
-    It begins at an empty tree, or after what was archived: `frontier` is then that of the leaves before the first row,
-    `previous` the last of these and `last_id` its row's id, as far as it is known. What it says of rows is proved by
-    comparing `frontier.root()` with a signed checkpoint of that size.
+    It begins at an empty tree, or within one: `frontier` is then that of the leaves before the first row, or a stretch
+    after them, `previous` the last of these and `last_id` its row's id, as far as it is known. What it says of rows is
+    proved by comparing the frontier's root with a signed checkpoint of that size.
     """
 
     def __init__(
         self,
-        frontier: Frontier | None = None,
+        frontier: Frontier | Stretch | None = None,
         *,
         previous: bytes = NO_LEAF,
         last_id: int = 0,
         on_node: NodeSink = lambda *_: None,
     ) -> None:
-        self.frontier = frontier or Frontier()
+        self.frontier = Frontier() if frontier is None else frontier
         self.previous = previous
         self.last_id = last_id
         self._on_node = on_node
@@ -501,15 +525,21 @@ class Verifier:
             erased = [row for row in zip(salts, telegram_ids, details, public, kept, strict=True) if row[0] is None]
             if any(_erasure_fault(*row[1:]) for row in erased):
                 return False
-        given = [salt for salt in salts if salt is not None]
+        given = [salt for salt in salts if salt is not None] if None in salts else salts
         digests = [digest for digest in public if digest is not None]
         if {*map(len, given)} - {SALT_BYTES} or {*map(len, digests)} - {32}:
             return False
-        details_fields = _texts(details)
-        personal = map(b"".join, zip(repeat(b"\x02"), [s or b"" for s in salts], _texts(telegram_ids), details_fields))
-        commitments = [
-            sha256(message).digest() if salt else was for message, salt, was in zip(personal, salts, kept, strict=True)
-        ]
+        shown = list(map(b"".join, zip(*_texts(details), strict=False)))
+        personal = zip(
+            repeat(b"\x02"),
+            salts if given is salts else [salt or b"" for salt in salts],
+            *_texts(telegram_ids),
+            shown,
+            strict=False,
+        )
+        commitments = _sha256_of(map(b"".join, personal))
+        if given is not salts:
+            commitments = [made if salt else was for made, salt, was in zip(commitments, salts, kept, strict=True)]
         messages = zip(
             repeat(_LEAF),
             (self.previous, *stored),
@@ -517,16 +547,16 @@ class Verifier:
             map(_INTEGER, repeat(b"\x01"), ids),
             _integers(user_ids),
             _integers(resource_ids),
-            _texts(created_at),
-            _texts(request_ids),
-            [b"\x05" + digest if digest else shown for digest, shown in zip(public, details_fields, strict=True)],
-            map(_names, zip(*names, strict=True)),
+            *_texts(created_at),
+            *_texts(request_ids),
+            [b"\x05" + digest if digest else field for digest, field in zip(public, shown, strict=True)],
+            map(_NAMES.__getitem__, zip(*names, strict=True)),
             strict=False,
         )
         return (
             indexes == tuple(range(self.frontier.size, self.frontier.size + len(indexes)))
             and all(map(lt, (self.last_id, *ids), ids))
-            and [sha256(message).digest() for message in map(b"".join, messages)] == [*stored]
+            and _sha256_of(map(b"".join, messages)) == [*stored]
         )
 
 
@@ -587,13 +617,10 @@ def _integers(column: Sequence[Value]) -> list[bytes]:
         return [field(value) for value in column]
 
 
-def _texts(column: Sequence[Value]) -> list[bytes]:
+def _texts(column: Sequence[Value]) -> tuple[Iterable[bytes], Iterable[bytes]]:
+    """The fields of a column, each in two parts."""
     try:
         texts = list(map(str.encode, column))  # type: ignore[arg-type]
-    except TypeError:  # not all of them are text
-        return [field(value) for value in column]
-    try:
-        sizes = list(map(_TEXT_SIZES.__getitem__, map(len, texts)))
-    except IndexError:
-        sizes = [_SIZED(b"\x03", len(text)) for text in texts]
-    return list(map(b"".join, zip(sizes, texts, strict=True)))
+        return list(map(_TEXT_SIZES.__getitem__, map(len, texts))), texts
+    except (TypeError, IndexError):  # not all of them are text, or one of them is long
+        return repeat(b""), [field(value) for value in column]

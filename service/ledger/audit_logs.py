@@ -225,6 +225,30 @@ def period(on: str | None, tz: str, since: str | None, until: str | None) -> tup
     return day_began(day, at), day_ended(day, at)
 
 
+def filter_asked_for(
+    *,
+    on: str | None,
+    tz: str,
+    since: str | None,
+    until: str | None,
+    resource_id: str | None,
+    outcome: str | None,
+    **equal: str | None,
+) -> AuditLogFilter:
+    """The filter of what was asked for in words: as `period` takes it, and `equal` as AuditLogFilter does.
+
+    Raises Invalid.
+    """
+    since, until = period(on, tz, since, until)
+    return AuditLogFilter(
+        resource_id=int(resource_id) if resource_id else None,
+        outcome=Outcome(outcome) if outcome else None,
+        since=since,
+        until=until,
+        **equal,
+    )
+
+
 def _instant_or_day(name: str, text: str | None, at: ZoneInfo) -> str | None:
     if text is None:
         return None

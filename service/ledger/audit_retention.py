@@ -22,6 +22,7 @@ _RESOURCE_TYPES = {
     **dict.fromkeys(DOMAIN_ACTIONS, "user_domains"),
     **dict.fromkeys((RECEIVED, MATCHED), "bank_notification"),
     "user_created": "user",
+    "user_erased": "user",
     "api_key_created": "api_key",
     "api_key_revoked": "api_key",
 }

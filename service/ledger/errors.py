@@ -42,6 +42,7 @@ class ErrorCode(StrEnum):
     DOMAIN_PURCHASE_NOT_PENDING = "domain_purchase_not_pending"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     ANSWER_ERASED = "answer_erased"
+    AUDIT_ROWS_ARCHIVED = "audit_rows_archived"
     BODY_TOO_LARGE = "body_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     HEADERS_TOO_LARGE = "headers_too_large"
@@ -84,6 +85,10 @@ class TransactionNotFound(Refusal):
 
 class AuditLogNotFound(Refusal):
     code = ErrorCode.AUDIT_LOG_NOT_FOUND
+
+
+class AuditRowsArchived(Refusal):
+    code = ErrorCode.AUDIT_ROWS_ARCHIVED
 
 
 class InsufficientFunds(Refusal):

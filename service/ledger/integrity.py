@@ -104,7 +104,7 @@ DESCRIPTIONS = {
         " the root are computed anew."
     ),
     "foreign_keys": "Every row that another row names is there.",
-    "schema": "Tables, indexes and triggers are those that the migrations make.",
+    "schema": "Tables, indexes and triggers are those that the migrations make, and no table is out of ids.",
     "file": "The database file is well formed.",
 }
 """The checks, by their lasting names, and what each says."""

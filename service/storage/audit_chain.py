@@ -28,7 +28,8 @@ from service.ledger.audit_logs import is_of_ledger
 from service.storage.sqlite import Connection
 
 _ROWS_AT_ONCE = 4096
-_ROWS = f"SELECT {', '.join(COLUMNS)} FROM audit_logs WHERE id > ? ORDER BY id LIMIT ?"
+# A limit that is bound would have SQLite prepare the statement anew for each commit.
+_ROWS = f"SELECT {', '.join(COLUMNS)} FROM audit_logs WHERE id > ? ORDER BY id LIMIT {_ROWS_AT_ONCE}"
 _SEALED_ROWS = (
     f"SELECT l.leaf_index, {', '.join(f'a.{column}' for column in COLUMNS)}, l.salt, l.public_details, e.commitment,"
     " l.hash FROM audit_leaves AS l LEFT JOIN audit_logs AS a ON a.id = l.audit_log_id"
@@ -81,7 +82,7 @@ class Sealing:
     def seal(self, on_sealed: Sealed | None = None) -> dict[int, bytes]:
         """Makes leaves of the new rows; the leaves of the last few thousand by audit_logs.id."""
         leaves: dict[int, bytes] = {}
-        while rows := self._tx.execute(_ROWS, (self._after, _ROWS_AT_ONCE)).fetchall():
+        while rows := self._tx.execute(_ROWS, (self._after,)).fetchall():
             leaves = self._append(rows)
             self._after = rows[-1][0]
             if on_sealed is not None:
@@ -90,7 +91,7 @@ class Sealing:
                 break
         if self._frontier.size > self._size:
             self._tx.execute(
-                "UPDATE audit_tree SET size = ?, last_id = ?, last_hash = ?, frontier = ?",
+                "UPDATE audit_tree SET size = ?, last_id = ?, last_hash = ?, frontier = ? WHERE id = 1",
                 (self._frontier.size, self._last_id, self._last_hash, self._frontier.stored()),
             )
             self._size = self._frontier.size
@@ -99,14 +100,15 @@ class Sealing:
     def _append(self, rows: list[tuple[Any, ...]]) -> dict[int, bytes]:
         salts = os.urandom(SALT_BYTES * len(rows))
         leaves: list[tuple[int, int, bytes, bytes, bytes | None]] = []
+        leaf = self._last_hash
         for number, row in enumerate(rows):
             salt = salts[SALT_BYTES * number : SALT_BYTES * (number + 1)]
             telegram_id, details = row[5], row[6]
             redacted = public_details(details, ours=is_of_ledger(row[8], row[11]))
             public = None if redacted is None else sha256(redacted.encode()).digest()
-            self._last_hash = leaf_hash(self._last_hash, commitment(salt, telegram_id, details), public, row)
-            self._last_id = row[0]
-            leaves.append((self._frontier.size + number, self._last_id, self._last_hash, salt, public))
+            leaf = leaf_hash(leaf, commitment(salt, telegram_id, details), public, row)
+            leaves.append((self._frontier.size + number, row[0], leaf, salt, public))
+        self._last_id, self._last_hash = rows[-1][0], leaf
         self._tx.executemany(
             "INSERT INTO audit_leaves (leaf_index, audit_log_id, hash, salt, public_details) VALUES (?, ?, ?, ?, ?)",
             leaves,

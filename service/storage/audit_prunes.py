@@ -11,7 +11,7 @@ import time
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -26,7 +26,7 @@ from service.ledger.audit_chain import (
 from service.ledger.audit_export import ExportError, read_header, read_row
 from service.ledger.audit_retention import BITS, bits_of, steps
 from service.ledger.notes import Checkpoint
-from service.storage import audit_chain, audit_exports, sqlite
+from service.storage import audit_chain, audit_exports, private_files, sqlite
 from service.storage.audit_exports import RowGone
 from service.storage.checkpoints import Signer
 from service.storage.progress import Progress
@@ -102,6 +102,19 @@ def find_of_row(tx: Connection, audit_log_id: int) -> Prune | None:
     )
 
 
+def find_of_next(tx: Connection, audit_log_id: int) -> Prune | None:
+    """The last prune, where the row that came next after `audit_log_id` was archived and is gone; or None."""
+    last = find_last(tx)
+    if last is None or audit_log_id >= last.through_id:
+        return None
+    row = tx.execute(
+        "SELECT EXISTS (SELECT 1 FROM audit_logs WHERE id = l.audit_log_id) FROM audit_leaves AS l"
+        " WHERE l.audit_log_id > ? ORDER BY l.audit_log_id LIMIT 1",
+        (audit_log_id,),
+    ).fetchone()
+    return None if row is None or row[0] else last
+
+
 def _one(tx: Connection, sql: str, *parameters: int) -> Prune | None:
     row = tx.execute(sql, parameters).fetchone()
     return Prune(**dict(zip(Prune.__struct_fields__, row, strict=True))) if row else None
@@ -157,7 +170,7 @@ def write_archive(connection: Connection, prefix: Prefix, archive: Path, progres
     Raises OSError, and PruneFailed for a row that is gone.
     """
     partial = drop_partial(archive)
-    with _create(partial) as file:
+    with private_files.create(partial) as file:
         try:
             file.writelines(
                 audit_exports.lines(connection, prefix.first_index, prefix.size, progress, step="archiving")
@@ -171,14 +184,9 @@ def write_archive(connection: Connection, prefix: Prefix, archive: Path, progres
 
 def drop_partial(archive: Path) -> Path:
     """Where the archive is written; what an earlier run left there is gone."""
-    partial = archive.with_name(f".{archive.name}.partial")
+    partial = private_files.partial_of(archive)
     partial.unlink(missing_ok=True)
     return partial
-
-
-def _create(path: Path) -> IO[bytes]:
-    """As private as the database: nobody else reads it."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
 
 
 def verify_archive(connection: Connection, file: Path, progress: Progress) -> Archived:
@@ -207,11 +215,11 @@ def verify_archive(connection: Connection, file: Path, progress: Progress) -> Ar
                 progress("verifying", lines.tell(), file.stat().st_size)
         except ExportError as error:
             raise PruneFailed(f"{file} is no archive that can be relied on: {error}.") from error
-    size = verifier.frontier.size
-    if size == first_index or verifier.frontier.root() != audit_chain.root_of(connection, size):
+    size = frontier.size
+    if size == first_index or frontier.root() != audit_chain.root_of(connection, size):
         raise PruneFailed(f"{file} does not lead to the root that the database has at {size:,} rows.")
     prefix = _prefix(connection, first_index, verifier.last_id)
-    return Archived(prefix=prefix, root=verifier.frontier.root(), sha256=digest.digest())
+    return Archived(prefix=prefix, root=frontier.root(), sha256=digest.digest())
 
 
 def _read(line: bytes, digest: Any) -> Any:
@@ -264,16 +272,11 @@ def publish(partial: Path, archive: Path, note: str) -> None:
 def write_checkpoint(archive: Path, note: str) -> None:
     """Puts `note` beside the archive. Raises PruneFailed when another one is there."""
     path = archive.with_name(archive.name + CHECKPOINT_SUFFIX)
-    partial = drop_partial(path)
-    if path.exists() and path.read_text("utf-8") == note:
-        return
-    with _create(partial) as file:
-        file.write(note.encode())
-        file.flush()
-        os.fsync(file.fileno())
     if path.exists():
-        raise PruneFailed(f"{path} is there already; nothing is written over it.")
-    partial.rename(path)
+        if path.read_text("utf-8") != note:
+            raise PruneFailed(f"{path} is there already; nothing is written over it.")
+        return
+    private_files.write(path, note.encode())
 
 
 def digest_of(file: Path) -> bytes:

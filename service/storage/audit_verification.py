@@ -2,7 +2,8 @@
 
 It reads a chunk at a time, beside whoever writes: the log only grows, and what it had at the beginning is checked.
 Where the oldest rows were archived and are gone it takes their leaves as they are: they lead to a root that is on
-record and signed.
+record and signed. With workers, whole ranges of rows are computed in other processes: what these cannot call sound is
+computed once more here, so that nothing but the time differs.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,27 +11,14 @@ from typing import Any
 
 from msgspec import Struct
 
-from service.ledger.audit_chain import Verifier
+from service.ledger.audit_chain import Frontier, Verifier
 from service.ledger.notes import Checkpoint
-from service.storage import audit_chain, audit_prunes
+from service.storage import audit_chain, audit_prunes, audit_workers
 from service.storage.audit_prunes import Prune
+from service.storage.audit_workers import Workers
 from service.storage.sqlite import Connection
 
 _ROWS_AT_ONCE = 16_384
-# What a search by time goes by; a subtree whose range lies hides its rows. Of rows that were archived it is not known,
-# but it covers those that are left.
-_RANGES = """
-SELECT n.first_id FROM audit_nodes AS n
-WHERE n.level = 8 AND n.position >= ? AND n.position < ? AND (
-  n.first_id IS NOT (SELECT audit_log_id FROM audit_leaves WHERE leaf_index = n.position * 256)
-  OR n.last_id IS NOT (SELECT audit_log_id FROM audit_leaves WHERE leaf_index = n.position * 256 + 255)
-  OR n.first_id > (SELECT COALESCE(MAX(through_id), 0) FROM audit_prunes) AND (
-    n.created_at_min IS NOT (SELECT MIN(created_at) FROM audit_logs WHERE id BETWEEN n.first_id AND n.last_id)
-    OR n.created_at_max IS NOT (SELECT MAX(created_at) FROM audit_logs WHERE id BETWEEN n.first_id AND n.last_id))
-  OR n.first_id <= (SELECT MAX(through_id) FROM audit_prunes) AND EXISTS (
-    SELECT 1 FROM audit_logs AS a WHERE a.id BETWEEN n.first_id AND n.last_id AND typeof(a.created_at) = 'text'
-      AND (+a.created_at BETWEEN n.created_at_min AND n.created_at_max) IS NOT TRUE))
-ORDER BY n.position LIMIT 1"""
 _RANGES_ABOVE = """
 SELECT n.first_id FROM audit_nodes AS n
 WHERE n.level > 8 AND NOT EXISTS (
@@ -50,6 +38,30 @@ WHERE p.through_id = (SELECT MAX(through_id) FROM audit_prunes) AND NOT EXISTS (
   WHERE a.action = 'audit_log_pruned' AND a.resource_type = 'audit_log' AND a.resource_id = p.through_id
     AND a.id > p.through_id AND instr(a.details, lower(hex(p.archive_sha256)))
     AND instr(a.details, lower(hex(p.root))))"""
+_AS_MANY_AS_LEAVES = """
+SELECT (SELECT COUNT(*) FROM audit_logs) = (SELECT COUNT(*) FROM audit_leaves)
+  - (SELECT COUNT(*) FROM audit_leaves WHERE audit_log_id < (SELECT COALESCE(MIN(id), 9223372036854775807)
+                                                             FROM audit_logs))"""
+_UNSEALED = """
+SELECT a.id FROM audit_logs AS a
+WHERE a.id > ? AND NOT EXISTS (SELECT 1 FROM audit_leaves WHERE audit_log_id = a.id) ORDER BY a.id LIMIT 1"""
+# An erasure and the row that tells of it, and of how many rows lost their values, are one commit.
+_UNTOLD_ERASURE = f"""
+WITH erased(user_id, rows) AS (SELECT user_id, COUNT(*) FROM audit_erasures GROUP BY user_id),
+  done(user_id, finished_at, rows) AS (
+    SELECT e.user_id, e.finished_at, COALESCE(n.rows, 0) FROM user_erasures AS e LEFT JOIN erased AS n USING (user_id)
+    WHERE e.finished_at IS NOT NULL
+    UNION ALL SELECT n.user_id, NULL, n.rows FROM erased AS n
+    WHERE NOT EXISTS (SELECT 1 FROM user_erasures WHERE user_id = n.user_id))
+SELECT d.user_id, (SELECT MAX(id) FROM audit_logs WHERE resource_type = 'user' AND resource_id = d.user_id
+                   AND +action = 'user_erased')
+FROM done AS d
+WHERE {audit_prunes.sql_of_told("user_erased", "d.user_id")} <> 1 AND NOT EXISTS (
+  SELECT 1 FROM audit_logs AS a JOIN audit_leaves AS l ON l.audit_log_id = a.id
+  WHERE a.resource_type = 'user' AND a.resource_id = d.user_id AND +a.action = 'user_erased'
+    AND a.user_id = d.user_id AND a.actor IS NOT NULL AND a.created_at = d.finished_at
+    AND iif(json_valid(a.details), json_extract(a.details, '$.audit_logs'), NULL) = d.rows)
+ORDER BY d.user_id LIMIT 1"""
 # Rows are removed from the oldest on.
 _FIRST_LEFT = """
 SELECT l.leaf_index FROM audit_logs AS a JOIN audit_leaves AS l ON l.audit_log_id = a.id
@@ -75,35 +87,45 @@ class ChainCheck:
         *,
         checkpoints: Sequence[Checkpoint] = (),
         receipts: Mapping[int, bytes] | None = None,
+        workers: Workers | None = None,
+        rows_at_once: int = _ROWS_AT_ONCE,
     ) -> None:
+        self._rows_at_once = rows_at_once
         self._connection = connection
+        self._workers = workers
         self._checkpoints = sorted(checkpoints, key=lambda checkpoint: checkpoint.size)
         self._receipts = receipts or {}
         self._nodes: dict[tuple[int, int], bytes] = {}
-        self._verifier = Verifier(on_node=self._take_node)
+        self._frontier = Frontier()
+        self._verifier = Verifier(self._frontier, on_node=self._take_node)
         self.faults: list[ChainFault] = []
         self.tree = audit_chain.tree(connection)
+        self._ends = sorted({c.size for c in self._checkpoints if c.size <= self.tree.size} | {self.tree.size})
 
     @property
     def checked(self) -> int:
         """How many rows are checked; all of them: `tree.size`."""
-        return self._verifier.frontier.size
+        return self._frontier.size
 
     @property
     def root(self) -> bytes:
         """The root of the tree over the rows that are checked."""
-        return self._verifier.frontier.root()
+        return self._frontier.root()
+
+    def unfinished_erasures(self) -> list[int]:
+        """Users whose erasure was begun: until it is finished no row tells of it."""
+        rows = self._connection.execute("SELECT user_id FROM user_erasures WHERE finished_at IS NULL ORDER BY user_id")
+        return [row[0] for row in rows.fetchall()]
 
     def chunks(self) -> Iterator[None]:
         """Carries it out; gives way after every chunk. Ends at the first row that is not sound, and looks at the rest
         without it.
         """
-        ends = sorted({c.size for c in self._checkpoints if c.size <= self.tree.size} | {self.tree.size})
-        for end in ends:
+        for end in self._ends:
             while self.checked < end:
                 if self._take_archived(end):
                     yield
-                elif not self._check_rows(min(end, self.checked + _ROWS_AT_ONCE)):
+                elif not self._check_rows(min(end, self.checked + self._rows_at_once)):
                     self._check_what_stands()
                     return
                 yield
@@ -114,7 +136,7 @@ class ChainCheck:
     def _take_archived(self, end: int) -> bool:
         """Goes on by the leaves alone where the rows are archived and gone, by a chunk; whether there was any."""
         prune, start = audit_prunes.find_last(self._connection), self.checked
-        stop = min(end, self._first_left(prune), start + _ROWS_AT_ONCE) if prune else 0
+        stop = min(end, self._first_left(prune), start + self._rows_at_once) if prune else 0
         if prune is None or start >= stop:
             return False
         leaves = self._connection.execute(
@@ -129,7 +151,7 @@ class ChainCheck:
                 self._add(audit_log_id, f"its id does not come after {last_id}, that of the row before it")
                 break
             last_id = audit_log_id
-        self._verifier.frontier.extend([leaf for _, leaf in leaves], self._take_node)
+        self._frontier.extend([leaf for _, leaf in leaves], self._take_node)
         self._verifier.last_id, self._verifier.previous = leaves[-1]
         self._check_nodes()
         if self.checked == prune.size and (self.root, self._verifier.last_id) != (prune.root, prune.through_id):
@@ -143,6 +165,9 @@ class ChainCheck:
 
     def _check_rows(self, end: int) -> bool:
         start = self.checked
+        if self._is_sound_elsewhere(start, end):
+            self._check_nodes()
+            return not self.faults
         fault = self._verifier.check(audit_chain.sealed_rows(self._connection, start, end))
         if fault is not None and fault.audit_log_id is None and self._is_archived(fault.leaf_index):
             return True  # since it was begun
@@ -152,10 +177,28 @@ class ChainCheck:
         elif self.checked < end:
             self._add(None, f"leaf {self.checked} is gone")
         self._check_nodes()
-        wrong = self._connection.execute(_RANGES, (start // 256, self.checked // 256)).fetchone()
-        if wrong:
-            self._add(wrong[0], "the node above it does not tell the ids and times of its rows")
+        wrong = audit_workers.first_wrong_range(self._connection, start, self.checked)
+        if wrong is not None:
+            self._add(wrong, "the node above it does not tell the ids and times of its rows")
         return not self.faults
+
+    def _is_sound_elsewhere(self, start: int, end: int) -> bool:
+        """Whether a worker says so; then the rows are checked."""
+        sound = self._workers.sound(start, end, self._ranges) if self._workers else None
+        verifier = self._verifier
+        if sound is None or sound.before != (verifier.last_id, verifier.previous):
+            return False
+        self._frontier.extend_by(sound.parts, self._take_node)
+        verifier.last_id, verifier.previous = sound.last
+        return True
+
+    def _ranges(self, start: int) -> Iterator[tuple[int, int]]:
+        """What `chunks` goes through from `start` on, if nothing is archived."""
+        for end in self._ends:
+            while start < end:
+                stop = min(end, start + self._rows_at_once)
+                yield start, stop
+                start = stop
 
     def _is_archived(self, leaf_index: int) -> bool:
         prune = audit_prunes.find_last(self._connection)
@@ -182,7 +225,7 @@ class ChainCheck:
         tree, verifier = self.tree, self._verifier
         if tree.size and (tree.last_hash, tree.last_id) != (verifier.previous, verifier.last_id):
             self._add(tree.last_id, "audit_tree does not end with the last leaf")
-        if tree.frontier != verifier.frontier.stored():
+        if tree.frontier != self._frontier.stored():
             self._add(None, "audit_tree does not have the roots of its leaves")
 
     def _check_what_stands(self) -> None:
@@ -195,10 +238,10 @@ class ChainCheck:
             found = audit_chain.find_leaf(self._connection, audit_log_id)
             if found != leaf:
                 self._add(audit_log_id, f"its receipt tells of {'another row' if found else 'a row that is gone'}")
-        for (unsealed,) in self._connection.execute(
-            "SELECT a.id FROM audit_logs AS a WHERE NOT EXISTS (SELECT 1 FROM audit_leaves WHERE audit_log_id = a.id)"
-            " ORDER BY a.id LIMIT 1"
-        ).fetchall():
+        # Counting is enough where each row up to the tree's end was found by its leaf.
+        matches = not self.faults and self._connection.execute(_AS_MANY_AS_LEAVES).fetchone()[0]
+        after = self.tree.last_id if matches else -(2**63)
+        for (unsealed,) in self._connection.execute(_UNSEALED, (after,)).fetchall():
             self._add(unsealed, "it was never sealed: something else than Passbook wrote it")
         size, leaves, last = self._connection.execute(
             "SELECT size, (SELECT COUNT(*) FROM audit_leaves), (SELECT MAX(leaf_index) FROM audit_leaves)"
@@ -208,6 +251,9 @@ class ChainCheck:
             self._add(None, f"audit_tree counts {size:,} leaves, and there are {leaves:,}")
         for through_id, archive in self._connection.execute(_UNTOLD_PRUNE).fetchall():
             self._add(through_id, f"no row tells that the rows up to it were archived in {archive}")
+        for user_id, audit_log_id in self._connection.execute(_UNTOLD_ERASURE).fetchall():
+            told = "it tells another erasure than is on record of" if audit_log_id else "no row tells of the erasure of"
+            self._add(audit_log_id, f"{told} user {user_id}")
         for (first,) in self._connection.execute(_BEYOND).fetchall():
             self._add(first, "there is a node above it that its leaves do not make up")
         for (first,) in self._connection.execute(_RANGES_ABOVE).fetchall():

@@ -12,7 +12,7 @@ from pathlib import Path
 from service.ledger import notes
 from service.ledger.audit_chain import check_consistency, consistency_proof, root_at
 from service.ledger.notes import Checkpoint, NoteError, SigningKey
-from service.storage import audit_chain, sqlite
+from service.storage import audit_chain, private_files, sqlite
 from service.storage.audit_chain import Tree
 from service.storage.sqlite import Connection
 
@@ -95,7 +95,7 @@ class Signer:
             if self.last is None or tree.size > self.last.size:
                 checkpoint = Checkpoint(self.key.verifier.name, tree.size, tree.root())
                 note = notes.sign(checkpoint.text(), self.key)
-                _write(self.last_file, note)
+                private_files.write(self.last_file, note.encode())
                 self.last, self._note = checkpoint, note
             return self._note
 
@@ -109,21 +109,8 @@ def _make(file: Path, origin: str) -> SigningKey:
     name = origin or f"passbook-{os.urandom(_ORIGIN_BYTES).hex()}"
     key = notes.make_signing_key(name, os.urandom(notes.SEED_BYTES))
     sqlite.make_folder(file.parent)
-    _write(file, key.text() + "\n")
+    private_files.write(file, f"{key.text()}\n".encode())
     return key
-
-
-def _write(file: Path, text: str) -> None:
-    """`text` as the whole of `file`, which only its owner may read; on disk when this returns."""
-    partial = file.with_name(f".{file.name}.new")
-    partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as opened:
-        opened.write(text)
-        opened.flush()
-        os.fsync(descriptor)
-    partial.replace(file)
-    sqlite.sync(file.parent)
 
 
 def _said(error: Exception) -> str:

@@ -11,6 +11,7 @@ known, and the next call starts another.
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import os
 import pickle
@@ -152,6 +153,8 @@ def _serve(stream: BufferedRWPair) -> None:
                     for name in imports:
                         importlib.import_module(name)
                     connection = connector()
+                    gc.collect()
+                    gc.freeze()  # what is loaded now stays, and need not be walked again
                 else:
                     asked = pickle.loads(call)
                     if asked is None:

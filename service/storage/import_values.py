@@ -20,6 +20,7 @@ Value = str | int | float | bytes | None
 _WHOLE_NUMBERS = {
     "id", "user_id", "matched_transaction_id", "resource_id", "balance", "amount", "price", "balance_after",
 }  # fmt: skip
+_SEALED_ID = ("audit_logs", "id")
 _MONEY = {"balance", "amount", "price", "balance_after"}
 _MAY_BE_NULL = {"matched_transaction_id", "balance_after", "price"}
 _TIMES = {"created_at", "confirmed_at", "registered_at", "expires_at", "transaction_time"}
@@ -55,6 +56,8 @@ Test = Callable[[Value], bool]
 def plain(table: str, column: str) -> Test:
     """A quick test whether a value of the column may stand as it is; of those that fail it, `take` says the rest."""
     may_be_null = column in _MAY_BE_NULL or (table == "audit_logs" and column in {"user_id", "resource_id"})
+    if (table, column) == _SEALED_ID:
+        return lambda value: type(value) is int and 0 < value <= BALANCE_MAX
     if column in _WHOLE_NUMBERS:
         return lambda value: (
             -BALANCE_MAX <= value <= BALANCE_MAX if type(value) is int else value is None and may_be_null
@@ -73,6 +76,8 @@ def odd(table: str, column: str) -> str:
 
     It says nothing of text that is no UTF-8: SQLite does not ask.
     """
+    if (table, column) == _SEALED_ID:
+        return f"typeof({column}) <> 'integer' OR {column} NOT BETWEEN 1 AND {BALANCE_MAX}"
     if column in _WHOLE_NUMBERS:
         return f"typeof({column}) NOT IN ('integer', 'null') OR {column} NOT BETWEEN -{BALANCE_MAX} AND {BALANCE_MAX}"
     if column in _TIMES:
@@ -99,7 +104,10 @@ def take(table: str, column: str, value: Value) -> Taken:
     if column in _WHOLE_NUMBERS:
         if value is None and column in _MAY_BE_NULL:
             return Taken(None)
-        return _taken_number(column, value)
+        taken = _taken_number(column, value)
+        if (table, column) == _SEALED_ID and not _is_above_0(taken.value):
+            raise Refused(f"{shown(value)} is below 1, the least id that can be sealed; give the row one that is free")
+        return taken
     if column in _TIMES:
         return _time(value)
     if isinstance(value, bytes):
@@ -107,6 +115,10 @@ def take(table: str, column: str, value: Value) -> Taken:
     if column == "telegram_id" and value is not None:
         return _telegram_id(value, is_name=table == "users")
     return Taken(None if value is None else str(value))
+
+
+def _is_above_0(value: Value) -> bool:
+    return isinstance(value, int) and value > 0
 
 
 def _taken_number(column: str, value: Value) -> Taken:

@@ -30,8 +30,9 @@ from service.ledger.integrity import (
     IntegrityStatus,
 )
 from service.ledger.timestamps import Clock, spoken, stored
-from service.storage import audit_chain, audit_prunes, migrator, sqlite
+from service.storage import audit_chain, audit_prunes, migrator, sequences, sqlite
 from service.storage.audit_verification import ChainCheck
+from service.storage.audit_workers import Workers, WorkersFailed
 from service.storage.sqlite import Connection
 
 _ID_MIN, _ID_MAX = -(2**63), 2**63 - 1
@@ -655,9 +656,13 @@ class Proof:
     """One run over the whole ledger: `run` on one thread, `report` and `stop` from any. Lifetime: one run.
 
     `quick` leaves out the checks of the file, which reads every page, and of the audit chain, which hashes every row.
+    `workers` share the hashing.
     """
 
-    def __init__(self, migrations: list[migrator.Migration], clock: Clock, *, quick: bool = False) -> None:
+    def __init__(
+        self, migrations: list[migrator.Migration], clock: Clock, *, quick: bool = False, workers: Workers | None = None
+    ) -> None:
+        self._workers = workers
         self._migrations = migrations
         self._clock = clock
         self._names = [name for name in DESCRIPTIONS if not (quick and name in _THOROUGH)]
@@ -702,6 +707,8 @@ class Proof:
             self.fail("It was stopped.")
         except sqlite.DatabaseError as error:
             self.fail("It was stopped." if self._stop.is_set() else f"The database answered: {error}.")
+        except WorkersFailed as error:
+            self.fail(str(error))
         finally:
             self._connection = None
             self._finished_at = self._finished_at or self._clock()
@@ -812,7 +819,7 @@ class Proof:
         ).fetchone()[0]
 
     def _check_audit_chain(self, connection: Connection, on_progress: Callable[[], None]) -> None:
-        chain = ChainCheck(connection)
+        chain = ChainCheck(connection, workers=self._workers)
         before = self._checked
         for _ in chain.chunks():
             self._raise_if_stopped()
@@ -832,6 +839,8 @@ class Proof:
                 self._add("schema", None, None, None, None, f"{name} is not there.")
             elif found[name] != sql:
                 self._add("schema", None, None, None, None, f"The {kinds[name]} {name} is not as it was made.")
+        for said in sequences.used_up(connection):
+            self._add("schema", None, None, "sqlite_sequence", None, said)
         for name in found.keys() - wanted.keys():
             if kinds[name] == "trigger":
                 self._add("schema", None, None, None, None, f"The trigger {name} is none of Passbook's.")

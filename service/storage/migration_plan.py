@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from service.storage import copies, migration_values, migrator
+from service.storage import copies, migration_values, migrator, sequences
 from service.storage.import_source import baseline_columns, columns_of
 from service.storage.migrator import Migration, MigrationError
 from service.storage.progress import Progress, quiet
@@ -124,6 +124,7 @@ def plan(
             blockers.append(said)
         else:
             notices.append(said)
+    blockers += sequences.used_up(connection) if pending else []
     if needed > free:
         blockers.append(
             f"The disk has {free / 2**20:,.0f} MiB free and {needed / 2**20:,.0f} MiB may be needed; free some space."

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from service.ledger.audit_chain import COLUMNS, Frontier, commitment, leaf_hash,
 from service.ledger.audit_logs import AuditEvent
 from service.ledger.notes import Checkpoint
 from service.repository import audit_prunes as pruning
-from service.storage import audit_chain, audit_logs, audit_prunes, migrator, sqlite
+from service.storage import audit_chain, audit_logs, audit_prunes, audit_workers, migrator, sqlite
 from service.storage.audit_prunes import Archived, Prefix
 from service.storage.audit_verification import ChainCheck
 
@@ -71,15 +72,46 @@ def append(connection: sqlite.Connection, rows: int, *, name: str = "홍길동")
                 )
 
 
+class Asked:
+    """A worker's word without its process: range after range as `Workers.sound` is asked."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.sure = 0
+
+    def sound(self, start: int, stop: int, ranges: audit_workers.Ranges) -> audit_workers.Sound | None:
+        assert next(iter(ranges(start))) == (start, stop)
+        with contextlib.closing(sqlite.connect_reader(self.path, busy_timeout_ms=0)) as connection:
+            found = audit_workers.check_range(connection, start, stop)
+        self.sure += found is not None
+        return found
+
+
 def check(
     path: Path, *checkpoints: Checkpoint, receipts: dict[int, bytes] | None = None
 ) -> list[tuple[int | None, str]]:
-    """What is found: (audit_logs.id, what is wrong)."""
+    """What is found: (audit_logs.id, what is wrong). With workers it is word for word the same."""
+    found = [
+        run(path, rows_at_once, workers, *checkpoints, receipts=receipts)
+        for rows_at_once in (16_384, 100)
+        for workers in (None, Asked(path))
+    ]
+    assert found[0] == found[1]
+    assert found[2] == found[3]
+    assert bool(found[0]) == bool(found[2])
+    return found[0]
+
+
+def run(
+    path: Path, rows_at_once: int, workers: Any, *checkpoints: Checkpoint, receipts: dict[int, bytes] | None = None
+) -> list[tuple[int | None, str]]:
     with contextlib.closing(sqlite.connect_reader(path, busy_timeout_ms=0)) as connection:
-        run = ChainCheck(connection, checkpoints=checkpoints, receipts=receipts)
-        for _ in run.chunks():
+        check = ChainCheck(
+            connection, checkpoints=checkpoints, receipts=receipts, workers=workers, rows_at_once=rows_at_once
+        )
+        for _ in check.chunks():
             pass
-        return [(fault.audit_log_id, fault.said) for fault in run.faults]
+        return [(fault.audit_log_id, fault.said) for fault in check.faults]
 
 
 @contextlib.contextmanager
@@ -156,6 +188,13 @@ def test_a_log_as_it_was_sealed_is_sound(path: Path) -> None:
         receipts |= receipt(path, audit_log_id)
     sizes = (0, 1, 2, 255, 256, 257, 511, 512, MIDDLE, ROWS - 1, ROWS)
     assert check(path, *(checkpoint(path, size) for size in sizes), receipts=receipts) == []
+
+
+def test_workers_are_believed(path: Path) -> None:
+    """Where nothing is wrong no range is computed twice."""
+    asked = Asked(path)
+    assert run(path, 100, asked, checkpoint(path, MIDDLE + 7)) == []
+    assert asked.sure == 4 + 4  # up to the checkpoint, and from there
 
 
 EDIT = f"UPDATE audit_logs SET details = replace(details, '{1000 + MIDDLE - 1}', '9') WHERE id = {MIDDLE}"

@@ -1,6 +1,7 @@
 """What a migration cannot mend is refused with the import that can; the two have one opinion of every value."""
 
 import json
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -25,6 +26,47 @@ def plan_of(path: Path) -> Plan:
         assert connection.text_factory is str
     assert path.read_bytes() == before
     return plan
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        (0, "0 is below 1, the least id that can be sealed; give the row one that is free"),
+        (-7, "-7 is below 1, the least id that can be sealed; give the row one that is free"),
+        (2**63 - 1, "9223372036854775807 is beyond 9,007,199,254,740,991"),
+    ],
+)
+def test_audit_row_whose_id_cannot_be_sealed_or_followed_is_refused(tmp_path: Path, row: int, why: str) -> None:
+    """By the plan and by the import, by table, row and column; nothing is made."""
+    path = make_bots_file(tmp_path / "bot.db", through=1)
+    with closing(sqlite3.connect(path)) as bot, bot:
+        bot.execute("INSERT INTO audit_logs (id, action) VALUES (?, 'login')", (row,))
+    loose, *more = plan_of(path).blockers
+    assert f"audit_logs, row {row}, id: {why}" in loose
+    assert more == (
+        ["audit_logs can take no more rows: sqlite_sequence says that 9223372036854775807 was the last id that it gave"
+         " out, and there is such a row. Give it a lower id in the file that it came from, or put a backup back."]
+        if row > 0 else []
+    )  # fmt: skip
+    with pytest.raises(ImportFailed, match=re.escape(f"audit_logs, row {row}, id: {why}")):
+        import_database(path, tmp_path / "p.db", MIGRATIONS, lambda _: None)
+    assert not (tmp_path / "p.db").exists()
+
+
+def test_table_that_is_out_of_ids_is_in_the_way(tmp_path: Path) -> None:
+    """Also without such a row; what the plan says puts it right."""
+    path = make_bots_file(tmp_path / "bot.db", through=1)
+    with closing(sqlite3.connect(path)) as bot, bot:
+        bot.execute("INSERT INTO audit_logs (action) VALUES ('login')")
+        bot.execute("UPDATE sqlite_sequence SET seq = 9223372036854775807 WHERE name = 'audit_logs'")
+    (blocker,) = plan_of(path).blockers
+    assert "sqlite_sequence says that 9223372036854775807 was the last id that it gave out" in blocker
+    with closing(sqlite3.connect(path)) as bot, bot:
+        bot.execute(blocker.partition("service stopped: ")[2].rstrip("."))
+        sql = "SELECT seq, (SELECT MAX(id) FROM audit_logs) FROM sqlite_sequence WHERE name = 'audit_logs'"
+        last, highest = bot.execute(sql).fetchone()
+        assert last == highest < 100
+    assert plan_of(path).blockers == []
 
 
 LOOSE = [

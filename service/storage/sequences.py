@@ -1,0 +1,26 @@
+"""The ids that AUTOINCREMENT gives out: a table whose last one is too high takes no row any more, as on a full disk."""
+
+from service.ledger.fields import BALANCE_MAX
+from service.storage.sqlite import Connection
+
+
+def used_up(connection: Connection) -> list[str]:
+    """A sentence with the remedy for each table of the ledger's that gives out no more ids up to 2^53 - 1."""
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_sequence'").fetchone():
+        return []
+    rows = connection.execute("SELECT name, seq FROM sqlite_sequence WHERE seq >= ? ORDER BY name", (BALANCE_MAX,))
+    return [_said(connection, name, last) for name, last in rows.fetchall()]
+
+
+def _said(connection: Connection, table: str, last: object) -> str:
+    quoted = table.replace('"', '""')
+    held = connection.execute(f'SELECT MAX(rowid) FROM "{quoted}"').fetchone()[0]
+    said = f"{table} can take no more rows: sqlite_sequence says that {last} was the last id that it gave out"
+    if isinstance(held, int) and held >= BALANCE_MAX:
+        return (
+            f"{said}, and there is such a row. Give it a lower id in the file that it came from, or put a backup back."
+        )
+    return (
+        f"{said}, and the highest id there is {held or 0}. Nobody but a hand sets it so; with the service stopped:"
+        f" UPDATE sqlite_sequence SET seq = {held or 0} WHERE name = '{table}'."
+    )
