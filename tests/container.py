@@ -84,8 +84,7 @@ class Image:
         return self
 
     def remove(self) -> None:
-        """Takes the store away."""
-        self.buildah("rm", "--all")
+        """Takes the store away. vfs keeps plain folders: nothing is mounted when no command runs."""
         shutil.rmtree(self.folder)
 
     @cached_property
