@@ -1,11 +1,13 @@
 """A real Passbook: the command line's `serve` as a process of its own, on a free port of the loopback interface."""
 
+import contextlib
 import itertools
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -89,10 +91,17 @@ class LiveService:
 
     @property
     def writer_pid(self) -> int:
-        """The process that has the writing connection."""
+        """The process that has the writing connection; waits for the next one where the last has just ended."""
         assert self.process is not None
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return next(int(pid) for pid in children if b"connection_process" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            for pid in children.read_text().split():
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                    if b"connection_process" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                        return int(pid)
+            time.sleep(0.01)
+        raise AssertionError("no process has the writing connection")
 
     def signal_all(self, number: signal.Signals) -> None:
         """The signal to each of its processes, as a terminal or a service manager sends it."""

@@ -161,7 +161,9 @@ def test_visible_is_what_json_reads_the_same() -> None:
 
 def test_tail_follows_without_missing_or_doubling_a_row(log: LiveService) -> None:
     """Each row once, soon after it is written; it ends when it is told to, without a word."""
-    command = [*PASSBOOK, "audit", "tail", "-f", "-n", "1", "--action", "user_*", "--database", str(log.database)]
+    arguments = ["audit", "tail", "-f", "-n", "1", "--action", "user_*", "--database", str(log.database)]
+    # What runs in the background of a shell has its SIGINT ignored, and so have its children.
+    command = ["env", "--default-signal=INT", *PASSBOOK, *arguments]
     env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, text=True)
     assert process.stdout is not None
