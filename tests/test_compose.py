@@ -68,7 +68,7 @@ def test_every_variable_is_one_that_passbook_takes() -> None:
     assert Config.from_env(ours) != Config()
     assert {name for name in variables if name not in ours} == {"OTEL_EXPORTER_OTLP_ENDPOINT"}
     for name in variables:
-        assert f"`{name}`" in README or f"`{name}`" in (CHECKOUT / "README.md").read_text("utf-8"), name
+        assert f"`{name}`" in README or f"`{name}`" in (CHECKOUT / "docs/operating.md").read_text("utf-8"), name
 
 
 def test_it_has_time_to_stop() -> None:

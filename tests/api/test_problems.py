@@ -35,7 +35,7 @@ def test_the_catalogue_has_every_code_once_and_complete() -> None:
     assert set(CATALOGUE) == set(ErrorCode)
     assert len({kind.title for kind in CATALOGUE.values()}) == len(CATALOGUE)
     for code, kind in CATALOGUE.items():
-        assert kind.status in {400, 401, 403, 404, 405, 406, 408, 409, 413, 415, 429, 431, 500, 503}, code
+        assert kind.status in {400, 401, 403, 404, 405, 406, 408, 409, 410, 413, 415, 429, 431, 500, 503}, code
         assert kind.title
         assert kind.remedy.endswith("."), code
 
@@ -46,7 +46,7 @@ def test_every_refusal_has_a_code_of_the_4xx_and_no_other_has_it() -> None:
     assert len(refusals) >= 8
     codes = [refusal.code for refusal in refusals]  # type: ignore[attr-defined]
     assert len(codes) == len(set(codes))
-    assert {CATALOGUE[code].status for code in codes} <= {404, 409}
+    assert {CATALOGUE[code].status for code in codes} <= {404, 409, 410}
 
 
 def test_every_unavailability_is_a_503_with_a_wait() -> None:

@@ -31,7 +31,7 @@ SEED = int(
     os.environ.get("PASSBOOK_STATEFUL_SEED")
     or (random.getrandbits(31) if "PASSBOOK_STATEFUL_EXAMPLES" in os.environ else 1)
 )
-ONLY_READ = {ErrorCode.AUDIT_LOG_NOT_FOUND}
+ONLY_READ = {ErrorCode.AUDIT_LOG_NOT_FOUND, ErrorCode.AUDIT_ROWS_ARCHIVED}
 """Refusals that no operation raises."""
 REACHED_MIN = 5
 MUTANT_EXAMPLES = 60
