@@ -50,6 +50,8 @@ _STATEMENTS_CACHED = 256
 _ERROR, _BUSY, _LOCKED, _FULL, _TOOBIG, _CONSTRAINT, _MISMATCH, _RANGE = 1, 5, 6, 13, 18, 19, 20, 25
 _NONE = 0
 _NICENESS = 15
+_LOG_PAGES = 4000
+"""How long the write-ahead log gets before it is written back: 16 MiB, in which most pages are there many times."""
 
 
 class EngineError(Exception):
@@ -118,7 +120,7 @@ def connect_writer(path: Path, *, busy_timeout_ms: int, checkpoints: bool) -> Co
         connection.execute("PRAGMA temp_store = MEMORY")
         # A page that is split leaves no copy of its rows behind, which nobody could ever erase.
         connection.execute("PRAGMA secure_delete = FAST")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {1000 if checkpoints else 0}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES if checkpoints else 0}")
         _check_settings(connection, path)
     except BaseException as error:
         connection.close()
@@ -208,7 +210,7 @@ def empty_log(connection: Connection) -> bool:
 def checkpoint_if_safe(connection: Connection) -> None:
     """From now on the connection keeps the write-ahead log short, where this version may do so beside a service."""
     if not has_wal_reset_bug():
-        connection.execute("PRAGMA wal_autocheckpoint = 1000").fetchall()
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}").fetchall()
 
 
 def rewrite(connection: Connection) -> None:
