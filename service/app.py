@@ -150,8 +150,8 @@ async def _opened(
             sqlite.Readers(path, count=config.readers, busy_timeout_ms=timeout_ms).opened()
         )
         signer = await readers.read(_signer, config)
-        keys = sqlite.connect_reader(path, busy_timeout_ms=timeout_ms)
-        stack.callback(keys.close)
+        lookups = sqlite.connect_reader(path, busy_timeout_ms=timeout_ms)
+        stack.callback(lookups.close)
         writer = Writer(
             writing,
             clock=clock,
@@ -179,14 +179,14 @@ async def _opened(
         passbook = app.state["passbook"] = Passbook(
             writer=writer,
             readers=readers,
-            keys=keys,
+            lookups=lookups,
             clock=clock,
             engine=engine,
             schema_version=schema_version,
             policy=policy,
             proofs=proofs,
             trusted_proxies=config.trusted_networks,
-            audit_feed=AuditFeed(audit_readers, writer, partial(find_newest_id, keys)),
+            audit_feed=AuditFeed(audit_readers, writer, partial(find_newest_id, lookups)),
             checkpoints=checkpoints,
             measures=measures,
             figures=figures,

@@ -114,7 +114,7 @@ def _authorized(passbook: Passbook, authorization: bytes | None, handler: BaseRo
         raise _unauthorized(ErrorCode.API_KEY_REQUIRED, "Authorization must be of the form: Bearer <key>.")
     if not is_well_formed(key):
         raise _unauthorized(ErrorCode.API_KEY_UNKNOWN, "This is no Passbook key: its form or its checksum is wrong.")
-    found = api_keys.find_by_hash(passbook.keys, hash_of(key))
+    found = api_keys.find_by_hash(passbook.lookups, hash_of(key))
     if found is None:
         raise _unauthorized(ErrorCode.API_KEY_UNKNOWN, "There is no such API key.")
     if found.revoked_at is not None:

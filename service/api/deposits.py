@@ -67,7 +67,7 @@ async def list_deposits(
 )
 async def get_deposit(deposit_id: IdPath, request: ApiRequest) -> Deposit:
     """The deposit as it stands."""
-    found = await request.passbook.readers.read(deposits.find, int(deposit_id))
+    found = deposits.find(request.passbook.lookups, int(deposit_id))
     if found is None:
         raise DepositNotFound(f"There is no deposit {deposit_id}.")
     return found

@@ -70,7 +70,7 @@ async def list_purchases(
 )
 async def get_purchase(domain_purchase_id: IdPath, request: ApiRequest) -> DomainPurchase:
     """The purchase as it stands."""
-    found = await request.passbook.readers.read(domain_purchases.find, int(domain_purchase_id))
+    found = domain_purchases.find(request.passbook.lookups, int(domain_purchase_id))
     if found is None:
         raise DomainPurchaseNotFound(f"There is no domain purchase {domain_purchase_id}.")
     return found

@@ -70,7 +70,7 @@ def _of_writer(passbook: Passbook) -> Iterator[Family]:
 
 
 def _of_audit_log(passbook: Passbook) -> list[Family]:
-    tree = audit_chain.tree(passbook.keys)  # one row; the readers may all be busy for long
+    tree = audit_chain.tree(passbook.lookups)  # one row; the readers may all be busy for long
     signed = passbook.checkpoints.signer.last
     return [
         gauge("passbook.audit.tree.size", "{leaf}", "Rows of the audit log that are sealed.", tree.size),

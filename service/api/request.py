@@ -40,8 +40,8 @@ class Passbook:
 
     writer: Writer
     readers: Readers
-    keys: Connection
-    """Read-only, used from the event loop alone, for one look-up of some microseconds: an API key, the log's end."""
+    lookups: Connection
+    """Read-only, used from the event loop alone: one row by its key takes microseconds, a hop to a reader many more."""
     clock: Clock
     engine: EngineInfo
     schema_version: int

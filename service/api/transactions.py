@@ -23,7 +23,7 @@ from service.storage import transactions
 )
 async def get_transaction(transaction_id: IdPath, request: ApiRequest) -> Transaction:
     """A deposit, a debit or an opening entry, with the balance before and after it."""
-    found = await request.passbook.readers.read(transactions.find, int(transaction_id))
+    found = transactions.find(request.passbook.lookups, int(transaction_id))
     if found is None:
         raise TransactionNotFound(f"There is no transaction {transaction_id}.")
     return found

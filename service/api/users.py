@@ -34,7 +34,7 @@ async def create(
 @get("/{telegram_id:str}", operation_id="getUser", summary="A user", opt=_READ)
 async def get_user(telegram_id: TelegramIdPath, request: ApiRequest) -> User:
     """The user on record."""
-    found = await request.passbook.readers.read(users.find, telegram_id)
+    found = users.find(request.passbook.lookups, telegram_id)
     if found is None:
         raise _not_found(telegram_id)
     return found
@@ -43,7 +43,7 @@ async def get_user(telegram_id: TelegramIdPath, request: ApiRequest) -> User:
 @get("/{telegram_id:str}/balance", operation_id="getBalance", summary="잔액: a user's balance", opt=_READ)
 async def get_balance(telegram_id: TelegramIdPath, request: ApiRequest) -> Balance:
     """The balance in won as of the last commit."""
-    found = await request.passbook.readers.read(users.find_balance, telegram_id)
+    found = users.find_balance(request.passbook.lookups, telegram_id)
     if found is None:
         raise _not_found(telegram_id)
     return found
