@@ -128,13 +128,17 @@ class Bench:
     def run(self) -> None:
         """Everything on the small database, then what compares sizes, then the kill."""
         copy = self.folder / "storage.db"
-        shutil.copyfile(self.databases[SMALL], copy)
+        fresh = self.folder / "memory.db"
+        for another in (copy, fresh):
+            shutil.copyfile(self.databases[SMALL], another)
         self.key = self._key_of(self.databases[SMALL])
         with contextlib.ExitStack() as stack:
             server = stack.enter_context(serving("tests.benchmarks.serve", str(self.databases[SMALL])))
             engine = stack.enter_context(storage.child(copy))
             wrk = Wrk(server.url, self.key, users=USERS)
-            early = self._first_writes(server, wrk)
+            self.show("the first 10,000 writes")
+            while self.acknowledged < 10_000:
+                self._write(wrk, "mixed", f"first-{self.acknowledged}")
             with contextlib.ExitStack() as peers:
                 naive = peers.enter_context(
                     serving("tests.benchmarks.naive", str(self.folder / "naive.db"), self.key, python=PEERS)
@@ -147,7 +151,7 @@ class Bench:
                 naive.kill()
             self.checks["N, after 64 connections"] = _told_of_naive(self.folder / "naive.db")
             self._large_batches(server, engine)
-            self._memory(server, wrk, early)
+            self._memory(fresh)
             self._sizes(server)
             self._kill(server, wrk)
             self._sealing(engine)
@@ -160,13 +164,6 @@ class Bench:
         if kind in {"mixed", "announce"}:
             self.acknowledged += load.requests
         return load
-
-    def _first_writes(self, server: Server, wrk: Wrk) -> float:
-        """Resident memory in MiB after the first ten thousand writes."""
-        self.show("the first 10,000 writes")
-        while self.acknowledged < 10_000:
-            self._write(wrk, "mixed", f"first-{self.acknowledged}")
-        return rss_mib(server.process.pid)
 
     def _throughput(self, wrk: Wrk, naive: Wrk, cluster: postgres.Postgres, engine: storage.Child) -> None:
         seconds = self.scale.seconds
@@ -301,13 +298,20 @@ class Bench:
             figures=f"B {per_s(found['B']):,.0f} changes/s, S {per_s(found['S']):,.0f} changes/s",
         )  # fmt: skip
 
-    def _memory(self, server: Server, wrk: Wrk, early: float) -> None:
-        while self.acknowledged < self.scale.writes:
-            self.show(f"memory: {self.acknowledged:,} of {self.scale.writes:,} writes")
-            self._write(wrk, "mixed", f"memory-{self.acknowledged}", seconds=10)
-        late = rss_mib(server.process.pid)
+    def _memory(self, fresh: Path) -> None:
+        """On a server of its own, which sees nothing but this load: other kinds would add what they need once."""
+        done, early = 0, 0.0
+        with serving("tests.benchmarks.serve", str(fresh)) as server:
+            wrk = Wrk(server.url, self.key, users=USERS)
+            while done < self.scale.writes:
+                self.show(f"memory: {done:,} of {self.scale.writes:,} writes")
+                seconds = 10 if early else self.scale.seconds
+                done += wrk.sound("mixed", f"memory-{done}", connections=MANY, seconds=seconds).requests
+                if not early and done >= 10_000:
+                    early = rss_mib(server.process.pid)
+            late = rss_mib(server.process.pid)
         self._row(
-            "M", f"resident memory after {self.acknowledged:,} writes to that after 10,000", spread([late / early]),
+            "M", f"resident memory after {done:,} writes to that after 10,000", spread([late / early]),
             goal=Goal(False, 1.2), figures=f"{late:.0f} MiB, {early:.0f} MiB; the service and its children",
         )  # fmt: skip
 
