@@ -46,8 +46,7 @@ _UNKNOWN_DETAIL = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(Struct, frozen=True):
     """One operation as it is handed to the owner of the connection. `request` is None for the service's own work."""
 
     operation: Operation
@@ -57,8 +56,7 @@ class Work:
     context: Context
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(Struct, frozen=True):
     """What came of a batch that is on disk, operation by operation: its answer or error, when it began and ended.
 
     Instants are those of `write_times`.
