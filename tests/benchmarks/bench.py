@@ -301,8 +301,9 @@ class Bench:
     def _memory(self, fresh: Path) -> None:
         """On a server of its own, which sees nothing but this load: other kinds would add what they need once."""
         done, early = 0, 0.0
+        key = self._key_of(fresh)
         with serving("tests.benchmarks.serve", str(fresh)) as server:
-            wrk = Wrk(server.url, self.key, users=USERS)
+            wrk = Wrk(server.url, key, users=USERS)
             while done < self.scale.writes:
                 self.show(f"memory: {done:,} of {self.scale.writes:,} writes")
                 seconds = 10 if early else self.scale.seconds
