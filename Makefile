@@ -38,7 +38,7 @@ serve: $(VENV)/.installed ## Run the service on 127.0.0.1:8000 with data/passboo
 
 # The documents' commands are run by the tests as they stand, with curl; processes are killed at system
 # calls by strace, and their clock is set by libfaketime; the image is built by buildah, on a base by mmdebstrap.
-TOOLS := curl strace faketime buildah mmdebstrap
+TOOLS := curl strace faketime buildah mmdebstrap mount
 $(VENV)/.tools: Makefile | $(BIN)/python
 	@for tool in $(TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
 	  [ -z "$$missing" ] || { [ "$$(id -u)" = 0 ] && apt-get update -q \

@@ -23,14 +23,14 @@ PACKAGES = "base-files,base-passwd,ca-certificates,coreutils,dash,findutils,grep
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 IMAGE = "localhost/passbook"
 USER_ID = 10001
-TOOLS = ("buildah", "mmdebstrap", "unshare", "setpriv", "chroot")
+TOOLS = ("buildah", "mmdebstrap", "mount", "unshare", "setpriv", "chroot")
 
 
 def require_tools() -> None:
     """AssertionError that says what is missing; nothing here is skipped unseen."""
     assert os.geteuid() == 0, "the image is built and run in a chroot by root: run this as root"
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
-    assert not missing, f"install {', '.join(missing)} first (on Debian: apt-get install buildah mmdebstrap)"
+    assert not missing, f"install {', '.join(missing)} first (on Debian: apt-get install buildah mmdebstrap mount)"
 
 
 def _run(*command: str, given: str = "") -> str:
