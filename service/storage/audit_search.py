@@ -10,7 +10,6 @@ A range of time becomes ranges of ids by way of table audit_nodes, which has for
 since the clock may go back, the newest rows have no node yet, and the table may be behind or empty.
 """
 
-import itertools
 import time
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
@@ -60,6 +59,10 @@ class _Driver(NamedTuple):
     covers: frozenset[str]
 
 
+def _ids(span: Span) -> int:
+    return span[1] - span[0] + 1
+
+
 _ALL = _Driver([("NOT INDEXED", "TRUE")], {}, frozenset())
 
 
@@ -84,21 +87,23 @@ def search(
     low, high = ends[0] or 0, min(ends[1] or 0, up_to)
     if after is not None:
         low, high = (low, min(high, after - 1)) if newest else (max(low, after + 1), high)
-    spans = _merged(_spans(tx, wanted, low, high, newest), newest)
-    first = next(spans, None)
-    if first is None or low > high:
-        return Found([], None)
-    driver = _driver(tx, wanted, (low, first[1]) if newest else (first[0], high), first, newest)
-    walk = _Walk(tx, wanted, driver, newest)
+    walk: _Walk | None = None
+    near = _Walk(tx, wanted, _ALL, newest)
     rows: list[Row] = []
-    for span in itertools.chain([first], spans):
-        if time.monotonic() >= deadline and span is not first:
+    for number, span in enumerate(_merged(_spans(tx, wanted, low, high, newest), newest)):
+        if number > 0 and time.monotonic() >= deadline:
             return Found(rows, span[1] + 1 if newest else span[0] - 1)
+        if _ids(span) <= _PROBE:
+            here = near
+        else:
+            # Chosen once, for the first range that is worth it: the rows without a node are a short one before it.
+            ahead = (low, span[1]) if newest else (span[0], high)
+            here = walk = walk or _Walk(tx, wanted, _driver(tx, wanted, ahead, newest), newest)
         step, rest = max(_STEP_MIN, 2 * limit), span
         while True:
-            edge = None if walk.is_exact else walk.nth(rest, step)
+            edge = None if here.is_exact or _ids(rest) <= step else here.nth(rest, step)
             part = rest if edge is None else (edge, rest[1]) if newest else (rest[0], edge)
-            rows += walk.rows(part, limit - len(rows))
+            rows += here.rows(part, limit - len(rows))
             if len(rows) == limit:
                 return Found(rows, rows[-1][0])
             if edge is None:
@@ -193,13 +198,10 @@ def _values(wanted: AuditLogFilter) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(wanted, name)) is not None}
 
 
-def _driver(tx: Connection, wanted: AuditLogFilter, ahead: Span, first: Span, newest: bool) -> _Driver:
-    """The condition that leaves the fewest rows where the search begins: in `ahead`, of which `first` comes first."""
+def _driver(tx: Connection, wanted: AuditLogFilter, ahead: Span, newest: bool) -> _Driver:
+    """The condition that leaves the fewest rows where the search begins, at one end of `ahead`."""
     candidates = list(_drivers(tx, wanted))
-    if wanted.since is not None or wanted.until is not None:
-        if first != ahead and first[1] - first[0] < _PROBE:
-            return _ALL
-    elif len(candidates) == 1:
+    if wanted.since is None and wanted.until is None and len(candidates) == 1:
         return candidates[0]
     best, farthest = _ALL, _PROBE
     for driver in candidates:

@@ -88,9 +88,10 @@ FULL = Scale(name="make bench-full", rounds=4, seconds=5, sizes=(SMALL, 1_000_00
 class Bench:
     """One run: parts that add rows and plots. Lifetime: one `make bench`."""
 
-    def __init__(self, scale: Scale, folder: Path, show: Callable[[str], None]) -> None:
+    def __init__(self, scale: Scale, folder: Path, kept: Path | None, show: Callable[[str], None]) -> None:
         self.scale = scale
         self.folder = folder
+        self.kept = kept
         self.show = show
         self.rows: list[Row] = []
         self.plots: list[Plot] = []
@@ -104,12 +105,13 @@ class Bench:
         """Built in processes of their own, all at once: nothing is measured yet."""
         self.show(f"databases of {', '.join(f'{size:,}' for size in self.scale.sizes)} transactions")
         paths = {size: self.folder / f"{size}.db" for size in self.scale.sizes}
-        builders = [multiprocessing.Process(target=_build, args=(path, size)) for size, path in paths.items()]
+        builders = [multiprocessing.Process(target=_build, args=(*given, self.kept)) for given in paths.items()]
         for builder in builders:
             builder.start()
         for builder in builders:
             builder.join()
             assert builder.exitcode == 0
+        os.sync()  # Or the disk would be busy with them while it is measured.
         return paths
 
     def _key_of(self, database: Path) -> str:
@@ -129,7 +131,8 @@ class Bench:
         """Everything on the small database, then what compares sizes, then the kill."""
         copy = self.folder / "storage.db"
         fresh = self.folder / "memory.db"
-        for another in (copy, fresh):
+        little = self.folder / "little.db"
+        for another in (copy, fresh, little):
             shutil.copyfile(self.databases[SMALL], another)
         self.key = self._key_of(self.databases[SMALL])
         with contextlib.ExitStack() as stack:
@@ -152,7 +155,7 @@ class Bench:
             self.checks["N, after 64 connections"] = _told_of_naive(self.folder / "naive.db")
             self._large_batches(server, engine)
             self._memory(fresh)
-            self._sizes(server)
+            self._sizes({**self.databases, SMALL: little})
             self._kill(server, wrk)
             self._sealing(engine)
         self._telemetry()
@@ -316,25 +319,22 @@ class Bench:
             goal=Goal(False, 1.2), figures=f"{late:.0f} MiB, {early:.0f} MiB; the service and its children",
         )  # fmt: skip
 
-    def _sizes(self, small: Server) -> None:
-        """P, a lone client and pages of the audit log in databases of other sizes, by turns with the small one."""
+    def _sizes(self, databases: dict[int, Path]) -> None:
+        """P, a lone client and pages of the audit log in databases of each size, by turns."""
         with contextlib.ExitStack() as stack:
-            at: dict[int, tuple[Server, str]] = {SMALL: (small, self.key)}
-            for size in self.scale.sizes[1:]:
-                key = self._key_of(self.databases[size])
-                at[size] = (stack.enter_context(serving("tests.benchmarks.serve", str(self.databases[size]))), key)
+            at: dict[int, tuple[Server, str]] = {}
+            for size, database in databases.items():
+                key = self._key_of(database)
+                at[size] = (stack.enter_context(serving("tests.benchmarks.serve", str(database))), key)
             loads = {size: Wrk(server.url, key, users=size // 50) for size, (server, key) in at.items()}
 
             def write(size: int, connections: int, number: int) -> Load:
-                wrk, run = loads[size], f"W{size}-{connections}-{number}"
-                if size == SMALL:
-                    return self._write(wrk, "mixed", run, connections=connections)
-                return wrk.sound("mixed", run, connections=connections, seconds=self.scale.seconds)
+                run = f"W{size}-{connections}-{number}"
+                return loads[size].sound("mixed", run, connections=connections, seconds=self.scale.seconds)
 
             self.show("warming up")
-            for size, wrk in loads.items():
-                if size != SMALL:
-                    wrk.sound("mixed", "warm", connections=MANY, seconds=1)
+            for wrk in loads.values():
+                wrk.sound("mixed", "warm", connections=MANY, seconds=1)
             many = self._rounds("sizes, 64 connections", {str(s): partial(write, s, MANY) for s in at})
             lone = self._rounds("sizes, one connection", {str(s): partial(write, s, 1) for s in at}, 2)
             largest = str(self.scale.sizes[-1])
@@ -474,9 +474,19 @@ class Bench:
         )  # fmt: skip
 
 
-def _build(path: Path, size: int) -> None:
+def _build(size: int, path: Path, kept: Path | None) -> None:
+    """Makes the database; with `kept`, a folder, as a copy of the one there, which is made when there is none."""
     with contextlib.redirect_stdout(io.StringIO()):
-        integrity.build(path, size, notifications=False)
+        if kept is None:
+            integrity.build(path, size, notifications=False)
+            return
+        original = kept / path.name
+        if not original.exists():
+            unfinished = kept / f"{path.name}.unfinished"
+            unfinished.unlink(missing_ok=True)
+            integrity.build(unfinished, size, notifications=False)
+            unfinished.rename(original)
+        shutil.copyfile(original, path)
 
 
 @contextlib.contextmanager
@@ -558,10 +568,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.bench")
     parser.add_argument("--full", action="store_true", help="ten million transactions, a million writes")
     parser.add_argument("--json", type=Path, default=CHECKOUT / "build" / "bench.json", help="where the report goes")
+    parser.add_argument(
+        "--databases", type=Path, help="a folder in which the databases are kept before they are used, for other runs"
+    )
     parser.add_argument("--rounds", type=int, help="rounds of each comparison")
     parser.add_argument("--seconds", type=int, help="seconds of each round")
     given = parser.parse_args()
-    given.json.parent.mkdir(parents=True, exist_ok=True)
+    for needed in (given.json.parent, *([given.databases] if given.databases else [])):
+        needed.mkdir(parents=True, exist_ok=True)
     scale = FULL if given.full else BRIEF
     changed: dict[str, Any] = {k: v for k in ("rounds", "seconds") if (v := getattr(given, k)) is not None}
     console = Console(width=None if sys.stdout.isatty() else 180)
@@ -579,7 +593,7 @@ def main() -> None:
             if not console.is_terminal:
                 print(f"{time.monotonic() - began:5.0f} s  {text}", file=sys.stderr)
 
-        bench = Bench(msgspec.structs.replace(scale, **changed), Path(folder), tell)
+        bench = Bench(msgspec.structs.replace(scale, **changed), Path(folder), given.databases, tell)
         bench.settings = _settings(bench.scale, bench.folder)
         bench.run()
     found = Report(

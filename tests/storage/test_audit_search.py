@@ -217,6 +217,32 @@ def test_each_filter_goes_by_its_index(path: Path, name: str) -> None:
     assert any(step.startswith("SEARCH audit_logs USING") and index in step for step in found), found
 
 
+@pytest.mark.parametrize("order", Order)
+def test_a_rare_action_of_a_past_day_is_found_by_its_index(tmp_path: Path, order: Order) -> None:
+    """Not by way of all rows of the day, though the newest rows, which have no node yet, are looked at one by one."""
+    rows, rare = 20_000, 9_000
+    with writing(make_database(tmp_path / "passbook.db")) as connection:
+        with sqlite.transaction(connection):
+            connection.executemany(
+                "INSERT INTO audit_logs (id, action, created_at) VALUES (?, ?, ?)",
+                ((n, "rare" if n == rare else "frequent", instant(n)) for n in range(1, rows + 1)),
+            )
+            fill_audit_nodes(connection)
+        thousands = 0
+
+        def count() -> int:
+            nonlocal thousands
+            thousands += 1
+            return 0
+
+        connection.set_progress_handler(count, 1000)
+        wanted = AuditLogFilter(action="rare", since=instant(500), until=instant(15_000))
+        found = audit_search.search(connection, wanted, order=order, after=None, limit=50, budget_s=10)
+        connection.set_progress_handler(None, 0)
+    assert [row[0] for row in found.rows] == [rare]
+    assert thousands < 20, "thousands of steps of SQLite's machine; a row takes several"
+
+
 def test_a_pattern_of_too_many_actions_is_answered_all_the_same(tmp_path: Path) -> None:
     """Then the rows themselves are looked through, a bounded number for each page."""
     with writing(make_database(tmp_path / "passbook.db")) as connection:
