@@ -328,19 +328,21 @@ class Bench:
                 at[size] = (stack.enter_context(serving("tests.benchmarks.serve", str(database))), key)
             loads = {size: Wrk(server.url, key, users=size // 50) for size, (server, key) in at.items()}
 
-            def write(size: int, connections: int, number: int) -> Load:
-                run = f"W{size}-{connections}-{number}"
+            def write(part: str, size: int, connections: int, number: int) -> Load:
+                run = f"{part}{size}-{number}"
                 return loads[size].sound("mixed", run, connections=connections, seconds=self.scale.seconds)
 
-            self.show("warming up")
+            self.show("the databases into memory")
+            for database in databases.values():
+                _read(database)
             for wrk in loads.values():
                 wrk.sound("mixed", "warm", connections=MANY, seconds=1)
-            many = self._rounds("sizes, 64 connections", {str(s): partial(write, s, MANY) for s in at})
-            lone = self._rounds("sizes, one connection", {str(s): partial(write, s, 1) for s in at}, 2)
+            many = self._rounds("sizes, 64 connections", {str(s): partial(write, "W", s, MANY) for s in at})
+            lone = self._rounds("sizes, one connection", {str(s): partial(write, "lone", s, 1) for s in at}, 2)
             largest = str(self.scale.sizes[-1])
             self._row(
-                "W", f"P at {int(largest):,} transactions to P at {SMALL:,}", ratio(many[largest], many[str(SMALL)]),
-                goal=Goal(True, 0.8),
+                "W", f"P at {int(largest):,} transactions to P at {SMALL:,}, both in memory",
+                ratio(many[largest], many[str(SMALL)]), goal=Goal(True, 0.8),
                 figures=", ".join(f"{int(size):,}: {per_s(found):,.0f}/s" for size, found in many.items()),
             )  # fmt: skip
             sizes = [float(size) for size in self.scale.sizes]
@@ -362,6 +364,21 @@ class Bench:
                 )
             )
             self._pages(at)
+
+            def write_cold(number: int) -> Load:
+                _forget(databases[int(largest)])
+                return write("cold", int(largest), MANY, number)
+
+            runs: dict[str, Callable[[int], Load]] = {
+                str(SMALL): partial(write, "beside", SMALL, MANY),
+                largest: write_cold,
+            }
+            cold = self._rounds(f"from the disk, {MANY} connections", runs)
+            self._row(
+                "W from the disk", f"the same, with nothing of the {int(largest):,} in the page cache at first",
+                ratio(cold[largest], cold[str(SMALL)]),
+                figures=f"{per_s(cold[largest]):,.0f}/s, p99 {p99_ms(cold[largest]):.0f} ms",
+            )  # fmt: skip
 
     def _pages(self, at: dict[int, tuple[Server, str]]) -> None:
         largest = self.scale.sizes[-1]
@@ -487,6 +504,24 @@ def _build(size: int, path: Path, kept: Path | None) -> None:
             integrity.build(unfinished, size, notifications=False)
             unfinished.rename(original)
         shutil.copyfile(original, path)
+
+
+def _read(database: Path) -> None:
+    """Brings all of it into the page cache, as far as that has room."""
+    with database.open("rb", buffering=0) as file:
+        while file.read(2**24):
+            pass
+
+
+def _forget(database: Path) -> None:
+    """Has the page cache drop all of it."""
+    os.sync()
+    for file in (database, database.with_name(f"{database.name}-wal")):
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager
