@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from service.ledger.access import ROLES, Scope
 from tests.live import CHECKOUT, LiveService, passbook
+from tests.repository.house import make_database
 from tests.storage.test_importer import read
 
 LATEST = len(list((CHECKOUT / "migrations").glob("*_rollback.sql")))
@@ -197,3 +199,31 @@ def test_installed_wheel_needs_no_checkout(tmp_path: Path) -> None:
     ).stdout
     assert "✅ Migration 001 completed successfully" in said
     assert "passbook = service.cli:main" in next(installed.glob("*.dist-info/entry_points.txt")).read_text()
+
+
+@pytest.mark.parametrize(
+    "command", ["errors", "config", "keys list", "integrity", "audit verify --json", "migrate plan"]
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_without_a_reader_it_ends_as_sigpipe_ends_a_program(tmp_path: Path, command: str, unbuffered: str) -> None:
+    """As in `| head`: no complaint, and never the exit code of a proof that failed, or of one that held."""
+    database = make_database(tmp_path / "passbook.db")
+    closed, output = os.pipe()
+    os.close(closed)
+    done = subprocess.run(
+        [sys.executable, "-m", "service.cli", *command.split()],
+        env={**os.environ, "PASSBOOK_DATABASE": str(database), "PYTHONUNBUFFERED": unbuffered},
+        cwd=CHECKOUT, stdout=output, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    os.close(output)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def test_what_cannot_be_written_is_told() -> None:
+    """A full disk is no reader that has seen enough."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "service.cli", "errors"],
+            cwd=CHECKOUT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "Error: The system: No space left on device.\n")

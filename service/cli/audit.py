@@ -1,9 +1,7 @@
 """passbook audit: the log at a terminal, read from the database file, also while the service runs."""
 
 import contextlib
-import os
 import re
-import select
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +13,7 @@ from rich.console import Console
 
 from service.cli import audit_prune, audit_verify, audit_witness, progress
 from service.cli.audit_view import AuditView, visible
-from service.cli.common import Group, config_of, database_option, reading
+from service.cli.common import Group, config_of, database_option, leave, nobody_reads, reading
 from service.ledger import audit_lines
 from service.ledger.audit_logs import AuditLog, AuditLogFilter, Invalid, Order, Outcome, filter_asked_for
 from service.ledger.fields import (
@@ -213,9 +211,7 @@ def _pages(
 
 def _pause() -> None:
     """Waits a little. Raises BrokenPipeError when nobody reads standard output any more."""
-    waiting = select.poll()
-    waiting.register(sys.stdout.fileno(), 0)
-    if any(events & (select.POLLERR | select.POLLHUP) for _, events in waiting.poll(_LOOK_EVERY_MS)):
+    if nobody_reads(wait_ms=_LOOK_EVERY_MS):
         raise BrokenPipeError
 
 
@@ -236,9 +232,7 @@ def _ending_quietly() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes once more at its end, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        leave(0)
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
 

@@ -3,8 +3,11 @@
 import contextlib
 import getpass
 import os
+import select
+import signal
+import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -42,6 +45,8 @@ KNOWN_ERRORS = (
     Contradiction,
 )
 CLI_ACTOR = "cli:"
+_SHELL_SIGNAL = 128
+"""What a shell adds to the number of the signal that ended a program."""
 
 database_option = click.option(
     "--database", metavar="FILE", help="The database. Default: $PASSBOOK_DATABASE, or data/passbook.db."
@@ -61,23 +66,45 @@ class CannotBeChecked(click.ClickException):
 
 
 class Command(click.Command):
-    """A command that turns what a user can mend into one sentence and exit code 1."""
+    """A command that turns what a user can mend into one sentence and exit code 1.
+
+    Where nobody reads its output any more, as in `| head`, it ends without a word, as one that SIGPIPE ends.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            if nobody_reads(wait_ms=0):
+                leave(_SHELL_SIGNAL + signal.SIGPIPE)
+            raise click.ClickException(f"The system: {error.strerror or error}.") from error
         except KNOWN_ERRORS as error:
             raise click.ClickException(str(error)) from error
         except sqlite.DatabaseError as error:
             raise click.ClickException(f"The database answered: {error}.") from error
         except OSError as error:
             raise click.ClickException(f"{error.filename or 'The system'}: {error.strerror or error}.") from error
+        return result
 
 
 class Group(click.Group):
     """A group whose commands are of that kind."""
 
     command_class = Command
+
+
+def nobody_reads(*, wait_ms: int) -> bool:
+    """Whether standard output is a pipe whose reader is gone, or goes within that time."""
+    waiting = select.poll()
+    waiting.register(sys.stdout.fileno(), 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in waiting.poll(wait_ms))
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the program though its output could not be written: Python flushes once more then, and would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def config_of(**overrides: str | int | None) -> Config:
@@ -104,6 +131,8 @@ def checking() -> Iterator[None]:
     """What keeps a proof within the block from being carried out becomes CannotBeChecked."""
     try:
         yield
+    except BrokenPipeError:
+        raise
     except (*KNOWN_ERRORS, sqlite.DatabaseError, OSError, UnicodeError) as error:
         raise CannotBeChecked(str(error)) from error
     except KeyboardInterrupt as error:  # its usual exit code is that of what is broken

@@ -4,7 +4,6 @@ import sys
 
 import click
 import msgspec
-from rich.console import Console
 from rich.text import Text
 
 from service.cli import progress
@@ -19,6 +18,7 @@ from service.cli.common import (
     reading,
     workers,
 )
+from service.cli.output import Output
 from service.config import Config
 from service.ledger.integrity import IntegrityReport, IntegrityStatus
 from service.ledger.timestamps import system_clock
@@ -65,7 +65,7 @@ def _prove(config: Config, jobs: int | None, *, quick: bool) -> IntegrityReport:
 
 
 def _say_report(report: IntegrityReport) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = Output(highlight=False, soft_wrap=True)
     for check in report.checks:
         word, style = ("BROKEN", "bold red") if check.failed else ("ok", "green")
         failed = f", {check.failed:,} failed" if check.failed else ""

@@ -5,7 +5,6 @@ import sys
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
 from service.cli.common import (
@@ -17,6 +16,7 @@ from service.cli.common import (
     now,
     opened,
 )
+from service.cli.output import Output
 from service.ledger.access import RANDOM_BYTES, ROLES, Scope
 from service.ledger.audit_logs import SERVICE_ACTOR
 from service.ledger.timestamps import spoken
@@ -74,7 +74,7 @@ def keys_list(database: str | None, as_json: bool) -> None:
     for key in found:
         revoked = spoken(key.revoked_at) if key.revoked_at else "-"
         table.add_row(key.prefix, key.name, " ".join(sorted(key.scopes)), spoken(key.created_at), revoked)
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    Output(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 @keys.command("revoke")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from service.cli import progress
@@ -19,6 +18,7 @@ from service.cli.common import (
     database_option,
     load_migrations,
 )
+from service.cli.output import Output
 from service.config import Config
 from service.ledger.timestamps import system_clock
 from service.storage import audit_chain, copies, lock, migration_check, migration_plan, migrator, sqlite
@@ -175,7 +175,7 @@ class _Show:
 
     def __init__(self) -> None:
         columns = (TextColumn("{task.description:26}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-        console = Console(highlight=False, soft_wrap=True, markup=False)
+        console = Output(highlight=False, soft_wrap=True, markup=False)
         self._terminal = sys.stdout.isatty()
         self._bar = Progress(*columns, console=console, transient=True, disable=not self._terminal)
         self._task = self._bar.add_task("", total=None, visible=False)
