@@ -191,6 +191,7 @@ async def _opened(
             measures=measures,
             figures=figures,
             database=path,
+            writes_in=lambda: writing.pid if isinstance(writing, ConnectionProcess) else None,
         )
         await stack.enter_async_context(_exporting(telemetry, passbook))
         yield

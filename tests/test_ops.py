@@ -1,8 +1,10 @@
 """docs/ops is true: rules, dashboard and unit work, and name what a running service gives."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -115,6 +117,32 @@ def test_refusals_and_outcomes_begin_at_zero(own_service: LiveService) -> None:
         assert f'passbook_writes_total{{outcome="{outcome}"}} 0\n' in text
     for outcome in ("committed", "failed"):
         assert f'passbook_writer_commits_total{{outcome="{outcome}"}} 0\n' in text
+
+
+def test_the_writing_process_is_measured_and_the_one_after_it(own_service: LiveService) -> None:
+    """Its processor time grows with writes; the memory is what the system says; another one counts from 0."""
+    own_service.start()
+    client = own_service.client()
+
+    def measured() -> tuple[float, int]:
+        samples = dict(re.findall(r"^passbook_writer_process_(\w+) (\S+)$", client.get("/metrics").text, re.MULTILINE))
+        return float(samples["cpu_time_seconds_total"]), int(samples["memory_usage_bytes"])
+
+    began, _ = measured()
+    for number in range(1, 200):
+        client.credit("1", number)
+    spent, resident = measured()
+    status = Path(f"/proc/{own_service.writer_pid}/status").read_text("utf-8")
+    assert began < spent < 60
+    assert abs(resident - 1024 * int(status.partition("VmRSS:")[2].split()[0])) < 2**20
+    os.kill(own_service.writer_pid, signal.SIGKILL)
+    while (answer := client.get("/metrics").text).count("passbook_writer_process_memory_usage_bytes ") > 0:
+        if "passbook_writer_process_memory_usage_bytes 0\n" in answer:  # killed, and not waited for yet
+            break
+    client.credit("1", 1)
+    after, resident = measured()
+    assert after < spent
+    assert resident > 2**20
 
 
 def _expressions(value: Any) -> list[str]:

@@ -21,6 +21,7 @@ from service.measures import CONTENT_TYPE, Family, Kind, Metric, Value, gauge, t
 from service.storage import audit_chain, figures
 
 _PAGE_BYTES = resource.getpagesize()
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 @route(
@@ -48,6 +49,7 @@ def collect(passbook: Passbook) -> list[Family]:
         *_of_ledger(passbook),
         *_of_files(passbook.database),
         *_of_process(passbook.measures.started_at_ns),
+        *_of_writing_process(passbook.writes_in()),
         gauge(
             "passbook.build.info",
             "",
@@ -132,6 +134,22 @@ def _of_process(started_at_ns: int) -> Iterator[Family]:
     for name, kind, unit, description, prometheus, value in found:
         metric = Metric(f"process.{name}", kind, unit, description, prometheus=f"process_{prometheus}")
         yield Family(metric, {(): value})
+
+
+def _of_writing_process(pid: int | None) -> Iterator[Family]:
+    """The same of the process that owns the writing connection, which counts from 0 when it had to be started anew."""
+    if pid is None:
+        return
+    try:
+        # After the name in brackets, which may hold anything: the 12th and the 13th are the ticks of user and system.
+        ticks = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[11:13]
+        resident = int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * _PAGE_BYTES
+    except OSError:
+        return  # not on Linux, or it ended just now
+    whose = "of the process that owns the writing connection."
+    cpu = Metric("passbook.writer.process.cpu.time", Kind.COUNTER, "s", f"Processor time {whose}")
+    yield Family(cpu, {(): sum(map(int, ticks)) / _TICKS_PER_S})
+    yield gauge("passbook.writer.process.memory.usage", "By", f"Resident memory {whose}", resident)
 
 
 ROUTER = Router("/", route_handlers=[metrics], tags=["health"])

@@ -1,6 +1,7 @@
 """The request as handlers see it, and the one way from a handler to the write door."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -53,6 +54,8 @@ class Passbook:
     measures: Measures
     figures: Figures
     database: Path
+    writes_in: Callable[[], int | None]
+    """The number of the process that owns the writing connection; None where that is this one, or is gone."""
 
 
 class ApiRequest(Request[Caller, Any, State]):

@@ -499,10 +499,9 @@ def _build(size: int, path: Path, kept: Path | None) -> None:
             return
         original = kept / path.name
         if not original.exists():
-            unfinished = kept / f"{path.name}.unfinished"
-            unfinished.unlink(missing_ok=True)
-            integrity.build(unfinished, size, notifications=False)
-            unfinished.rename(original)
+            with tempfile.TemporaryDirectory(prefix="unfinished-", dir=kept) as folder:
+                integrity.build(Path(folder) / path.name, size, notifications=False)
+                (Path(folder) / path.name).rename(original)
         shutil.copyfile(original, path)
 
 
