@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from service.ledger.audit_chain import (
@@ -88,7 +88,6 @@ def node_of(leaves: list[bytes]) -> Any:
 SIZES = st.integers(1, 300)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 600), st.data())
 def test_a_frontier_has_the_rfcs_root_however_it_is_fed(size: int, data: st.DataObject) -> None:
     """Leaf by leaf, in parts, or stored and taken up again."""
@@ -129,7 +128,6 @@ def test_a_range_is_its_whole_subtrees(start: int, length: int) -> None:
     assert at == start + length
 
 
-@settings(deadline=None)
 @given(SIZES, st.data())
 def test_proofs_are_the_rfcs(size: int, data: st.DataObject) -> None:
     """Inclusion and consistency, made and followed."""
@@ -147,7 +145,6 @@ def test_proofs_are_the_rfcs(size: int, data: st.DataObject) -> None:
     check_consistency(0, EMPTY_ROOT, size, root, [])
 
 
-@settings(deadline=None)
 @given(SIZES, st.data())
 def test_every_other_proof_of_inclusion_leads_elsewhere(size: int, data: st.DataObject) -> None:
     """Another leaf, index or hash, one hash more or less: another root or none."""
@@ -174,7 +171,6 @@ def test_every_other_proof_of_inclusion_leads_elsewhere(size: int, data: st.Data
             assert root_of_inclusion(this_leaf, this_index, size, this_proof) != mth(leaves)
 
 
-@settings(deadline=None)
 @given(SIZES, st.data())
 def test_every_other_proof_of_consistency_is_refused(size: int, data: st.DataObject) -> None:
     """Another root, size or hash, one hash more or less."""
@@ -329,7 +325,6 @@ def numbered(rows: list[tuple[Any, ...]], gaps: list[int]) -> list[list[Any]]:
     return [[audit_log_id, *row] for audit_log_id, row in zip(ids, rows, strict=False)]
 
 
-@settings(deadline=None)
 @given(
     st.lists(ROWS, max_size=20) | st.lists(ROWS | ODD_ROWS, max_size=20),
     st.lists(st.integers(1, 3), min_size=20, max_size=20),

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from service.ledger.audit_chain import consistency_proof
@@ -19,7 +19,6 @@ def checkpoint(leaves: list[bytes], origin: str = "log") -> Checkpoint:
     return Checkpoint(origin, len(leaves), mth(leaves))
 
 
-@settings(deadline=None)
 @given(SIZES, SIZES)
 def test_a_log_that_only_grew_is_accepted_and_any_other_refused(earlier: int, later: int) -> None:
     """The same is neither newer nor a fault; a smaller or another one is."""

@@ -62,7 +62,6 @@ def _run(service: Served, reached: Counter[str], *, examples: int, first_seed: i
                     max_examples=BATCH,
                     stateful_step_count=STEPS,
                     phases=phases,
-                    deadline=None,
                     database=None,
                     derandomize=False,
                     report_multiple_bugs=False,

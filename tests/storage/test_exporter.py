@@ -225,7 +225,7 @@ _STATUS = st.sampled_from(["confirmed", "confirmed", "pending", "cancelled", "co
 _WHEN = st.sampled_from(["2026-01-01 00:00:00", "2026-01-01 00:00:00.123", None])
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     users=st.lists(_TEXT, min_size=1, max_size=4),
     accounts=st.lists(_AMOUNT, max_size=4),
