@@ -428,9 +428,8 @@ class Bench:
                 cwd=CHECKOUT, env={**os.environ, "PYTHONPATH": str(CHECKOUT)}, capture_output=True, text=True,
                 check=False,
             )  # fmt: skip
-            self.checks[f"passbook {name}"] = (
-                "sound" if done.returncode == 0 else f"exit {done.returncode}: {' '.join(done.stdout.split())[:500]}"
-            )
+            told = " ".join((done.stdout + done.stderr).split())[:500]
+            self.checks[f"passbook {name}"] = "sound" if done.returncode == 0 else f"exit {done.returncode}: {told}"
         self.failed = (
             bool(broken)
             or kept < answered
@@ -598,6 +597,20 @@ def _settings(scale: Scale, folder: Path) -> dict[str, str]:
     }
 
 
+def _write(path: Path, bench: Bench, began: float) -> Report:
+    """What was found until now, into a file."""
+    found = Report(
+        made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        seconds=round(time.monotonic() - began),
+        settings=bench.settings,
+        rows=sorted(bench.rows, key=lambda row: bool(row.unit)),
+        plots=bench.plots,
+        checks=bench.checks,
+    )
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1))
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.bench")
     parser.add_argument("--full", action="store_true", help="ten million transactions, a million writes")
@@ -629,16 +642,12 @@ def main() -> None:
 
         bench = Bench(msgspec.structs.replace(scale, **changed), Path(folder), given.databases, tell)
         bench.settings = _settings(bench.scale, bench.folder)
-        bench.run()
-    found = Report(
-        made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        seconds=round(time.monotonic() - began),
-        settings=bench.settings,
-        rows=sorted(bench.rows, key=lambda row: bool(row.unit)),
-        plots=bench.plots,
-        checks=bench.checks,
-    )
-    given.json.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1))
+        try:
+            bench.run()
+        except BaseException:
+            _write(given.json.with_suffix(".unfinished.json"), bench, began)
+            raise
+    found = _write(given.json, bench, began)
     report.show(found, console)
     console.print(f"{given.json}; into docs/performance.md with: make bench-docs")
     if bench.failed:

@@ -13,7 +13,7 @@ import msgspec
 from tests.benchmarks.figures import Load
 from tests.live import CHECKOUT
 
-PEERS = os.environ.get("PASSBOOK_BENCH_PEERS", str(CHECKOUT / ".venv-bench" / "bin" / "python"))
+PEERS = os.environ.get("BENCH_PEERS", str(CHECKOUT / ".venv-bench" / "bin" / "python"))
 """The Python that has what tests/benchmarks/requirements.lock names; `make bench` makes it."""
 _LUA = Path(__file__).with_name("load.lua")
 
@@ -108,6 +108,9 @@ def rss_mib(pid: int) -> float:
 
 
 def output_of(command: Sequence[str]) -> str:
-    """What a command printed; it must succeed."""
+    """What a command printed. Raises RuntimeError, with what it complained of, when it did not succeed."""
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
-    return subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=True).stdout
+    done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stdout}{done.stderr}".strip())
+    return done.stdout
