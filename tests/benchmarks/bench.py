@@ -502,6 +502,7 @@ def _build(size: int, path: Path, kept: Path | None) -> None:
                 integrity.build(Path(folder) / path.name, size, notifications=False)
                 (Path(folder) / path.name).rename(original)
         shutil.copyfile(original, path)
+        _forget(original)  # Or it would take the page cache's room from the copy, which is the one that is used.
 
 
 def _read(database: Path) -> None:
@@ -514,7 +515,8 @@ def _read(database: Path) -> None:
 def _forget(database: Path) -> None:
     """Has the page cache drop all of it."""
     os.sync()
-    for file in (database, database.with_name(f"{database.name}-wal")):
+    files = (database, database.with_name(f"{database.name}-wal"))
+    for file in (file for file in files if file.exists()):
         descriptor = os.open(file, os.O_RDONLY)
         try:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
