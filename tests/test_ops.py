@@ -136,9 +136,8 @@ def test_the_writing_process_is_measured_and_the_one_after_it(own_service: LiveS
     assert began < spent < 60
     assert abs(resident - 1024 * int(status.partition("VmRSS:")[2].split()[0])) < 2**20
     os.kill(own_service.writer_pid, signal.SIGKILL)
-    while (answer := client.get("/metrics").text).count("passbook_writer_process_memory_usage_bytes ") > 0:
-        if "passbook_writer_process_memory_usage_bytes 0\n" in answer:  # killed, and not waited for yet
-            break
+    while "passbook_writer_process_memory_usage_bytes 0\n" not in client.get("/metrics").text:
+        pass  # until it is dead; the next write waits for it
     client.credit("1", 1)
     after, resident = measured()
     assert after < spent

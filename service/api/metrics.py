@@ -119,7 +119,7 @@ def _of_process(started_at_ns: int) -> Iterator[Family]:
         ("start.timestamp", Kind.GAUGE, "s", "When it began, since 1970.", "start_time_seconds", started_at_ns / 1e9),
     ]
     try:
-        resident = int(Path("/proc/self/statm").read_text("ascii").split()[1]) * _PAGE_BYTES
+        resident = _resident_bytes("self")
         opened = len(os.listdir("/proc/self/fd"))
     except OSError:
         pass  # only Linux tells
@@ -136,6 +136,11 @@ def _of_process(started_at_ns: int) -> Iterator[Family]:
         yield Family(metric, {(): value})
 
 
+def _resident_bytes(pid: int | str) -> int:
+    """Raises OSError where there is no such process, and everywhere but on Linux."""
+    return int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * _PAGE_BYTES
+
+
 def _of_writing_process(pid: int | None) -> Iterator[Family]:
     """The same of the process that owns the writing connection, which counts from 0 when it had to be started anew."""
     if pid is None:
@@ -143,7 +148,7 @@ def _of_writing_process(pid: int | None) -> Iterator[Family]:
     try:
         # After the name in brackets, which may hold anything: the 12th and the 13th are the ticks of user and system.
         ticks = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[11:13]
-        resident = int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * _PAGE_BYTES
+        resident = _resident_bytes(pid)
     except OSError:
         return  # not on Linux, or it ended just now
     whose = "of the process that owns the writing connection."

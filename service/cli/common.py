@@ -75,15 +75,13 @@ class Command(click.Command):
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
-        except BrokenPipeError as error:
-            if nobody_reads(wait_ms=0):
-                leave(_SHELL_SIGNAL + signal.SIGPIPE)
-            raise click.ClickException(f"The system: {error.strerror or error}.") from error
         except KNOWN_ERRORS as error:
             raise click.ClickException(str(error)) from error
         except sqlite.DatabaseError as error:
             raise click.ClickException(f"The database answered: {error}.") from error
         except OSError as error:
+            if isinstance(error, BrokenPipeError) and nobody_reads(wait_ms=0):
+                leave(_SHELL_SIGNAL + signal.SIGPIPE)
             raise click.ClickException(f"{error.filename or 'The system'}: {error.strerror or error}.") from error
         return result
 
@@ -131,7 +129,7 @@ def checking() -> Iterator[None]:
     """What keeps a proof within the block from being carried out becomes CannotBeChecked."""
     try:
         yield
-    except BrokenPipeError:
+    except BrokenPipeError:  # not of the proof: nobody reads what it says
         raise
     except (*KNOWN_ERRORS, sqlite.DatabaseError, OSError, UnicodeError) as error:
         raise CannotBeChecked(str(error)) from error

@@ -59,10 +59,6 @@ class _Driver(NamedTuple):
     covers: frozenset[str]
 
 
-def _ids(span: Span) -> int:
-    return span[1] - span[0] + 1
-
-
 _ALL = _Driver([("NOT INDEXED", "TRUE")], {}, frozenset())
 
 
@@ -329,6 +325,11 @@ class _Nodes:
             else:
                 child = position * _NODE_CHILDREN
                 yield from self.overlapping(level - _LEVEL_BITS, child, child + _NODE_CHILDREN - 1)
+
+
+def _ids(span: Span) -> int:
+    """How many ids it spans; of rows there are at most so many."""
+    return span[1] - span[0] + 1
 
 
 def _merged(spans: Iterable[Span], newest: bool) -> Iterator[Span]:

@@ -599,7 +599,7 @@ def _settings(scale: Scale, folder: Path) -> dict[str, str]:
     }
 
 
-def _write(path: Path, bench: Bench, began: float) -> Report:
+def _keep(path: Path, bench: Bench, began: float) -> Report:
     """What was found until now, into a file."""
     found = Report(
         made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -647,9 +647,9 @@ def main() -> None:
         try:
             bench.run()
         except BaseException:
-            _write(given.json.with_suffix(".unfinished.json"), bench, began)
+            _keep(given.json.with_suffix(".unfinished.json"), bench, began)
             raise
-    found = _write(given.json, bench, began)
+    found = _keep(given.json, bench, began)
     report.show(found, console)
     console.print(f"{given.json}; into docs/performance.md with: make bench-docs")
     if bench.failed:

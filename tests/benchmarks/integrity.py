@@ -24,7 +24,7 @@ MOVEMENTS_OF_A_USER = 50
 AT_ONCE_MAX = 10_000
 """So many are announced, then all of them are moved: created_at goes back by a quarter of an hour at most."""
 INDEXED_FROM = 0.6
-"""From this part of the rows on the indexes grow row by row, until about a third of each page is free, as in a ledger
+"""From this part of the rows on the indexes grow row by row, until about a sixth of each page is free, as in a ledger
 that has been written to. One made of all rows at once is full to the brim, and splits a page with every write."""
 
 _MADE = "strftime('%Y-%m-%d %H:%M:%f', '2026-01-01', (i / 10) || ' seconds')"
