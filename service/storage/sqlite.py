@@ -50,11 +50,8 @@ _STATEMENTS_CACHED = 256
 _ERROR, _BUSY, _LOCKED, _FULL, _TOOBIG, _CONSTRAINT, _MISMATCH, _RANGE = 1, 5, 6, 13, 18, 19, 20, 25
 _NONE = 0
 _NICENESS = 15
-_LOG_PAGES = 16_000
-"""How long the write-ahead log gets before it is written back: 64 MiB, in which most pages are there many times.
-
-Whoever commits then waits for it, so longer is rarer and not shorter; what a start reads after a kill grows with it.
-"""
+_LOG_PAGES = 4000
+"""How long the write-ahead log gets before it is written back: 16 MiB, in which most pages are there many times."""
 
 
 class EngineError(Exception):

@@ -1,4 +1,4 @@
-"""What the benchmarks start: servers that say "ready URL", wrk, and how much memory a process and its children hold."""
+"""What the benchmarks start: servers that say "ready URL", wrk; what of memory and disk a process and its children take."""
 
 import contextlib
 import os
@@ -105,6 +105,15 @@ def rss_mib(pid: int) -> float:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             total += int(Path(f"/proc/{one}/status").read_text().partition("VmRSS:")[2].split()[0])
     return total / 1024
+
+
+def disk_reads(pid: int) -> int:
+    """Bytes that a process and those below it had the disk read since they began: what was not in the page cache."""
+    total = 0
+    for one in tree(pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            total += int(Path(f"/proc/{one}/io").read_text().partition("\nread_bytes:")[2].split()[0])
+    return total
 
 
 def output_of(command: Sequence[str]) -> str:
