@@ -1,4 +1,4 @@
-"""What the benchmarks start: servers that say "ready URL", wrk; what of memory and disk a process and its children take."""
+"""What the benchmarks start: servers that say "ready URL", wrk; what memory and disk a server and its children take."""
 
 import contextlib
 import os
