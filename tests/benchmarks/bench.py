@@ -340,9 +340,10 @@ class Bench:
             for wrk in loads.values():
                 wrk.sound("mixed", "warm", connections=MANY, seconds=1)
             largest = str(self.scale.sizes[-1])
-            before = disk_reads(at[int(largest)][0].process.pid)
+            in_largest = at[self.scale.sizes[-1]][0].process.pid
+            before = disk_reads(in_largest)
             many = self._rounds("sizes, 64 connections", {str(s): partial(write, "W", s, MANY) for s in at})
-            read = disk_reads(at[int(largest)][0].process.pid) - before
+            read = disk_reads(in_largest) - before
             lone = self._rounds("sizes, one connection", {str(s): partial(write, "lone", s, 1) for s in at}, 2)
             written = sum(load.requests for load in many[largest])
             self._row(
@@ -515,8 +516,8 @@ def _build(size: int, path: Path, kept: Path | None) -> None:
 def _read(database: Path) -> None:
     """Brings all of it into the page cache, as far as that has room, in the pages that reads at random leave there.
 
-    What is copied or read in sequence stands there in pieces of up to 2 MiB (ext4, Linux 6.16 and later), and a page
-    written into one of those takes its writer much longer.
+    What is copied or read in sequence stands there in pieces of up to 2 MiB (seen on ext4, Linux 6.18), and a page
+    written into one of those takes its writer longer.
     """
     _forget(database)
     with database.open("rb", buffering=0) as file:
@@ -528,8 +529,7 @@ def _read(database: Path) -> None:
 def _forget(database: Path) -> None:
     """Has the page cache drop all of it."""
     os.sync()
-    files = (database, database.with_name(f"{database.name}-wal"))
-    for file in (file for file in files if file.exists()):
+    for file in (file for file in (database, *side_files(database)) if file.exists()):
         descriptor = os.open(file, os.O_RDONLY)
         try:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -100,19 +100,20 @@ def tree(pid: int) -> list[int]:
 
 def rss_mib(pid: int) -> float:
     """Resident memory of a process and of all below it, in MiB; what they share counts once for each."""
-    total = 0
-    for one in tree(pid):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            total += int(Path(f"/proc/{one}/status").read_text().partition("VmRSS:")[2].split()[0])
-    return total / 1024
+    return _summed(pid, "status", "VmRSS:") / 1024
 
 
 def disk_reads(pid: int) -> int:
     """Bytes that a process and those below it had the disk read since they began: what was not in the page cache."""
+    return _summed(pid, "io", "\nread_bytes:")
+
+
+def _summed(pid: int, file: str, label: str) -> int:
+    """The number after `label` in that file of /proc, of a process and of all below it."""
     total = 0
     for one in tree(pid):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            total += int(Path(f"/proc/{one}/io").read_text().partition("\nread_bytes:")[2].split()[0])
+            total += int(Path(f"/proc/{one}/{file}").read_text().partition(label)[2].split()[0])
     return total
 
 
