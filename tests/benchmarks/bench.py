@@ -72,17 +72,25 @@ BATCHES = (16, 64, 256)
 
 
 class Scale(Struct, frozen=True, kw_only=True):
-    """How much is done. sizes: transactions in the databases that are compared; writes: after which memory is read."""
+    """How much is done. sizes: transactions in the databases that are compared, in `times_for_sizes` times the rounds,
+    since a large one's figures vary the most; writes: after which memory is read.
+    """
 
     name: str
     rounds: int
+    times_for_sizes: int
     seconds: int
     sizes: tuple[int, ...]
     writes: int
 
 
-BRIEF = Scale(name="make bench", rounds=3, seconds=3, sizes=(SMALL, 30_000, 100_000), writes=40_000)
-FULL = Scale(name="make bench-full", rounds=4, seconds=5, sizes=(SMALL, 1_000_000, 10_000_000), writes=1_000_000)
+BRIEF = Scale(
+    name="make bench", rounds=3, times_for_sizes=1, seconds=3, sizes=(SMALL, 30_000, 100_000), writes=40_000
+)
+FULL = Scale(
+    name="make bench-full", rounds=4, times_for_sizes=3, seconds=5, sizes=(SMALL, 1_000_000, 10_000_000),
+    writes=1_000_000,
+)  # fmt: skip
 
 
 class Bench:
@@ -342,7 +350,8 @@ class Bench:
             largest = str(self.scale.sizes[-1])
             in_largest = at[self.scale.sizes[-1]][0].process.pid
             before = disk_reads(in_largest)
-            many = self._rounds("sizes, 64 connections", {str(s): partial(write, "W", s, MANY) for s in at})
+            runs = {str(size): partial(write, "W", size, MANY) for size in at}
+            many = self._rounds("sizes, 64 connections", runs, self.scale.rounds * self.scale.times_for_sizes)
             read = disk_reads(in_largest) - before
             lone = self._rounds("sizes, one connection", {str(s): partial(write, "lone", s, 1) for s in at}, 2)
             written = sum(load.requests for load in many[largest])
@@ -377,11 +386,11 @@ class Bench:
                 _forget(databases[int(largest)])
                 return write("cold", int(largest), MANY, number)
 
-            runs: dict[str, Callable[[int], Load]] = {
+            from_disk: dict[str, Callable[[int], Load]] = {
                 str(SMALL): partial(write, "beside", SMALL, MANY),
                 largest: write_cold,
             }
-            cold = self._rounds(f"from the disk, {MANY} connections", runs)
+            cold = self._rounds(f"from the disk, {MANY} connections", from_disk)
             self._row(
                 "W from the disk", f"the same, with nothing of the {int(largest):,} in the page cache at first",
                 ratio(cold[largest], cold[str(SMALL)]),
@@ -599,7 +608,7 @@ def _settings(scale: Scale, folder: Path) -> dict[str, str]:
     wrk = subprocess.run(["wrk", "-v"], capture_output=True, text=True, check=False).stdout.split()[1]
     return {
         "run": f"`{scale.name}`, {scale.rounds} rounds of {scale.seconds} s by turns, {MANY} connections where none are"
-        f" named, {USERS} users",
+        f" named, {USERS} users; W {scale.rounds * scale.times_for_sizes} rounds",
         "durability": "`synchronous=FULL`, WAL; every 2xx after COMMIT",
         "SQLite": f"{DRIVER_NAME} {SQLITE_VERSION}",
         "Python": platform.python_version(),
