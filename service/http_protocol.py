@@ -20,7 +20,40 @@ HEAD_BYTES_MAX = 16 * 1024
 HEADERS_MAX = 100
 _READ_BYTES_MAX = 256 * 1024
 """The most that the event loop hands over at once; it may hold the end of the request before."""
+_CONTINUE = b"HTTP/1.1 100 "
+_LENGTH = b"\r\ncontent-length: "
 _TOO_LARGE = f"There may be {HEADERS_MAX} headers, and {HEAD_BYTES_MAX} bytes of request target and headers together."
+
+
+class _AnswerTransport(asyncio.Transport):
+    """The transport as uvicorn's answer to one request sees it: head and body become one write to the socket.
+
+    The head waits for the body where it tells how long that is, since then it comes at once. That of a stream does not.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__()
+        self._transport = transport
+        self._began = False
+        self._head = b""
+
+    def write(self, data: bytes) -> None:  # type: ignore[override]
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif not self._began and not data.startswith(_CONTINUE):
+            self._began = True
+            if _LENGTH in data:
+                self._head = data
+                return
+        self._transport.write(data)
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        if self._head:
+            self.write(b"")
+        self._transport.close()
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -92,6 +125,8 @@ class BoundedHttp(HttpToolsProtocol):
             self._head_too_large = True
             raise ValueError(_TOO_LARGE)  # makes the parser give up, and uvicorn call send_400_response
         super().on_headers_complete()
+        if self.scope["method"] != "HEAD":  # which has no body to wait for
+            self.cycle.transport = _AnswerTransport(self.transport)
 
     def on_message_complete(self) -> None:
         self._in_message = False

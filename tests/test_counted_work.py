@@ -32,6 +32,8 @@ WRITES_OF_A_COMMIT_MAX = 60
 """Two for each page: its header in the log, and the page."""
 CHECKPOINT_PAGES = 1000
 WAKES_OF_A_READ_MAX = 1
+A_MESSAGE = AN_ANSWER = 1
+"""Writes to a socket."""
 SLOW_SYNC_US = 300_000
 CALLS = "fsync,fdatasync,pwrite64,write"
 
@@ -114,6 +116,10 @@ class Traced:
         """How often a thread woke another one's event loop since."""
         return len(re.findall(r" write\(\d+<anon_inode:\[eventfd\]>", self.since(mark)))
 
+    def sent(self, mark: int) -> int:
+        """Writes to sockets since: answers, and messages to the process that writes."""
+        return len(re.findall(r" write\(\d+<socket:\[\d+\]>", self.since(mark)))
+
     def commits(self) -> float:
         """Database transactions of the writer so far, by /metrics."""
         with self.service.client() as client:
@@ -139,13 +145,14 @@ def traced(folder: Path, *options: str) -> Iterator[Traced]:
 
 
 def test_a_lone_write_waits_for_the_disk_once(tmp_path: Path, strace: None) -> None:
-    """One fdatasync of the write-ahead log for each commit and no other; few writes; no thread between."""
+    """One fdatasync of the write-ahead log for each commit and no other; few writes; one packet; no thread between."""
     with traced(tmp_path) as watched, watched.service.client() as client:
         mark = watched.mark()
         for number in range(LONE):
             body = {"telegram_id": "1000000", "amount": 1 + number, "depositor_name": "홍길동"}
             assert client.write("/v1/deposits", body).status_code == 201
         (log, database), writes, wakes = watched.syncs(mark), watched.writes(mark), watched.wakes(mark)
+        assert watched.sent(mark) == LONE * (A_MESSAGE + AN_ANSWER)
         assert LONE <= log <= LONE + 2 * database, (log, database)
         assert database <= 1
         assert writes <= LONE * WRITES_OF_A_COMMIT_MAX + database * CHECKPOINT_PAGES, writes
@@ -161,6 +168,7 @@ def test_reads_write_nothing_and_wait_for_nothing(tmp_path: Path, strace: None) 
                 assert client.get(path).status_code == 200
         assert watched.syncs(mark) == (0, 0)
         assert watched.writes(mark) == 0
+        assert watched.sent(mark) == 3 * LONE * AN_ANSWER
         assert watched.wakes(mark) <= 3 * LONE * WAKES_OF_A_READ_MAX
 
 

@@ -38,8 +38,10 @@ IdempotencyKey = Annotated[
         min_length=1,
         max_length=257,
         pattern=HEADER_TOKEN_PATTERN,
-        description="Names this request for ever; a retry with the same key and body gets the same answer. Keys that begin"
-        " with the time, such as a UUIDv7 or ULID, are the quickest in a large ledger.",
+        description=(
+            "Names this request for ever; a retry with the same key and body gets the same answer. Keys that begin with"
+            " the time, such as a UUIDv7 or ULID, are the quickest in a large ledger."
+        ),
     ),
 ]
 TelegramIdPath = Annotated[

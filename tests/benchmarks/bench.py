@@ -84,9 +84,7 @@ class Scale(Struct, frozen=True, kw_only=True):
     writes: int
 
 
-BRIEF = Scale(
-    name="make bench", rounds=3, times_for_sizes=1, seconds=3, sizes=(SMALL, 30_000, 100_000), writes=40_000
-)
+BRIEF = Scale(name="make bench", rounds=3, times_for_sizes=1, seconds=3, sizes=(SMALL, 30_000, 100_000), writes=40_000)
 FULL = Scale(
     name="make bench-full", rounds=4, times_for_sizes=3, seconds=5, sizes=(SMALL, 1_000_000, 10_000_000),
     writes=1_000_000,
