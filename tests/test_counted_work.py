@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import pytest
 
 from service.storage import sqlite
 from tests.benchmarks.storage import Ledger
-from tests.live import LiveService, passbook
+from tests.live import START_TIMEOUT_S, LiveService, passbook
 from tests.repository.house import make_database
 
 STATEMENTS_MAX = {"announce": 15.1, "debit": 16.1, "changes": 13.3}
@@ -32,6 +33,8 @@ WRITES_OF_A_COMMIT_MAX = 60
 """Two for each page: its header in the log, and the page."""
 CHECKPOINT_PAGES = 1000
 WAKES_OF_A_READ_MAX = 1
+MARK = b'"HTTP/1.1 404'
+"""How an answer begins that nothing which is counted has."""
 A_MESSAGE = AN_ANSWER = 1
 """Writes to a socket."""
 SLOW_SYNC_US = 300_000
@@ -95,12 +98,20 @@ class Traced:
     log: Path
 
     def since(self, mark: int) -> str:
-        """What was put on record from there on. What an answered request did before its answer is there."""
+        """What was put on record from there on: all that answered requests did."""
+        self.mark()
         return self.log.read_bytes()[mark:].decode("utf-8", "replace")
 
     def mark(self) -> int:
-        """Where the record ends now."""
-        return self.log.stat().st_size
+        """Where the record ends. An answer may be here before its line is; so it ends with that of one more request."""
+        before = self.log.read_bytes().count(MARK)
+        with self.service.client() as client:
+            assert client.get("/a-mark").status_code == 404
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while (record := self.log.read_bytes()).count(MARK) == before:
+            assert time.monotonic() < deadline, "strace has put no answer on record"
+            time.sleep(0.001)
+        return record.rindex(MARK)
 
     def syncs(self, mark: int) -> tuple[int, int]:
         """How often the write-ahead log was waited for since, and how often the database itself: checkpoints."""
@@ -117,8 +128,8 @@ class Traced:
         return len(re.findall(r" write\(\d+<anon_inode:\[eventfd\]>", self.since(mark)))
 
     def sent(self, mark: int) -> int:
-        """Writes to sockets since: answers, and messages to the process that writes."""
-        return len(re.findall(r" write\(\d+<socket:\[\d+\]>", self.since(mark)))
+        """Writes to sockets since, but for the marks: answers, and messages to the process that writes."""
+        return len(re.findall(rf" write\(\d+<socket:\[\d+\]>, (?!{MARK.decode()})", self.since(mark)))
 
     def commits(self) -> float:
         """Database transactions of the writer so far, by /metrics."""

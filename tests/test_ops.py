@@ -147,9 +147,8 @@ def test_the_writing_process_is_measured_and_the_one_after_it(own_service: LiveS
 
 
 def _has_ended(pid: int) -> bool:
-    """Whether the process has closed what it had open, whether or not anybody has asked for its exit code."""
-    stat = Path(f"/proc/{pid}/stat")
-    return not stat.exists() or stat.read_text("utf-8").rpartition(")")[2].split()[0] == "Z"
+    """Whether the process has closed what it had open, and waits to be asked for its exit code."""
+    return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0] == "Z"
 
 
 def _expressions(value: Any) -> list[str]:

@@ -346,7 +346,7 @@ class Bench:
             for wrk in loads.values():
                 wrk.sound("mixed", "warm", connections=MANY, seconds=1)
             largest = str(self.scale.sizes[-1])
-            in_largest = at[self.scale.sizes[-1]][0].process.pid
+            in_largest = at[int(largest)][0].process.pid
             before = disk_reads(in_largest)
             runs = {str(size): partial(write, "W", size, MANY) for size in at}
             many = self._rounds("sizes, 64 connections", runs, self.scale.rounds * self.scale.times_for_sizes)
