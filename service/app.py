@@ -24,6 +24,7 @@ from service.api import (
     domain_purchases,
     error_handlers,
     explanations,
+    head,
     health,
     integrity,
     metrics,
@@ -110,9 +111,13 @@ def create_app(
         debug=False,
     )
     # Around everything, so that what no route answers is seen too; a middleware runs only after routing.
-    app.asgi_handler = observation.observed(app.asgi_handler, measures, telemetry.tracing, access_log=config.access_log)
+    app.asgi_handler = observation.observed(
+        head.answered(app.asgi_handler), measures, telemetry.tracing, access_log=config.access_log
+    )
     app.state["measures"] = measures
     app.state["query_parameters"] = auth.query_parameters(app)
+    app.state["parameter_names"] = error_handlers.parameter_names(app)
+    auth.check_handlers(app)
     _describe_operations(app, openapi)
     return app
 
@@ -245,7 +250,7 @@ def _answer_options(app: ASGIApp) -> ASGIApp:
             await app(scope, receive, send)
             return
         methods = next(
-            sorted(route.route_handler_map)
+            sorted(head.methods(set(route.route_handler_map)))
             for route in scope["litestar_app"].routes
             if isinstance(route, HTTPRoute) and route.path_format == scope["path_template"]
         )
@@ -258,12 +263,7 @@ def _answer_options(app: ASGIApp) -> ASGIApp:
 def _describe_operations(app: Litestar, openapi: PassbookOpenAPI) -> None:
     """Tells the OpenAPI document what each handler's `opt` and body type are."""
     for route in app.routes:
-        if not isinstance(route, HTTPRoute):
-            continue
-        for method, (handler, _) in route.route_handler_map.items():
-            operation_id = handler.operation_id
-            if callable(operation_id):
-                operation_id = operation_id(handler, method, [])
-            if operation_id:
+        for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
+            if handler.operation_id:
                 field = handler.parsed_data_field
-                openapi.operations[str(operation_id)] = (handler.opt, field.annotation if field else None)
+                openapi.operations[str(handler.operation_id)] = (handler.opt, field.annotation if field else None)

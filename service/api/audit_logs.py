@@ -5,6 +5,7 @@ from typing import Any
 from litestar import Response, Router, get, post
 from litestar.params import JSONBody
 
+from service.api import head
 from service.api.audit_feed import PAGE_BUDGET_S
 from service.api.auth import media_type, needs
 from service.api.params import (
@@ -140,7 +141,7 @@ def _after(cursor: str | None, order: str) -> int | None:
 
 async def _followed(
     request: ApiRequest, wanted: AuditLogFilter, *, after: int, limit: int, wait_s: float
-) -> Response[AuditLogPage | AuditLogFeed]:
+) -> Response[Any]:
     given = request.query_params.dict()
     for name in ("cursor", "order"):
         if name in given:
@@ -148,6 +149,8 @@ async def _followed(
     if media_type(request.scope) != _JSON:
         violation = Violation("header/Accept", f"must admit {_JSON}")
         raise EdgeError(ErrorCode.NOT_ACCEPTABLE, f"With follow this path answers {_JSON}.", errors=[violation])
+    if head.is_asked(request.scope):
+        return head.HeadersOnly(media_type=_JSON, headers=_VARY)
     found = await request.passbook.audit_feed.follow(
         wanted, after=after, limit=limit, wait_s=wait_s, receive=request.receive
     )
@@ -162,6 +165,9 @@ async def _exported(
     kind = media_type(request.scope)
     moment = request.passbook.clock().strftime("%Y%m%dT%H%M%SZ")
     name = f"audit-logs-{moment}.{'csv' if kind == _CSV else 'ndjson'}"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"', **_VARY}
+    if head.is_asked(request.scope):
+        return head.HeadersOnly(media_type=kind, headers=headers)
     return await request.passbook.audit_feed.export(
         wanted,
         order=order,
@@ -170,7 +176,7 @@ async def _exported(
         encode=audit_lines.csv_lines if kind == _CSV else audit_lines.ndjson,
         header=audit_lines.CSV_HEADER if kind == _CSV else b"",
         media_type=kind,
-        headers={"Content-Disposition": f'attachment; filename="{name}"', **_VARY},
+        headers=headers,
     )
 
 

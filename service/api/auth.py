@@ -22,12 +22,11 @@ from service.ledger.access import Caller, Scope, hash_of, is_well_formed
 from service.ledger.errors import ErrorCode
 from service.storage import api_keys
 
-OPEN: dict[str, Any] = {"open": True, "refusals": ()}
+_JSON = ("application/json",)
+OPEN: dict[str, Any] = {"open": True, "refusals": (), "produces": _JSON}
 """For handlers that need no key."""
 PAGE: dict[str, Any] = {**OPEN, "produces": None}
 """For what a browser shows: open, and sent whatever Accept says."""
-
-_JSON = ("application/json",)
 _MEDIA_TYPE = "media_type"
 _SINGLE = {
     b"authorization": "Authorization",
@@ -50,14 +49,28 @@ _QUALITY = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 def needs(scope: Scope, *, refusals: Sequence[ErrorCode] = (), produces: tuple[str, ...] = _JSON) -> dict[str, Any]:
     """For a handler that needs `scope`. `refusals` are the codes that its operation may answer, for the contract.
 
-    `produces` are the media types that it can answer, JSON first; which of them is asked for, `media_type` tells it.
+    `produces` are the media types that it can answer, the one for */* first; `media_type` tells which is asked for.
     """
     return {"scope": scope, "refusals": tuple(refusals), "produces": produces}
 
 
+def opened(*, produces: tuple[str, ...]) -> dict[str, Any]:
+    """For a handler that needs no key and answers one of `produces`."""
+    return {**OPEN, "produces": produces}
+
+
+def check_handlers(app: Litestar) -> None:
+    """Raises TypeError where a handler names its media types otherwise than as a tuple: a str is a list of letters."""
+    for route in app.routes:
+        for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
+            produced = handler.opt.get("produces", _JSON)
+            if produced is not None and not (isinstance(produced, tuple) and all("/" in one for one in produced)):
+                raise TypeError(f"{route.path}: produces is {produced!r}, which is no tuple of media types.")
+
+
 def media_type(scope: AsgiScope) -> str:
     """The media type that the answer is to have, of those that the handler produces."""
-    return str(scope["state"].get(_MEDIA_TYPE, _JSON[0]))
+    return str(scope["state"].get(_MEDIA_TYPE) or scope["route_handler"].opt.get("produces", _JSON)[0])
 
 
 def guarded(app: ASGIApp) -> ASGIApp:
@@ -91,7 +104,7 @@ def _check(scope: HTTPScope, handler: BaseRouteHandler) -> None:
         known = scope["litestar_app"].state["query_parameters"]
         _check_query(scope["query_string"], known[scope["path_template"], scope["method"]])
     produced = handler.opt.get("produces", _JSON)
-    if accept and accept not in {b"*/*", b"application/json"} and produced is not None:
+    if accept and accept != b"*/*" and (accept != b"application/json" or produced != _JSON) and produced is not None:
         scope["state"][_MEDIA_TYPE] = _accepted(accept, produced)
 
 

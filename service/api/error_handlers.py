@@ -4,11 +4,12 @@ import logging
 import re
 from typing import Any
 
-from litestar import Request, Response
+from litestar import Litestar, Request, Response
 from litestar.exceptions import HTTPException, ValidationException
+from litestar.routes import HTTPRoute
 from litestar.types import ExceptionHandlersMap
 
-from service.api import observation, request_ids
+from service.api import head, observation, request_ids
 from service.api.problems import CATALOGUE, MEDIA_TYPE, EdgeError, Violation, encode, invalid, readable
 from service.ledger.errors import AnswerErased, DatabaseBusy, ErrorCode, Refusal, Unavailable
 from service.storage import sqlite
@@ -53,7 +54,9 @@ def _on_unavailable(request: Request[Any, Any, Any], error: Unavailable) -> Resp
 def _on_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """What Litestar itself raises: routing, parameters, body size."""
     if isinstance(error, ValidationException):
-        return _on_edge_error(request, _from_validation(error))
+        scope = request.scope
+        names = request.app.state["parameter_names"].get((scope.get("path_template"), scope["method"]), {})
+        return _on_edge_error(request, _from_validation(error, names))
     if error.detail == "Invalid host header":
         return _on_edge_error(request, invalid("header/Host", "must be a host name or address, with or without a port"))
     if error.status_code == 413:
@@ -73,7 +76,7 @@ def _on_http_exception(request: Request[Any, Any, Any], error: HTTPException) ->
 
 def _allow(error: HTTPException) -> dict[str, str]:
     methods = {name.lower(): value for name, value in (error.headers or {}).items()}.get("allow")
-    return {"Allow": ", ".join(sorted(methods.split(", ")))} if methods else {}
+    return {"Allow": ", ".join(sorted(head.methods(set(methods.split(", ")))))} if methods else {}
 
 
 def _on_database_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
@@ -89,10 +92,24 @@ def _on_exception(request: Request[Any, Any, Any], error: Exception) -> Response
     return _respond(request, ErrorCode.INTERNAL_ERROR, detail)
 
 
-def _from_validation(error: ValidationException) -> EdgeError:
+def parameter_names(app: Litestar) -> dict[tuple[str, str], dict[str, str]]:
+    """For each (path template, method): what a caller calls the parameters, by what the handler calls them."""
+    return {
+        (route.path_format, method): {
+            parameter.field_name: parameter.field_alias
+            for parameters in (model.expected_query_params, model.expected_header_params, model.expected_path_params)
+            for parameter in parameters
+        }
+        for route in app.routes
+        if isinstance(route, HTTPRoute)
+        for method, (_, model) in route.route_handler_map.items()
+    }
+
+
+def _from_validation(error: ValidationException, names: dict[str, str]) -> EdgeError:
     """What is wrong with the parameters: Litestar lists it, but tells of one that is missing in the detail only."""
     extra = error.extra if isinstance(error.extra, list) else []
-    violations = [_violation(item) for item in extra]
+    violations = [_violation(item, names) for item in extra]
     missing = re.match(r"Missing required (\w+) parameter '([^']+)'", error.detail)
     if not violations and missing:
         violations = [Violation(f"{missing[1]}/{missing[2]}", "is required")]
@@ -108,13 +125,11 @@ def _from_validation(error: ValidationException) -> EdgeError:
 _IDEMPOTENCY_KEY_MISSING = Violation("header/Idempotency-Key", "is required")
 
 
-def _violation(item: dict[str, Any]) -> Violation:
+def _violation(item: dict[str, Any], names: dict[str, str]) -> Violation:
     name, message = str(item.get("key", "")), str(item.get("message", ""))
     source = item.get("source")
     source = str(getattr(source, "value", source))
-    if source == "header":
-        name = "-".join(part.capitalize() for part in name.split("_"))
-    return Violation(f"{source}/{name}", readable(message))
+    return Violation(f"{source}/{names.get(name, name)}", readable(message))
 
 
 HANDLERS: ExceptionHandlersMap = {

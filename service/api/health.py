@@ -2,8 +2,7 @@
 
 from typing import Any
 
-import msgspec
-from litestar import HttpMethod, Response, Router, route
+from litestar import Router, get
 from msgspec import Struct
 
 from service import __version__
@@ -12,8 +11,6 @@ from service.api.request import ApiRequest
 from service.ledger.errors import NotReady
 from service.storage import sqlite
 from service.storage.sqlite import EngineInfo
-
-_GET_AND_HEAD = [HttpMethod.GET, HttpMethod.HEAD]
 
 
 class Liveness(Struct, frozen=True, kw_only=True):
@@ -32,19 +29,14 @@ class Readiness(Struct, frozen=True, kw_only=True):
     sqlite: EngineInfo
 
 
-def operation_id(name: str) -> Any:
-    """The names of a handler for GET and HEAD: `name` and nameHead."""
-    return lambda _handler, method, _path: name if method == HttpMethod.GET else f"{name}Head"
-
-
-@route("/livez", http_method=_GET_AND_HEAD, operation_id=operation_id("livez"), summary="Is it alive?", opt=OPEN)
-async def livez(request: ApiRequest) -> Response[Liveness]:
+@get("/livez", operation_id="livez", summary="Is it alive?", opt=OPEN)
+async def livez() -> Liveness:
     """200 as long as the process answers at all."""
-    return _answer(request, Liveness(status="ok"))
+    return Liveness(status="ok")
 
 
-@route("/readyz", http_method=_GET_AND_HEAD, operation_id=operation_id("readyz"), summary="Is it ready?", opt=OPEN)
-async def readyz(request: ApiRequest) -> Response[Readiness]:
+@get("/readyz", operation_id="readyz", summary="Is it ready?", opt=OPEN)
+async def readyz(request: ApiRequest) -> Readiness:
     """200 when it reads and writes; 503 with the reason when it does not, or is about to stop."""
     passbook = request.passbook
     if request.app.state.get("stopping"):
@@ -52,22 +44,13 @@ async def readyz(request: ApiRequest) -> Response[Readiness]:
     if passbook.writer.stopped_because is not None:
         raise NotReady(f"No writes are taken: {passbook.writer.stopped_because}. Restart the service.")
     await passbook.readers.read(sqlite.ping)
-    readiness = Readiness(
+    return Readiness(
         status="ok",
         version=__version__,
         schema_version=passbook.schema_version,
         queue_depth=passbook.writer.queue_depth,
         sqlite=passbook.engine,
     )
-    return _answer(request, readiness)
-
-
-def _answer(request: ApiRequest, view: Struct) -> Response[Any]:
-    """`view`, or for HEAD the headers that it would have (RFC 9110 §9.3.2)."""
-    body = msgspec.json.encode(view)
-    if request.method == HttpMethod.HEAD:
-        return Response(b"", media_type="application/json", headers={"Content-Length": str(len(body))})
-    return Response(body, media_type="application/json")
 
 
 ROUTER = Router("/", route_handlers=[livez, readyz], tags=["health"])

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from litestar import Router, get
+from litestar import Response, Router, get
 
+from service.api import head
 from service.api.auth import needs
 from service.api.params import MaxAge
 from service.api.problems import invalid
@@ -18,7 +19,7 @@ WAIT_S = 10.0
 
 
 @get("/", operation_id="getIntegrity", summary="The proof that it adds up", opt=needs(Scope.AUDIT_READ))
-async def get_integrity(request: ApiRequest, max_age: MaxAge = "PT1H") -> IntegrityReport:
+async def get_integrity(request: ApiRequest, max_age: MaxAge = "PT1H") -> Response[IntegrityReport]:
     """The last proof over the whole ledger, if it is not older than `max_age`; else a new one, one for all who ask.
 
     A new one is waited for some seconds. If it takes longer, status is running: what it has seen so far, with the last
@@ -29,7 +30,9 @@ async def get_integrity(request: ApiRequest, max_age: MaxAge = "PT1H") -> Integr
         limit = duration(max_age)
     except (ValueError, OverflowError) as error:
         raise invalid("query/max_age", f"must be {REMEDIES[DURATION_PATTERN]}") from error
-    return await request.passbook.proofs.report(limit, wait_s=WAIT_S)
+    if head.is_asked(request.scope):
+        return head.HeadersOnly(media_type="application/json")  # type: ignore[return-value]
+    return Response(await request.passbook.proofs.report(limit, wait_s=WAIT_S))
 
 
 ROUTER = Router("/v1/integrity", route_handlers=[get_integrity], tags=["integrity"])

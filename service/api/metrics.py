@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-from litestar import HttpMethod, Response, Router, route
+from litestar import Response, Router, get
 
 from service import __version__
-from service.api.auth import OPEN
-from service.api.health import operation_id
+from service.api.auth import opened
 from service.api.request import ApiRequest, Passbook
 from service.ledger.integrity import IntegrityStatus
 from service.measures import CONTENT_TYPE, Family, Kind, Metric, Value, gauge, to_prometheus
@@ -24,20 +23,16 @@ _PAGE_BYTES = resource.getpagesize()
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
-@route(
+@get(
     "/metrics",
-    http_method=[HttpMethod.GET, HttpMethod.HEAD],
-    operation_id=operation_id("metrics"),
+    operation_id="metrics",
     summary="What is measured",
     media_type="text/plain",
-    opt={**OPEN, "produces": "text/plain"},
+    opt=opened(produces=("text/plain",)),
 )
 async def metrics(request: ApiRequest) -> Response[str]:
     """For Prometheus, in its text format 0.0.4. Names no user."""
-    text = to_prometheus(collect(request.passbook))
-    if request.method == HttpMethod.HEAD:
-        return Response("", media_type=CONTENT_TYPE, headers={"Content-Length": str(len(text.encode()))})
-    return Response(text, media_type=CONTENT_TYPE)
+    return Response(to_prometheus(collect(request.passbook)), media_type=CONTENT_TYPE)
 
 
 def collect(passbook: Passbook) -> list[Family]:

@@ -28,7 +28,8 @@ _DESCRIPTION = """\
 통장: prepaid balances in Korean won and the audit log of everything that touched them.
 
 Every POST needs an `Idempotency-Key`; the same key with the same body gets the same bytes again. A 2xx answer is sent
-after the change is on disk. Errors are `application/problem+json` with a `code` from a closed set.
+after the change is on disk. HEAD works wherever GET does. Errors are `application/problem+json` with a `code` from a
+closed set.
 """
 _EVERYWHERE = [ErrorCode.INVALID_REQUEST, ErrorCode.NOT_ACCEPTABLE, ErrorCode.INTERNAL_ERROR]
 _WITH_KEY = [
@@ -182,7 +183,7 @@ class PassbookOpenAPI(OpenAPIConfig):
         responses.pop("400", None)
         if operation["operationId"] in _ALSO_200:
             responses["200"] = {**responses["201"], "description": _ALSO_200[operation["operationId"]]}
-        if operation["operationId"].startswith("readyz"):
+        if operation["operationId"] == "readyz":
             codes.append(ErrorCode.NOT_READY)
         for status in sorted({CATALOGUE[code].status for code in codes}):
             responses[str(status)] = _problem_response([c for c in codes if CATALOGUE[c].status == status])
