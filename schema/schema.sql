@@ -554,7 +554,10 @@ CREATE TABLE audit_leaves (
   -- 16 random bytes, without which nobody can guess what the row's personal values were; null when those are erased.
   salt BLOB CHECK (length(salt) = 16),
   -- SHA-256 of the details without their personal values; null where they hold none.
-  public_details BLOB CHECK (length(public_details) = 32)
+  public_details BLOB CHECK (length(public_details) = 32),
+  -- The rule of service/ledger/sealing_rules.py that the row was sealed by; null once the row is archived and gone, as
+  -- salt and public_details are.
+  rule INTEGER DEFAULT 1 CHECK (rule BETWEEN 1 AND 255)
 ) STRICT;
 
 -- Roots of whole subtrees, for proofs without reading all leaves: level 8 has 256 leaves below it, level 16 has 65,536, …
@@ -588,10 +591,11 @@ CREATE TRIGGER audit_leaves_refuse_update BEFORE UPDATE ON audit_leaves
 WHEN NEW.leaf_index IS NOT OLD.leaf_index OR NEW.audit_log_id IS NOT OLD.audit_log_id OR NEW.hash IS NOT OLD.hash
   OR NEW.salt IS NOT NULL
   OR NOT (
-    NEW.public_details IS OLD.public_details
+    NEW.public_details IS OLD.public_details AND NEW.rule IS OLD.rule
       AND EXISTS (SELECT 1 FROM audit_erasures WHERE audit_log_id = OLD.audit_log_id)
       AND EXISTS (SELECT 1 FROM audit_logs WHERE id = OLD.audit_log_id AND telegram_id IS NULL)
-    OR NEW.public_details IS NULL AND EXISTS (SELECT 1 FROM audit_prunes WHERE through_id >= OLD.audit_log_id))
+    OR NEW.public_details IS NULL AND NEW.rule IS NULL
+      AND EXISTS (SELECT 1 FROM audit_prunes WHERE through_id >= OLD.audit_log_id))
 BEGIN
   SELECT RAISE(ABORT, 'leaves of the audit log are never updated');
 END;

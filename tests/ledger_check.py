@@ -86,7 +86,7 @@ def _put_back(connection: sqlite3.Connection, archives: Sequence[Path]) -> None:
             connection.execute(f"INSERT INTO temp.audit_logs ({', '.join(row)}) VALUES ({places})", [*row.values()])
 
 
-_SEAL = {"leaf_index", "salt", "public_details", "commitment", "leaf"}
+_SEAL = {"leaf_index", "salt", "public_details", "commitment", "rule", "leaf"}
 
 
 def broken_invariants(database: Path, archives: Sequence[Path] = ()) -> list[str]:

@@ -25,6 +25,7 @@ const BEFORE_DETAILS = COLUMNS.slice(0, 5);
 const AFTER_DETAILS = COLUMNS.slice(7);
 const SEALED = new Set(["leaf_index", ...COLUMNS, "salt", "public_details", "leaf"]);
 const ERASED = new Set([...SEALED, "commitment"]);
+const RULES = new Set([1n, 2n]); // a line that names none is of rule 1
 const HEADER = new Set(["passbook_audit_export", "first_index", "previous_leaf", "frontier"]);
 const EXACT = 2n ** 53n - 1n;
 const LINE_MAX = 64 * 1024 * 1024;
@@ -89,7 +90,7 @@ const commitmentBytes = (salt, telegramId, details) =>
   Buffer.concat([Buffer.from([2]), salt, field(telegramId), field(details)]);
 
 const leafBytes = (previous, commitment, row) => Buffer.concat([
-  Buffer.from([0, 1]),
+  Buffer.from([0, row.rule]),
   previous,
   commitment,
   ...BEFORE_DETAILS.map((name) => field(row[name])),
@@ -246,11 +247,24 @@ function valueOf(value, name) {
   throw new Unreadable(`${name} is not a value`);
 }
 
+/** Takes the rule out of the members of a line. */
+function readRule(members) {
+  if (!members.has("rule")) return 1;
+  const rule = members.get("rule");
+  members.delete("rule");
+  if (!RULES.has(rule)) {
+    throw new Unreadable(`a row is sealed by rule ${rule}, which this program does not know: take a newer one`);
+  }
+  if (rule === 1n) throw new Unreadable("rule 1 is written by leaving it out");
+  return Number(rule);
+}
+
 function readRow(line) {
   const members = readObject(line);
   const erased = (members.get("salt") ?? null) === null;
+  const rule = readRule(members);
   requireMembers(members, erased ? ERASED : SEALED);
-  const row = {};
+  const row = { rule };
   for (const name of COLUMNS) row[name] = valueOf(members.get(name), name);
   row.leaf_index = count(members.get("leaf_index"), "leaf_index");
   row.leaf = unhex(members.get("leaf"), 32, "leaf");

@@ -38,6 +38,7 @@ COLUMNS = [
 ]  # fmt: skip
 NAMES = COLUMNS[7:]
 SEALED = {"leaf_index", *COLUMNS, "salt", "public_details", "leaf"}
+RULES = {1, 2}  # a line that names none is of rule 1
 HEADER = {"passbook_audit_export", "first_index", "previous_leaf", "frontier"}
 EXACT = 2**53 - 1
 LINE_MAX = 64 * 1024 * 1024
@@ -87,7 +88,7 @@ def leaf_bytes(previous, commitment, row):
     public = row["public_details"]
     return b"".join(
         [
-            b"\x00\x01",
+            bytes([0, row["rule"]]),
             previous,
             commitment,
             *[field(row[name]) for name in ("id", "user_id", "resource_id", "created_at", "request_id")],
@@ -187,6 +188,7 @@ def value_of(value, name):
 def read_row(line):
     members = read_object(line)
     erased = members.get("salt") is None
+    rule = read_rule(members.pop("rule")) if "rule" in members else 1
     require_members(members, SEALED | {"commitment"} if erased else SEALED)
     row = {name: value_of(members[name], name) for name in COLUMNS}
     row["leaf_index"] = count(members["leaf_index"], "leaf_index")
@@ -195,7 +197,16 @@ def read_row(line):
     row["public_details"] = None if public is None else unhex(public, 32, "public_details")
     row["salt"] = None if erased else unhex(members["salt"], 16, "salt")
     row["commitment"] = unhex(members["commitment"], 32, "commitment") if erased else None
+    row["rule"] = rule
     return row
+
+
+def read_rule(value):
+    if type(value) is not int or value not in RULES:
+        raise Unreadable(f"a row is sealed by rule {value!r}, which this program does not know: take a newer one")
+    if value == 1:
+        raise Unreadable("rule 1 is written by leaving it out")
+    return value
 
 
 # The tree.

@@ -1,6 +1,7 @@
 """The audit log as a Merkle tree: which bytes of a row are hashed, and how a hash is proved to be in the tree.
 
-Format 1. SHA-256 throughout; || joins bytes; integers are big-endian.
+SHA-256 throughout; || joins bytes; integers are big-endian. `rule` is one byte, the number of the rule that the row was
+sealed by; it says what is personal (service/ledger/sealing_rules.py). A leaf whose rule is changed is another leaf.
 
 A column is hashed as it is stored, by SQLite's storage class:
 
@@ -18,7 +19,7 @@ The personal values of a row are hashed by themselves, with 16 random bytes of t
 Once they are erased, telegram_id is null, the details hold null in place of each personal value, the salt is gone, and
 the commitment is kept in its stead: the leaf and all that follows stay as they were, and nobody can try out names.
 
-    leaf = SHA-256(00 || 01, the format || previous leaf; 32 bytes 00 before the first || commitment ||
+    leaf = SHA-256(00 || rule || previous leaf; 32 bytes 00 before the first || commitment ||
                    field(id) || field(user_id) || field(resource_id) || field(created_at) || field(request_id) ||
                    what || field(action) || field(resource_type) || field(ip_address) || field(user_agent) ||
                    field(actor) || field(key_prefix) || field(outcome))
@@ -47,7 +48,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-FORMAT = 1
+from service.ledger.sealing_rules import RULES, is_of_ledger
+
 COLUMNS = (
     "id",
     "user_id",
@@ -69,55 +71,11 @@ SALT_BYTES = 16
 NO_LEAF = bytes(32)
 """The previous leaf of the first one."""
 EMPTY_ROOT = sha256(b"").digest()
-PUBLIC_MEMBERS = frozenset(
-    {
-        "amount",
-        "announced_at",
-        "atomic",
-        "balance",
-        "balance_after",
-        "balance_before",
-        "bank_transaction_id",
-        "candidate_deposit_ids",
-        "code",
-        "created_at",
-        "credited",
-        "current_status",
-        "deposit_id",
-        "direction",
-        "domain",
-        "history",
-        "hold",
-        "id",
-        "late",
-        "matched_bank_notification_id",
-        "matched_deposit_id",
-        "method",
-        "occurred_at",
-        "prefix",
-        "price",
-        "reference",
-        "required",
-        "resource_id",
-        "resource_type",
-        "reverses_id",
-        "scopes",
-        "shortfall",
-        "status",
-        "threshold",
-        "transaction_id",
-        "type",
-        "user_id",
-        "version",
-    }
-)
-"""The members of details that say nothing of a person; every other value is personal."""
-
 Value = int | float | str | bytes | None
 Row = Sequence[Any]
 """The values of COLUMNS."""
 Sealed = Sequence[Any]
-"""A row with what it was sealed with: leaf_index, the values of COLUMNS, salt, public_details, commitment, leaf.
+"""A row with what it was sealed with: leaf_index, the values of COLUMNS, salt, public_details, commitment, rule, leaf.
 
 commitment is None while there is a salt, and the salt is None once the personal values are erased.
 """
@@ -135,9 +93,10 @@ _INTEGER = Layout(">cq").pack
 _REAL = Layout(">cd").pack
 _SIZED = Layout(">cI").pack
 _TEXT_SIZES = tuple(_SIZED(b"\x03", length) for length in range(1024))
-_LEAF = b"\x00" + bytes([FORMAT])
+_LEAVES = {rule: bytes([0, rule]) for rule in RULES}
 _NAMES_MAX = 4096
 _DIGEST = type(sha256()).digest
+_NOTHING: frozenset[str] = frozenset()
 
 
 class ProofError(ValueError):
@@ -158,11 +117,11 @@ def field(value: Value) -> bytes:
     return _SIZED(b"\x04", len(value)) + value
 
 
-def public_details(details: Value, *, ours: bool = True) -> str | None:
-    """`details` with null in place of each personal value; None when they hold nothing personal.
+def public_details(details: Value, *, rule: int, resource_type: Value, actor: Value) -> str | None:
+    """`details` with null in place of each value that is personal by `rule`; None when they hold nothing personal.
 
-    Anything but a JSON object is personal as a whole. So is every value of details that the ledger itself did not write
-    (not `ours`): what a caller or the bot calls a status or a user_id is theirs to know.
+    Anything but a JSON object is personal as a whole. So is every value of details that the ledger itself did not
+    write: what a caller or the bot calls a status or a user_id is theirs to know.
     """
     if details is None:
         return None
@@ -172,9 +131,8 @@ def public_details(details: Value, *, ours: bool = True) -> str | None:
         members = None
     if not isinstance(members, dict):
         return "null"
-    public = {
-        name: value if ours and name in PUBLIC_MEMBERS and _is_plain(value) else None for name, value in members.items()
-    }
+    names = RULES[rule].public_members if is_of_ledger(resource_type, actor, rule=rule) else _NOTHING
+    public = {name: value if name in names and _is_plain(value) else None for name, value in members.items()}
     return None if public == members else msgspec.json.encode(public).decode()
 
 
@@ -189,14 +147,14 @@ def commitment(salt: bytes, telegram_id: Value, details: Value) -> bytes:
     return sha256(b"\x02" + salt + field(telegram_id) + field(details)).digest()
 
 
-def leaf_hash(previous: bytes, committed: bytes, public: bytes | None, row: Row) -> bytes:
+def leaf_hash(previous: bytes, committed: bytes, public: bytes | None, row: Row, *, rule: int) -> bytes:
     """The leaf of `row`. previous: the leaf before it or NO_LEAF. committed: its commitment. public: public_details.
 
     Raises ValueError when a column of text holds a number.
     """
     fields = map(field, row[:5])
     what = field(row[6]) if public is None else b"\x05" + public
-    return sha256(b"".join((_LEAF, previous, committed, *fields, what, _NAMES[tuple(row[7:])]))).digest()
+    return sha256(b"".join((_LEAVES[rule], previous, committed, *fields, what, _NAMES[tuple(row[7:])]))).digest()
 
 
 class _Names(dict[tuple[Value, ...], bytes]):
@@ -505,7 +463,7 @@ class Verifier:
         """Whether `_first_fault` finds nothing, column by column; False also where a column holds what is unusual."""
         try:
             return self._is_usual_and_sound(*zip(*block, strict=True))
-        except (TypeError, ValueError, struct.error):
+        except (TypeError, ValueError, KeyError, struct.error):
             return False
 
     def _is_usual_and_sound(
@@ -520,7 +478,7 @@ class Verifier:
         details: Sequence[Value],
         *rest: Sequence[Any],
     ) -> bool:
-        *names, salts, public, kept, stored = rest
+        *names, salts, public, kept, rules, stored = rest
         if None in salts:
             erased = [row for row in zip(salts, telegram_ids, details, public, kept, strict=True) if row[0] is None]
             if any(_erasure_fault(*row[1:]) for row in erased):
@@ -541,7 +499,7 @@ class Verifier:
         if given is not salts:
             commitments = [made if salt else was for made, salt, was in zip(commitments, salts, kept, strict=True)]
         messages = zip(
-            repeat(_LEAF),
+            map(_LEAVES.__getitem__, rules),
             (self.previous, *stored),
             commitments,
             map(_INTEGER, repeat(b"\x01"), ids),
@@ -562,7 +520,7 @@ class Verifier:
 
 def _fault_of(sealed: Sealed, position: int, previous: bytes, last_id: int) -> str | None:
     """What is wrong with a row at `position`, after a row of the leaf `previous` and the id `last_id`."""
-    index, *row, salt, public, kept, stored = sealed
+    index, *row, salt, public, kept, rule, stored = sealed
     audit_log_id, telegram_id, details = row[0], row[COLUMNS.index("telegram_id")], row[COLUMNS.index("details")]
     if index != position:
         return f"leaf {index} stands where leaf {position} should"
@@ -583,8 +541,10 @@ def _fault_of(sealed: Sealed, position: int, previous: bytes, last_id: int) -> s
         return f"its salt is not {SALT_BYTES} bytes"
     else:
         committed = commitment(salt, telegram_id, details)
+    if rule not in RULES:
+        return f"it is sealed by rule {rule}, which is not known here"
     try:
-        leaf = leaf_hash(previous, committed, public, row)
+        leaf = leaf_hash(previous, committed, public, row, rule=rule)
     except ValueError as error:
         return str(error)
     return (

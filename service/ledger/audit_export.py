@@ -10,8 +10,8 @@ leaves make up, the largest first: one for every 1 in the binary form of N.
 
 Then a line for each row, in the order of leaf_index, without a gap, and of rising id. Its members, in any order, each
 once and no others: leaf_index; the columns of audit_logs by their names; salt, public_details and leaf; commitment
-where, and only where, salt is null. Salt and hashes are hex, in small letters, or null. Columns hold their values as
-SQLite stores them:
+where, and only where, salt is null; rule where, and only where, it is not 1. Salt and hashes are hex, in small letters,
+or null. Columns hold their values as SQLite stores them:
 
     NULL     null
     TEXT     a string
@@ -31,6 +31,7 @@ import msgspec
 from msgspec import Struct
 
 from service.ledger.audit_chain import COLUMNS, NO_LEAF, Frontier, Sealed, Value
+from service.ledger.sealing_rules import FIRST_RULE, RULES
 
 VERSION = 1
 LINE_BYTES_MAX = 64 * 1024 * 1024
@@ -73,11 +74,14 @@ def header_line(first_index: int, previous_leaf: bytes, frontier: Sequence[bytes
 def row_line(sealed: Sealed) -> bytes:
     """The line of one row. Raises UnicodeEncodeError for text that is not Unicode, which SQLite does not give."""
     members: dict[str, Any] = {"leaf_index": sealed[0]}
-    members.update(zip(COLUMNS, map(_json, sealed[1:-4]), strict=True))
-    for name, value in zip(_HASHES, sealed[-4:], strict=True):
+    members.update(zip(COLUMNS, map(_json, sealed[1:-5]), strict=True))
+    *hashes, rule, leaf = sealed[-5:]
+    for name, value in zip(_HASHES, (*hashes, leaf), strict=True):
         members[name] = None if value is None else value.hex()
     if members["salt"] is not None:
         del members["commitment"]
+    if rule != FIRST_RULE:
+        members["rule"] = rule
     return msgspec.json.encode(members) + b"\n"
 
 
@@ -117,6 +121,7 @@ def read_row(line: bytes) -> Sealed:
     """What `row_line` was given. Raises ExportError."""
     members = _read_line(line)
     erased = members.get("salt") is None
+    rule = _rule(members.pop("rule")) if "rule" in members else FIRST_RULE
     _require_members(members, _ERASED if erased else _WITH_SALT)
     values: list[Any] = [_count(members, "leaf_index")]
     values += [_value(members[name], name) for name in COLUMNS]
@@ -124,7 +129,16 @@ def read_row(line: bytes) -> Sealed:
         value = members.get(name)
         optional = name in {"public_details", "salt" if erased else "commitment"}
         values.append(None if value is None and optional else _bytes(value, _BYTES[name], name))
+    values.insert(-1, rule)
     return values
+
+
+def _rule(value: object) -> int:
+    if type(value) is not int or value not in RULES:
+        raise ExportError(f"it is sealed by rule {value!r}, which this program does not know")
+    if value == FIRST_RULE:
+        raise ExportError(f"rule {FIRST_RULE} is written by leaving it out")
+    return value
 
 
 def _read_line(line: bytes) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from service.ledger.fields import (
     Instant,
     TelegramId,
 )
+from service.ledger.sealing_rules import LATEST, RULES
 from service.ledger.timestamps import bound, day_began, day_ended, zone
 
 DEPOSIT_TRANSACTION = "deposit_transaction"
@@ -32,10 +33,8 @@ API_KEY = "api_key"
 USER_DOMAINS = "user_domains"
 USER_DEPOSITS = "user_deposits"
 AUDIT_LOG = "audit_log"
-LEDGER_RESOURCE_TYPES = frozenset(
-    {DEPOSIT_TRANSACTION, BANK_NOTIFICATION, USER, API_KEY, USER_DOMAINS, USER_DEPOSITS, AUDIT_LOG}
-)
-"""What the ledger's own rows are about, those of migrations and imports too."""
+LEDGER_RESOURCE_TYPES = RULES[LATEST].ledger_resource_types
+"""What the ledger's own rows are about, those of migrations and imports too. No caller's event may name one."""
 _LEDGER_WORDS = (
     *("api_key", "audit", "balance", "bank_notification", "debit", "deposit", "domain", "import", "migration"),
     *("opening", "transaction", "user"),
@@ -331,8 +330,3 @@ def readable_details(text: str | None) -> Raw | None:
     except (msgspec.DecodeError, RecursionError, UnicodeError):
         pass
     return Raw(msgspec.json.encode({"text": text}))
-
-
-def is_of_ledger(resource_type: object, actor: object) -> bool:
-    """Whether the ledger itself wrote a row: neither the bot, which named no actor, nor a caller its event."""
-    return actor is not None and resource_type in LEDGER_RESOURCE_TYPES

@@ -7,6 +7,7 @@ leaves no trace and no writer can forget it. A row that nobody sealed was writte
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from hashlib import sha256
 from typing import Any
 
@@ -24,7 +25,7 @@ from service.ledger.audit_chain import (
     root_at,
     subtree_root,
 )
-from service.ledger.audit_logs import is_of_ledger
+from service.ledger.sealing_rules import FIRST_RULE, LATEST
 from service.storage.sqlite import Connection
 
 _ROWS_AT_ONCE = 4096
@@ -32,7 +33,7 @@ _ROWS_AT_ONCE = 4096
 _ROWS = f"SELECT {', '.join(COLUMNS)} FROM audit_logs WHERE id > ? ORDER BY id LIMIT {_ROWS_AT_ONCE}"
 _SEALED_ROWS = (
     f"SELECT l.leaf_index, {', '.join(f'a.{column}' for column in COLUMNS)}, l.salt, l.public_details, e.commitment,"
-    " l.hash FROM audit_leaves AS l LEFT JOIN audit_logs AS a ON a.id = l.audit_log_id"
+    " l.rule, l.hash FROM audit_leaves AS l LEFT JOIN audit_logs AS a ON a.id = l.audit_log_id"
     " LEFT JOIN audit_erasures AS e ON e.audit_log_id = l.audit_log_id AND l.salt IS NULL"
     " WHERE l.leaf_index >= ? AND l.leaf_index < ? ORDER BY l.leaf_index"
 )
@@ -79,11 +80,11 @@ class Sealing:
         # What stands above the last leaf and is not sealed was written by somebody else, and shall be found.
         self._after = self._last_id if self._size == 0 else max(self._last_id, highest or 0)
 
-    def seal(self, on_sealed: Sealed | None = None) -> dict[int, bytes]:
-        """Makes leaves of the new rows; the leaves of the last few thousand by audit_logs.id."""
+    def seal(self, on_sealed: Sealed | None = None, *, rule: int = LATEST) -> dict[int, bytes]:
+        """Makes leaves of the new rows by `rule`; the leaves of the last few thousand by audit_logs.id."""
         leaves: dict[int, bytes] = {}
         while rows := self._tx.execute(_ROWS, (self._after,)).fetchall():
-            leaves = self._append(rows)
+            leaves = self._append(rows, rule)
             self._after = rows[-1][0]
             if on_sealed is not None:
                 on_sealed(self._frontier.size)
@@ -97,27 +98,33 @@ class Sealing:
             self._size = self._frontier.size
         return leaves
 
-    def _append(self, rows: list[tuple[Any, ...]]) -> dict[int, bytes]:
+    def _append(self, rows: list[tuple[Any, ...]], rule: int) -> dict[int, bytes]:
         salts = os.urandom(SALT_BYTES * len(rows))
         leaves: list[tuple[int, int, bytes, bytes, bytes | None]] = []
         leaf = self._last_hash
         for number, row in enumerate(rows):
             salt = salts[SALT_BYTES * number : SALT_BYTES * (number + 1)]
             telegram_id, details = row[5], row[6]
-            redacted = public_details(details, ours=is_of_ledger(row[8], row[11]))
+            redacted = public_details(details, rule=rule, resource_type=row[8], actor=row[11])
             public = None if redacted is None else sha256(redacted.encode()).digest()
-            leaf = leaf_hash(leaf, commitment(salt, telegram_id, details), public, row)
+            leaf = leaf_hash(leaf, commitment(salt, telegram_id, details), public, row, rule=rule)
             leaves.append((self._frontier.size + number, row[0], leaf, salt, public))
         self._last_id, self._last_hash = rows[-1][0], leaf
-        self._tx.executemany(
-            "INSERT INTO audit_leaves (leaf_index, audit_log_id, hash, salt, public_details) VALUES (?, ?, ?, ?, ?)",
-            leaves,
-        )
+        # Before migration 014 there is no column for the rule; a leaf without one is of the first.
+        self._tx.executemany(_INSERT if rule == FIRST_RULE else _insert_by(rule), leaves)
         self._frontier.extend([leaf[2] for leaf in leaves], self._insert_node)
         return {leaf[1]: leaf[2] for leaf in leaves}
 
     def _insert_node(self, level: int, position: int, node: bytes) -> None:
         self._tx.execute(_NODE_OF_LEAVES if level == NODE_LEVELS else _NODE_OF_NODES, _node(level, position, node))
+
+
+_INSERT = "INSERT INTO audit_leaves (leaf_index, audit_log_id, hash, salt, public_details) VALUES (?, ?, ?, ?, ?)"
+
+
+@cache
+def _insert_by(rule: int) -> str:
+    return _INSERT.replace("public_details)", "public_details, rule)").replace("?)", f"?, {rule})")
 
 
 # By all rows from the first id to the last: a search by time must not pass over one that should not be there.
@@ -138,6 +145,12 @@ def _node(level: int, position: int, node: bytes) -> dict[str, int | bytes]:
     first = position << NODE_LEVELS
     below = {"first": first, "last": first + (1 << NODE_LEVELS) - 1, "below": level - NODE_LEVELS}
     return {"level": level, "position": position, "hash": node, **below}
+
+
+def rule_of_schema(connection: Connection) -> int:
+    """The rule that rows are to be sealed by: the first one where the tables cannot name another yet."""
+    columns = connection.execute("SELECT COUNT(*) FROM pragma_table_info('audit_leaves') WHERE name = 'rule'")
+    return LATEST if columns.fetchone()[0] else FIRST_RULE
 
 
 @contextmanager

@@ -291,7 +291,7 @@ def digest_of(file: Path) -> bytes:
 def remove(connection: Connection, prune: Prune, progress: Progress) -> None:
     """Removes what is left of the rows of a recorded prune; a service beside it has its turn after every few thousand.
 
-    Each transaction keeps what its rows told of the ledger, and drops the salts of their leaves.
+    Each transaction keeps what its rows told of the ledger, and drops what their leaves were made with.
     """
     sqlite.overwrite_what_goes(connection)
     sqlite.checkpoint_if_safe(connection)
@@ -319,7 +319,10 @@ def _remove_some(tx: Connection, through_id: int) -> int:
         return 0
     _remember(tx, [told for row in rows for told in steps(*row[1:])])
     bounds = (rows[0][0], rows[-1][0])
-    tx.execute("UPDATE audit_leaves SET salt = NULL, public_details = NULL WHERE audit_log_id BETWEEN ? AND ?", bounds)
+    tx.execute(
+        "UPDATE audit_leaves SET salt = NULL, public_details = NULL, rule = NULL WHERE audit_log_id BETWEEN ? AND ?",
+        bounds,
+    )
     tx.execute("DELETE FROM audit_logs WHERE id BETWEEN ? AND ?", bounds)
     return len(rows)
 

@@ -62,6 +62,11 @@ WHERE {audit_prunes.sql_of_told("user_erased", "d.user_id")} <> 1 AND NOT EXISTS
     AND a.user_id = d.user_id AND a.actor IS NOT NULL AND a.created_at = d.finished_at
     AND iif(json_valid(a.details), json_extract(a.details, '$.audit_logs'), NULL) = d.rows)
 ORDER BY d.user_id LIMIT 1"""
+# What a leaf was made with goes with its row: nothing could tell that it is as it was.
+_KEPT = """
+SELECT audit_log_id FROM audit_leaves
+WHERE leaf_index >= ? AND leaf_index < ? AND (salt IS NOT NULL OR public_details IS NOT NULL OR rule IS NOT NULL)
+ORDER BY leaf_index LIMIT 1"""
 # Rows are removed from the oldest on.
 _FIRST_LEFT = """
 SELECT l.leaf_index FROM audit_logs AS a JOIN audit_leaves AS l ON l.audit_log_id = a.id
@@ -145,6 +150,8 @@ class ChainCheck:
         ).fetchall()
         if not leaves:
             return False
+        for (kept,) in self._connection.execute(_KEPT, (start, stop)).fetchall():
+            self._add(kept, "it is archived, and its leaf has a salt, a digest or a rule")
         last_id = self._verifier.last_id
         for audit_log_id, _ in leaves:
             if audit_log_id <= last_id:

@@ -14,7 +14,6 @@ import msgspec
 from msgspec import Struct
 
 from service.ledger.audit_chain import commitment, public_details
-from service.ledger.audit_logs import is_of_ledger
 from service.storage.progress import Progress
 from service.storage.sqlite import Connection
 
@@ -103,19 +102,20 @@ _BY_USER = f"SELECT a.id FROM audit_logs AS a WHERE a.id >= ? AND a.id < ? AND a
 def erase_audit_logs(tx: Connection, audit_log_ids: list[int], *, user_id: int) -> int:
     """Takes the personal values out of these rows, keeping the commitment of each; how many that were.
 
-    Raises EraseFailed for a row whose details were sealed by another rule of what is personal.
+    Raises EraseFailed for a row of which other bytes would be left than were sealed with it.
     """
     erased = 0
     for audit_log_id in audit_log_ids:
         row = tx.execute(
-            "SELECT a.telegram_id, a.details, a.resource_type, a.actor, l.salt, l.public_details FROM audit_logs AS a"
-            " JOIN audit_leaves AS l ON l.audit_log_id = a.id WHERE a.id = ? AND l.salt IS NOT NULL",
+            "SELECT a.telegram_id, a.details, a.resource_type, a.actor, l.salt, l.public_details, l.rule"
+            " FROM audit_logs AS a JOIN audit_leaves AS l ON l.audit_log_id = a.id"
+            " WHERE a.id = ? AND l.salt IS NOT NULL",
             (audit_log_id,),
         ).fetchone()
         if row is None:  # archived or erased since
             continue
-        telegram_id, details, resource_type, actor, salt, public = row
-        left = public_details(details, ours=is_of_ledger(resource_type, actor))
+        telegram_id, details, resource_type, actor, salt, public, rule = row
+        left = public_details(details, rule=rule, resource_type=resource_type, actor=actor)
         if public != (None if left is None else sha256(left.encode()).digest()):
             raise EraseFailed(f"What would be left of audit row {audit_log_id} is not what was sealed with it.")
         tx.execute(

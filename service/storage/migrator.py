@@ -342,7 +342,10 @@ def _seal(connection: Connection, sealing: Sealing, report: Report, progress: Pr
     """Makes leaves of the rows that are to have them and tells how many, if any."""
     before = audit_chain.tree(connection).size
     total = connection.execute("SELECT COUNT(*) FROM audit_logs").fetchone()[0]
-    sealing.seal(lambda done: progress("seal", done, total) if progress is not None else None)
+    sealing.seal(
+        lambda done: progress("seal", done, total) if progress is not None else None,
+        rule=audit_chain.rule_of_schema(connection),
+    )
     sealed = audit_chain.tree(connection).size - before
     if sealed:
         report(f"  {sealed:,} rows of the audit log sealed")

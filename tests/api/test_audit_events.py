@@ -138,7 +138,7 @@ def test_every_action_of_the_program_is_reserved() -> None:
     assert {"deposit_confirmed", "debit_failed", "migration_amount_made_positive", "import_value_mended"} <= found
     assert {action for action in found if not is_ledgers(action)} == set()
     ledgers = {*importer._RESOURCE_TYPES.values(), audit_logs.API_KEY, audit_logs.BANK_NOTIFICATION}
-    assert ledgers == audit_logs.LEDGER_RESOURCE_TYPES
+    assert ledgers | {"import_archive"} == audit_logs.LEDGER_RESOURCE_TYPES
 
 
 def test_events_do_not_upset_the_proof(service: LiveService) -> None:

@@ -1,32 +1,41 @@
 """Logs sealed as the service seals them, for tests."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from hashlib import sha256
 from typing import Any
 
 from service.ledger.audit_chain import NO_LEAF, Frontier, commitment, leaf_hash, public_details
 from service.ledger.audit_export import header_line, row_line
+from service.ledger.sealing_rules import FIRST_RULE, LATEST
 
-TELEGRAM_ID, DETAILS = 5, 6
+TELEGRAM_ID, DETAILS, RESOURCE_TYPE, ACTOR = 5, 6, 8, 11
 """Where they are in COLUMNS."""
 
 
-def sealed_rows(rows: Sequence[Sequence[Any]], erased: Collection[int] = ()) -> list[list[Any]]:
+def rule_at(index: int) -> int:
+    """The rule that `sealed_rows` seals a row by: a few rows of each, and then again."""
+    return FIRST_RULE + index // 3 % (LATEST - FIRST_RULE + 1)
+
+
+def sealed_rows(
+    rows: Sequence[Sequence[Any]], erased: Collection[int] = (), rules: Callable[[int], int] = rule_at
+) -> list[list[Any]]:
     """`rows` of COLUMNS with what they are sealed with; the personal values of those at `erased` are gone."""
     out, previous = [], NO_LEAF
     for index, row in enumerate(rows):
         salt = sha256(b"salt %d" % index).digest()[:16]
         details = row[DETAILS]
         committed = commitment(salt, row[TELEGRAM_ID], details)
-        shown = public_details(details)
+        rule = rules(index)
+        shown = public_details(details, rule=rule, resource_type=row[RESOURCE_TYPE], actor=row[ACTOR])
         public = None if shown is None else sha256(shown.encode()).digest()
-        leaf = leaf_hash(previous, committed, public, row)
+        leaf = leaf_hash(previous, committed, public, row, rule=rule)
         if index in erased:
             left = [*row]
             left[TELEGRAM_ID], left[DETAILS] = None, details if shown is None else shown
-            out.append([index, *left, None, public, committed, leaf])
+            out.append([index, *left, None, public, committed, rule, leaf])
         else:
-            out.append([index, *row, salt, public, None, leaf])
+            out.append([index, *row, salt, public, None, rule, leaf])
         previous = leaf
     return out
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from service.ledger.audit_chain import (
     EMPTY_ROOT,
-    FORMAT,
     NO_LEAF,
     Frontier,
     commitment,
@@ -21,6 +20,7 @@ from service.ledger.audit_chain import (
 )
 from service.ledger.audit_export import header_line, row_line
 from service.ledger.notes import COSIGNATURE, Checkpoint, InclusionProof, cosign, make_signing_key, sign
+from service.ledger.sealing_rules import RULES
 from tests.audit.log import DETAILS, TELEGRAM_ID, export_lines, sealed_rows
 from tests.live import CHECKOUT
 
@@ -112,6 +112,7 @@ USUAL = {
     "outcome": "success",
 }
 PERSONAL = '{"amount":10000,"depositor_name":"홍길동","scopes":["a"],"history":[{"memo":1}]}'
+RENAMED = '{"name":"bot","prefix":"pbk_3fJ9a2Qx","scopes":["a"],"scopes_before":["a","b"]}'
 ROWS = [
     row(1),
     row(2, **USUAL),
@@ -154,15 +155,28 @@ def vectors() -> dict[str, Any]:
     sizes = sorted({1, 2, 3, 4, 7, 8, 13, 16, 17, size})
     return {
         "about": "Test vectors of the audit log's format; README.md beside this file says what each list is.",
-        "format": FORMAT,
+        "format": 1,
         "keys": {
             "log": {"signing": LOG.text(), "verifier": LOG.verifier.text()},
             "witness": {"signing": WITNESS.text(), "verifier": WITNESS.verifier.text()},
         },
         "fields": [{"value": json_of(value), "bytes": field(value).hex()} for value in VALUES],
+        "rules": [
+            {"rule": number, "public_members": sorted(rule.public_members)}
+            | {"ledger_resource_types": sorted(rule.ledger_resource_types)}
+            for number, rule in RULES.items()
+        ],
         "public_details": [
-            {"details": json_of(details), "public": public_details(details)}
-            for details in dict.fromkeys(sealed[DETAILS] for sealed in ROWS)
+            {"rule": rule, "resource_type": resource_type, "actor": actor, "details": json_of(details)}
+            | {"public": public_details(details, rule=rule, resource_type=resource_type, actor=actor)}
+            for rule in RULES
+            for resource_type, actor in (
+                ("deposit_transaction", "service"),
+                ("import_archive", "cli:ops"),
+                ("deposit_transaction", None),
+                ("basket", "service"),
+            )
+            for details in dict.fromkeys([*(sealed[DETAILS] for sealed in ROWS), RENAMED])
         ],
         "export": {
             "header": text(export_lines(log)[0]),
@@ -233,14 +247,13 @@ def vectors() -> dict[str, Any]:
 
 def row_vector(index: int, sealed: list[Any]) -> dict[str, Any]:
     """A row as exported, and the bytes that are hashed on the way to its leaf; those of the commitment need a salt."""
-    original, salt = ROWS[index], sealed[-4]
+    original, (salt, shown, kept, rule, _) = ROWS[index], sealed[-5:]
     personal = salt and b"\x02" + salt + field(original[TELEGRAM_ID]) + field(original[DETAILS])
-    committed = sha256(personal).digest() if personal else sealed[-2]
+    committed = sha256(personal).digest() if personal else kept
     previous = sealed_rows(ROWS[:index])[-1][-1] if index else NO_LEAF
-    shown = sealed[-3]
     what = field(original[DETAILS]) if shown is None else b"\x05" + shown
     first, rest = (b"".join(map(field, values)) for values in (original[:5], original[7:]))
-    leaf_bytes = b"\x00\x01" + previous + committed + first + what + rest
+    leaf_bytes = bytes([0, rule]) + previous + committed + first + what + rest
     assert sha256(leaf_bytes).digest() == sealed[-1]
     return {
         "line": text(row_line(sealed)),
@@ -342,11 +355,19 @@ def refused(log: list[list[Any]], roots: list[bytes], notes: dict[int, str]) -> 
                 ("short escape", line.replace("passbook-bot", "\\u12")),
                 ("a space that JSON does not know", line.replace('"id":2', '"id":\u00a02')),
                 ("deep", '{"id":' + "[" * 3000 + "]" * 3000 + "}\n"),
-                ("no salt and no commitment", line.replace(f'"salt":"{log[1][-4].hex()}"', '"salt":null')),
+                ("no salt and no commitment", line.replace(f'"salt":"{log[1][-5].hex()}"', '"salt":null')),
                 ("a commitment beside a salt", line.replace('"leaf":"', f'"commitment":"{"0" * 64}","leaf":"')),
-                ("a salt too short", line.replace(log[1][-4].hex(), log[1][-4].hex()[2:])),
+                ("a salt too short", line.replace(log[1][-5].hex(), log[1][-5].hex()[2:])),
                 ("a leaf in large letters", line.replace(log[1][-1].hex(), log[1][-1].hex().upper())),
-                ("an erased row without its commitment", erased.replace(f'"commitment":"{log[16][-2].hex()}",', "")),
+                ("an erased row without its commitment", erased.replace(f'"commitment":"{log[16][-3].hex()}",', "")),
+                ("a rule that there is not", line.replace('"leaf_index":1', '"rule":9,"leaf_index":1')),
+                ("a rule of text", line.replace('"leaf_index":1', '"rule":"2","leaf_index":1')),
+                ("a rule that is a truth value", line.replace('"leaf_index":1', '"rule":true,"leaf_index":1')),
+                ("no rule, yet named", line.replace('"leaf_index":1', '"rule":null,"leaf_index":1')),
+                (
+                    "the first rule, which has another spelling",
+                    line.replace('"leaf_index":1', '"rule":1,"leaf_index":1'),
+                ),
                 ("an index of text", line.replace('"leaf_index":1', '"leaf_index":"1"')),
                 ("an index below zero", line.replace('"leaf_index":1', '"leaf_index":-1')),
             )
@@ -484,7 +505,9 @@ def tampered(log: list[list[Any]]) -> list[tuple[str, list[str], str]]:
     lines = [*map(text, export_lines(log))]
     edited = [*log[4]]
     edited[2] = 8
-    resealed = [*edited[:-1], leaf_hash(log[3][-1], commitment(edited[-4], edited[6], edited[7]), None, edited[1:15])]
+    committed = commitment(edited[-5], edited[6], edited[7])
+    resealed = [*edited[:-1], leaf_hash(log[3][-1], committed, None, edited[1:15], rule=edited[-2])]
+    of_first, of_second = [*log[4][:-2], 1, log[4][-1]], [*log[1][:-2], 2, log[1][-1]]
     named, renamed, swapped = [*log[16]], [*log[18]], [*log]
     named[1 + TELEGRAM_ID] = "123456789"
     renamed[1 + DETAILS] = "{}"
@@ -506,6 +529,8 @@ def tampered(log: list[list[Any]]) -> list[tuple[str, list[str], str]]:
         ("text became a blob", put(1, [*log[1][:12], b"service", *log[1][13:]]), "row id 2 (leaf 1"),
         ("an integer became text", put(1, [*log[1][:2], "7", *log[1][3:]]), "row id 2 (leaf 1"),
         ("null became an empty text", put(0, [*log[0][:3], "", *log[0][4:]]), "row id 1 (leaf 0"),
+        ("the rule of a row was left out", put(4, of_first), "row id 6 (leaf 4"),
+        ("the rule of a row was put in", put(1, of_second), "row id 2 (leaf 1"),
         ("a name was put back into an erased row", put(16, named), "row id 24 (leaf 16"),
         ("what was left of an erased row was edited", put(18, renamed), "row id 26 (leaf 18"),
         ("the leaf before the first row is another one",

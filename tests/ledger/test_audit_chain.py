@@ -15,7 +15,6 @@ from service.ledger.audit_chain import (
     COLUMNS,
     EMPTY_ROOT,
     NO_LEAF,
-    PUBLIC_MEMBERS,
     Fault,
     Frontier,
     ProofError,
@@ -32,6 +31,7 @@ from service.ledger.audit_chain import (
     root_of_inclusion,
     subtrees,
 )
+from service.ledger.sealing_rules import LATEST, RULES
 from tests.audit.log import sealed_rows, usual_rows
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
@@ -259,18 +259,26 @@ JSON = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from(sorted(PUBLIC_MEMBERS)) | TEXTS, JSON, max_size=5))
-def test_public_details_keep_public_values_only(members: dict[str, Any]) -> None:
-    """Every name stays; None when nothing had to go; and what is left is public as it is."""
-    text = public_details(json.dumps(members, ensure_ascii=False))
+PUBLIC_MEMBERS = RULES[LATEST].public_members
+
+
+def shown(details: Any, rule: int = LATEST, *, resource_type: Any = "user", actor: Any = "bot") -> str | None:
+    return public_details(details, rule=rule, resource_type=resource_type, actor=actor)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(PUBLIC_MEMBERS)) | TEXTS, JSON, max_size=5), st.sampled_from([*RULES]))
+def test_public_details_keep_public_values_only(members: dict[str, Any], rule: int) -> None:
+    """By each rule every name stays; None when nothing had to go; and what is left is public as it is."""
+    public = RULES[rule].public_members
+    text = shown(json.dumps(members, ensure_ascii=False), rule)
     if text is None:
-        assert all(value is None or name in PUBLIC_MEMBERS for name, value in members.items())
+        assert all(value is None or name in public for name, value in members.items())
         return
     left = json.loads(text)
     assert list(left) == list(members)
     for name, value in left.items():
-        assert value is None or (name in PUBLIC_MEMBERS and value == members[name])
-    assert public_details(text) is None
+        assert value is None or (name in public and value == members[name])
+    assert shown(text, rule) is None
 
 
 @pytest.mark.parametrize(
@@ -293,16 +301,17 @@ def test_public_details_keep_public_values_only(members: dict[str, Any]) -> None
 )
 def test_what_is_no_json_object_is_personal_as_a_whole(details: Any, public: str | None) -> None:
     """An old row may hold anything."""
-    assert public_details(details) == public
+    assert all(shown(details, rule) == public for rule in RULES)
 
 
 def test_of_what_others_wrote_only_the_names_are_public() -> None:
     """A caller's event and the bot's rows: a number under a name that the ledger uses may be a telegram id."""
     details = '{"user_id":777,"status":"kim","amount":5}'
-    assert public_details(details) is None
-    assert public_details(details, ours=False) == '{"user_id":null,"status":null,"amount":null}'
-    assert public_details(None, ours=False) is None
-    assert public_details("{}", ours=False) is None
+    assert shown(details) is None
+    for others in ({"actor": None}, {"resource_type": "basket"}, {"resource_type": None}):
+        assert shown(details, **others) == '{"user_id":null,"status":null,"amount":null}'
+        assert shown(None, **others) is None
+        assert shown("{}", **others) is None
 
 
 ROWS = st.tuples(
@@ -390,8 +399,8 @@ def test_tampering_is_found_at_its_row_in_any_block(at: int) -> None:
     )
 
     previous = log[at - 1][-1] if at else NO_LEAF
-    _, *row, salt, public, _, _ = edited[at]
-    edited[at] = [*edited[at][:-1], leaf_hash(previous, commitment(salt, row[5], row[6]), public, row)]
+    _, *row, salt, public, _, rule, _ = edited[at]
+    edited[at] = [*edited[at][:-1], leaf_hash(previous, commitment(salt, row[5], row[6]), public, row, rule=rule)]
     fault = Verifier().check(edited)
     assert (fault is None) == (at == 599), "only a checkpoint or a receipt tells of the last row"
     if fault:
@@ -405,7 +414,7 @@ def test_tampering_is_found_at_its_row_in_any_block(at: int) -> None:
     assert doubled is not None
     assert doubled.leaf_index == at + 1
     gone = [*log]
-    gone[at] = [at, *[None] * len(COLUMNS), *log[at][-4:]]
+    gone[at] = [at, *[None] * len(COLUMNS), *log[at][-5:]]
     assert Verifier().check(gone) == Fault(at, None, "the row is gone")
 
 
@@ -426,6 +435,10 @@ def test_a_fault_leaves_the_rows_before_it() -> None:
         (14 + 1, b"short", "its salt is not 16 bytes"),
         (14 + 2, b"short", "its public_details is not 32 bytes"),
         (14 + 1, None, "its salt is gone and no commitment is kept in its stead"),
+        (14 + 4, 9, "it is sealed by rule 9, which is not known here"),
+        (14 + 4, 0, "it is sealed by rule 0, which is not known here"),
+        (14 + 4, None, "it is sealed by rule None, which is not known here"),
+        (14 + 4, LATEST, "its leaf is not that of its values"),
         (1, 1, "its id does not come after 2"),
         (8, 5, "a column of text holds a number"),
     ],
@@ -451,7 +464,7 @@ def test_an_id_that_is_no_integer_is_refused_even_when_it_was_sealed(audit_log_i
 
 def resealed(row: list[Any], salt: bytes, public: bytes | None) -> list[Any]:
     committed = commitment(salt, row[6], row[7])
-    return [*row[:15], salt, public, None, leaf_hash(NO_LEAF, committed, public, row[1:15])]
+    return [*row[:15], salt, public, None, 1, leaf_hash(NO_LEAF, committed, public, row[1:15], rule=1)]
 
 
 @pytest.mark.parametrize("length", [0, 15, 17])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from service.ledger.audit_chain import COLUMNS, NO_LEAF
 from service.ledger.audit_export import ExportError, header_line, read_header, read_row, row_line
+from service.ledger.sealing_rules import RULES
 from tests.audit.log import sealed_rows
 from tests.ledger.test_audit_chain import VALUES, leaves_of, same
 
@@ -20,7 +21,7 @@ ROW: list[Any] = [1, 5, None, "2026-01-19 12:00:00", "통장", "123", "{}", "a",
 @given(st.lists(VALUES, min_size=len(COLUMNS), max_size=len(COLUMNS)), st.booleans())
 def test_a_row_is_read_as_it_was_written(values: list[Any], erased: bool) -> None:
     """To the last bit: reals, blobs, and integers that JSON's readers would round."""
-    sealed = [0, *values, *(ERASED if erased else SEALED)[-4:]]
+    sealed = [0, *values, *(ERASED if erased else SEALED)[-5:]]
     line = row_line(sealed)
     assert line.endswith(b"}\n")
     assert line.count(b"\n") == 1
@@ -39,7 +40,16 @@ def test_commitment_is_there_only_without_a_salt() -> None:
     """An erased row keeps it in the salt's stead."""
     assert "commitment" not in json.loads(row_line(SEALED))
     assert json.loads(row_line(ERASED))["salt"] is None
-    assert json.loads(row_line(ERASED))["commitment"] == ERASED[-2].hex()
+    assert json.loads(row_line(ERASED))["commitment"] == ERASED[-3].hex()
+
+
+def test_a_line_names_its_rule_unless_it_is_the_first() -> None:
+    """Lines of rule 1 are byte for byte those that were written before there was another."""
+    for rule in RULES:
+        (sealed,) = sealed_rows([ROW], rules=lambda _, rule=rule: rule)  # type: ignore[misc]
+        assert json.loads(row_line(sealed)).get("rule", 1) == rule
+        assert ("rule" in json.loads(row_line(sealed))) == (rule != 1)
+        assert read_row(row_line(sealed)) == sealed
 
 
 def changed(**members: Any) -> bytes:
@@ -72,6 +82,11 @@ LINE = row_line(SEALED)
         (changed(leaf=None), "leaf is not 64 digits"),
         (changed(leaf="A" * 64), "leaf is not 64 digits"),
         (changed(public_details=5), "public_details is not"),
+        (changed(rule=1), "rule 1 is written by leaving it out"),
+        (changed(rule=9), "sealed by rule 9, which this program does not know"),
+        (changed(rule=True), "sealed by rule True"),
+        (changed(rule="2"), "sealed by rule '2'"),
+        (changed(rule=None), "sealed by rule None"),
         (changed(leaf_index=-1), "leaf_index is not a number"),
         (changed(leaf_index=True), "leaf_index is not a number"),
         (changed(leaf_index="0"), "leaf_index is not a number"),

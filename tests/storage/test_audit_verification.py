@@ -15,6 +15,7 @@ from service import resources
 from service.ledger.audit_chain import COLUMNS, Frontier, commitment, leaf_hash, public_details
 from service.ledger.audit_logs import AuditEvent
 from service.ledger.notes import Checkpoint
+from service.ledger.sealing_rules import LATEST
 from service.repository import audit_prunes as pruning
 from service.storage import audit_chain, audit_logs, audit_prunes, audit_workers, migrator, sqlite
 from service.storage.audit_prunes import Archived, Prefix
@@ -158,11 +159,12 @@ def seal_anew(hand: sqlite3.Connection, start: int) -> None:
         f"SELECT {', '.join(COLUMNS)} FROM audit_logs WHERE id > ? ORDER BY id", (last,)
     ).fetchall():
         salt = salts.get(row[0], bytes(16))
-        redacted = public_details(row[6])
+        redacted = public_details(row[6], rule=LATEST, resource_type=row[8], actor=row[11])
         public = redacted and sha256(redacted.encode()).digest()
-        previous = leaf_hash(previous, commitment(salt, row[5], row[6]), public or None, row)
+        previous = leaf_hash(previous, commitment(salt, row[5], row[6]), public or None, row, rule=LATEST)
         hand.execute(
-            "INSERT INTO audit_leaves VALUES (?, ?, ?, ?, ?)", (frontier.size, row[0], previous, salt, public or None)
+            "INSERT INTO audit_leaves VALUES (?, ?, ?, ?, ?, ?)",
+            (frontier.size, row[0], previous, salt, public or None, LATEST),
         )
         nodes += frontier.append(previous)
         last = row[0]
@@ -229,6 +231,9 @@ EDIT = f"UPDATE audit_logs SET details = replace(details, '{1000 + MIDDLE - 1}',
         (["INSERT INTO audit_logs (action) VALUES ('deposit_confirmed')"], ROWS + 1, "never sealed"),
         (["INSERT INTO audit_logs (id, action) VALUES (-5, 'deposit_confirmed')"], -5, "never sealed"),
         ([f"UPDATE audit_leaves SET salt = zeroblob(16) WHERE audit_log_id = {MIDDLE}"], MIDDLE, "was changed"),
+        ([f"UPDATE audit_leaves SET rule = 1 WHERE audit_log_id = {MIDDLE}"], MIDDLE, "was changed"),
+        ([f"UPDATE audit_leaves SET rule = 9 WHERE audit_log_id = {MIDDLE}"], MIDDLE, "sealed by rule 9, which is not"),
+        ([f"UPDATE audit_leaves SET rule = NULL WHERE audit_log_id = {MIDDLE}"], MIDDLE, "sealed by rule None"),
         ([f"UPDATE audit_leaves SET hash = zeroblob(32) WHERE audit_log_id = {MIDDLE}"], MIDDLE, "was changed"),
         (["UPDATE audit_nodes SET hash = zeroblob(32) WHERE position = 1"], 257, "is not as it was made"),
         (["DELETE FROM audit_nodes WHERE position = 0"], 1, "gone"),
@@ -267,9 +272,9 @@ def seal_anew_one(hand: sqlite3.Connection, audit_log_id: int) -> None:
     salt, public = hand.execute(
         "SELECT salt, public_details FROM audit_leaves WHERE audit_log_id = ?", (audit_log_id,)
     ).fetchone()
-    redacted = public_details(row[6])
+    redacted = public_details(row[6], rule=LATEST, resource_type=row[8], actor=row[11])
     public = redacted and sha256(redacted.encode()).digest()
-    leaf = leaf_hash(previous, commitment(salt, row[5], row[6]), public or None, row)
+    leaf = leaf_hash(previous, commitment(salt, row[5], row[6]), public or None, row, rule=LATEST)
     hand.execute(
         "UPDATE audit_leaves SET hash = ?, public_details = ? WHERE audit_log_id = ?", (leaf, public, audit_log_id)
     )
@@ -401,6 +406,10 @@ def test_a_row_missing_between_archived_ones_that_are_there_is_found(path: Path)
     prune(path, MIDDLE, remove=False)
     with by_hand(path) as hand:
         hand.execute("DELETE FROM audit_logs WHERE id <= 50")
+    kept = (1, "it is archived, and its leaf has a salt, a digest or a rule")
+    assert check(path) == [kept]
+    with by_hand(path) as hand:
+        hand.execute("UPDATE audit_leaves SET salt = NULL, public_details = NULL, rule = NULL WHERE audit_log_id <= 50")
     assert check(path) == []
     with by_hand(path) as hand:
         hand.execute("DELETE FROM audit_logs WHERE id = 100")
@@ -421,6 +430,9 @@ def test_a_prune_that_nobody_is_on_record_for_is_found(path: Path) -> None:
         hand.execute(
             "INSERT INTO audit_prunes VALUES (?, 0, ?, ?, NULL, NULL, 'a', zeroblob(32), 'cli', 'now')",
             (MIDDLE, MIDDLE, root),
+        )
+        hand.execute(
+            "UPDATE audit_leaves SET salt = NULL, public_details = NULL, rule = NULL WHERE audit_log_id <= ?", (MIDDLE,)
         )
         hand.execute("DELETE FROM audit_logs WHERE id <= ?", (MIDDLE,))
         hand.commit()
