@@ -163,6 +163,7 @@ async def _opened(
             policy=policy,
             render_refusal=problems.render_refusal,
             queue_max=config.write_queue_max,
+            queue_bytes_max=config.write_queue_bytes_max,
             batch_max=config.write_batch_max,
             watch=partial(observation.watch_batch, measures, telemetry.tracing),
         )

@@ -36,9 +36,26 @@ class Config(Struct, frozen=True, kw_only=True):
         ),
     ] = 65536
     write_queue_max: Annotated[
-        int, Meta(ge=1, le=10**6, description="writes that may wait for a commit; more get 503 with Retry-After")
-    ] = 4096
-    write_batch_max: Annotated[int, Meta(ge=1, le=10**5, description="most operations in one commit")] = 256
+        int,
+        Meta(
+            ge=1,
+            le=10**6,
+            description="writes that may wait for a commit, of one key at most half of them; more get 503 with "
+            "Retry-After",
+        ),
+    ] = 8192
+    write_queue_bytes_max: Annotated[
+        int, Meta(ge=2**20, le=2**34, description="bytes of the bodies of the writes that wait, shared out likewise")
+    ] = 32 * 2**20
+    write_batch_max: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=10**5,
+            description="most operations in one commit, a balance change counted as one; a larger batch of them has a "
+            "commit of its own",
+        ),
+    ] = 256
     readers: Annotated[
         int,
         Meta(ge=1, le=64, description="connections that read at the same time, and as many again for the audit log"),

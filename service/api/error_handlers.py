@@ -11,7 +11,7 @@ from litestar.types import ExceptionHandlersMap
 
 from service.api import head, observation, request_ids
 from service.api.problems import CATALOGUE, MEDIA_TYPE, EdgeError, Violation, encode, invalid, readable
-from service.ledger.errors import AnswerErased, DatabaseBusy, ErrorCode, Refusal, Unavailable
+from service.ledger.errors import AnswerErased, DatabaseBusy, ErrorCode, KeyRefused, Refusal, Unavailable
 from service.storage import sqlite
 
 _log = logging.getLogger(__name__)
@@ -45,6 +45,14 @@ def _on_edge_error(request: Request[Any, Any, Any], error: EdgeError) -> Respons
 
 def _on_refusal(request: Request[Any, Any, Any], refusal: Refusal | AnswerErased) -> Response[bytes]:
     return _respond(request, refusal.code, refusal.detail, refusal.members)
+
+
+def _on_key_refused(request: Request[Any, Any, Any], error: KeyRefused) -> Response[bytes]:
+    """The same answer as at the edge, for a key that was revoked or lost its scope after the request had passed it."""
+    members: dict[str, Any] = {**error.members}
+    if error.code is not ErrorCode.SCOPE_MISSING:
+        members["errors"] = [Violation("header/Authorization", error.detail)]
+    return _on_edge_error(request, EdgeError(error.code, error.detail, **members))
 
 
 def _on_unavailable(request: Request[Any, Any, Any], error: Unavailable) -> Response[bytes]:
@@ -136,6 +144,7 @@ HANDLERS: ExceptionHandlersMap = {
     EdgeError: _on_edge_error,
     Refusal: _on_refusal,
     AnswerErased: _on_refusal,
+    KeyRefused: _on_key_refused,
     Unavailable: _on_unavailable,
     HTTPException: _on_http_exception,
     sqlite.DatabaseError: _on_database_error,

@@ -27,7 +27,8 @@ from service.ledger.idempotency import Request as WriteRequest
 from service.ledger.policy import Policy
 from service.ledger.timestamps import Clock
 from service.measures import Measures
-from service.repository.unit_of_work import Context, Operation
+from service.repository.session import Context
+from service.repository.unit_of_work import Operation
 from service.repository.write_times import WriteTimes, now_ns
 from service.repository.writer import Writer
 from service.storage.sqlite import Connection, EngineInfo, Readers
@@ -127,6 +128,8 @@ async def write(
         context=Context(
             actor=request.auth.actor,
             key_prefix=request.auth.key_prefix,
+            key_id=request.auth.key_id,
+            scope=scope["route_handler"].opt["scope"],
             request_id=request_ids.of(scope),
             ip_address=client_address.of(scope, request.passbook.trusted_proxies),
             user_agent=user_agent[:_USER_AGENT_CHARACTERS_MAX] if user_agent else None,

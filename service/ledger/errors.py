@@ -169,6 +169,16 @@ class AnswerErased(Exception):
         self.members: dict[str, str] = {}
 
 
+class KeyRefused(Exception):
+    """The API key may not do this any more. Nothing was done, and nothing of this is put on record or stored."""
+
+    def __init__(self, code: ErrorCode, detail: str, **members: str) -> None:
+        super().__init__(code, detail)
+        self.code = code
+        self.detail = detail
+        self.members = members
+
+
 class Unavailable(Exception):
     """The service cannot carry out a request now, whatever the request says. Never stored as an answer."""
 

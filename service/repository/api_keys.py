@@ -2,10 +2,9 @@
 
 from service.ledger.access import ApiKey, Scope, hash_of, make_key, prefix_of
 from service.ledger.audit_logs import API_KEY, Details
-from service.ledger.policy import Policy
-from service.repository.unit_of_work import Context, UnitOfWork
-from service.storage import api_keys, audit_chain
-from service.storage.sqlite import Connection, transaction
+from service.repository.unit_of_work import audited
+from service.storage import api_keys
+from service.storage.sqlite import Connection
 
 
 class ApiKeyNotFound(Exception):
@@ -18,9 +17,9 @@ def create(
     """Makes a live key, audited as `api_key_created`; returns the key, which is not kept anywhere."""
     key = make_key(random_bytes)
     prefix = prefix_of(key)
-    with transaction(connection) as tx, audit_chain.sealing(tx):
-        key_id = api_keys.insert(tx, prefix=prefix, name=name, key_hash=hash_of(key), scopes=scopes, now=now)
-        _work(tx, actor, now).audit("api_key_created", API_KEY, key_id, None, _details(name, prefix, scopes))
+    with audited(connection, actor=actor, now=now) as work:
+        key_id = api_keys.insert(work.tx, prefix=prefix, name=name, key_hash=hash_of(key), scopes=scopes, now=now)
+        work.audit("api_key_created", API_KEY, key_id, None, _details(name, prefix, scopes))
     return key
 
 
@@ -29,22 +28,15 @@ def revoke(connection: Connection, *, prefix: str, actor: str, now: str) -> tupl
 
     The service asks for the key with every request, so that this bites on the next one. Raises ApiKeyNotFound.
     """
-    with transaction(connection) as tx, audit_chain.sealing(tx):
-        key = api_keys.find_by_prefix(tx, prefix)
+    with audited(connection, actor=actor, now=now) as work:
+        key = api_keys.find_by_prefix(work.tx, prefix)
         if key is None:
             raise ApiKeyNotFound(prefix)
-        was_live = api_keys.revoke(tx, key_id=key.id, now=now)
+        was_live = api_keys.revoke(work.tx, key_id=key.id, now=now)
         if was_live:
-            _work(tx, actor, now).audit(
-                "api_key_revoked", API_KEY, key.id, None, _details(key.name, prefix, key.scopes)
-            )
+            work.audit("api_key_revoked", API_KEY, key.id, None, _details(key.name, prefix, key.scopes))
     return key, was_live
 
 
 def _details(name: str, prefix: str, scopes: frozenset[Scope]) -> Details:
     return {"name": name, "prefix": prefix, "scopes": [scope.value for scope in sorted(scopes)]}
-
-
-def _work(tx: Connection, actor: str, now: str) -> UnitOfWork:
-    context = Context(actor=actor, request_id=None, ip_address=None, user_agent=None)
-    return UnitOfWork(tx, now=now, context=context, policy=Policy())

@@ -1,11 +1,10 @@
 """Prunes of the audit log, put on record from the command line, while the service runs or not."""
 
 from service.ledger.audit_logs import AUDIT_LOG
-from service.ledger.policy import Policy
-from service.repository.unit_of_work import Context, UnitOfWork
-from service.storage import audit_chain, audit_prunes
+from service.repository.unit_of_work import audited
+from service.storage import audit_prunes
 from service.storage.audit_prunes import Archived, Prune
-from service.storage.sqlite import Connection, transaction
+from service.storage.sqlite import Connection
 
 
 def record(connection: Connection, archived: Archived, *, archive: str, actor: str, now: str) -> Prune:
@@ -23,10 +22,9 @@ def record(connection: Connection, archived: Archived, *, archive: str, actor: s
         actor=actor,
         pruned_at=now,
     )
-    context = Context(actor=actor, request_id=None, ip_address=None, user_agent=None)
-    with transaction(connection) as tx, audit_chain.sealing(tx):
-        audit_prunes.insert(tx, prune)
-        UnitOfWork(tx, now=now, context=context, policy=Policy()).audit(
+    with audited(connection, actor=actor, now=now) as work:
+        audit_prunes.insert(work.tx, prune)
+        work.audit(
             "audit_log_pruned",
             AUDIT_LOG,
             prune.through_id,

@@ -14,11 +14,10 @@ from service.ledger.transactions import Direction, balance_after_credit, balance
 from service.ledger.users import Account
 from service.repository.unit_of_work import Operation, UnitOfWork, ok
 from service.repository.users import find_or_open
-from service.storage import balance_changes, transactions, users
 
 
 def _post(work: UnitOfWork, command: BalanceChangesPost, _target: int) -> Answer:
-    plan = _Plan(work)
+    plan = _Plan(work, command.changes)
     refusals = [plan.refusal_of(change) for change in command.changes]
     if command.atomic is not False:
         for place, refusal in enumerate(refusals):
@@ -37,9 +36,13 @@ def _post(work: UnitOfWork, command: BalanceChangesPost, _target: int) -> Answer
 class _Plan:
     """The balances and references as they will be after the changes seen so far. Nothing is written."""
 
-    def __init__(self, work: UnitOfWork) -> None:
-        self._work = work
-        self._accounts: dict[str, Account] = {}
+    def __init__(self, work: UnitOfWork, changes: list[BalanceChange]) -> None:
+        session = work.session
+        references = [change.reference for change in changes]
+        self._used = session.transactions_of(actor=work.context.actor, references=references)
+        session.read_accounts([change.telegram_id for change in changes])
+        self._session = session
+        self._planned: dict[str, Account] = {}
         self._references: set[str] = set()
 
     def refusal_of(self, change: BalanceChange) -> Refusal | None:
@@ -52,22 +55,25 @@ class _Plan:
         return None
 
     def _check(self, change: BalanceChange) -> None:
-        tx, actor = self._work.tx, self._work.context.actor
-        used = balance_changes.find_transaction(tx, actor=actor, reference=change.reference)
+        used = self._used.get(change.reference)
         if used is not None:
             raise ReferenceUsed(f"The reference names transaction {used} already.", transaction_id=used)
         if change.reference in self._references:
             raise ReferenceUsed("The reference stands earlier in the same request.")
-        account = self._accounts.get(change.telegram_id) or users.find_account(tx, change.telegram_id)
+        account = self._planned.get(change.telegram_id) or self._session.account(change.telegram_id)
         if account is None:
             if change.amount < 0:
                 raise UserNotFound(f"There is no user {change.telegram_id}.")
-            account = Account(0, change.telegram_id, None, self._work.now, 0, 0)
+            account = Account(0, change.telegram_id, None, self._session.now, 0, 0)
         balance_after = _balance_after(account, change.amount)
-        self._accounts[change.telegram_id] = Account(
+        self._planned[change.telegram_id] = Account(
             account.user_id, account.telegram_id, account.username, account.created_at, balance_after, 0
         )
         self._references.add(change.reference)
+
+
+def _weigh(command: BalanceChangesPost) -> int:
+    return len(command.changes)
 
 
 def _balance_after(account: Account, amount: int) -> int:
@@ -78,8 +84,7 @@ def _apply(work: UnitOfWork, change: BalanceChange) -> BalanceChangeResult:
     account = find_or_open(work, change.telegram_id)
     balance_after = _balance_after(account, change.amount)
     incoming = change.amount > 0
-    transaction_id = transactions.insert_confirmed(
-        work.tx,
+    transaction_id = work.session.post(
         account,
         transaction_type="balance_change",
         direction=Direction.CREDIT if incoming else Direction.DEBIT,
@@ -87,9 +92,8 @@ def _apply(work: UnitOfWork, change: BalanceChange) -> BalanceChangeResult:
         balance_after=balance_after,
         description=change.reason,
         reference=change.reference,
-        now=work.now,
     )
-    balance_changes.insert(work.tx, actor=work.context.actor, reference=change.reference, transaction_id=transaction_id)
+    work.session.take_reference(actor=work.context.actor, reference=change.reference, transaction_id=transaction_id)
     audit_log_id = work.audit(
         "balance_credited" if incoming else "balance_debited",
         DEPOSIT_TRANSACTION,
@@ -116,7 +120,7 @@ def _apply(work: UnitOfWork, change: BalanceChange) -> BalanceChangeResult:
 
 
 def _refuse(work: UnitOfWork, change: BalanceChange, refusal: Refusal) -> BalanceChangeResult:
-    account = users.find_account(work.tx, change.telegram_id)
+    account = work.session.account(change.telegram_id)
     audit_log_id = work.record(
         AuditEvent(
             action=f"{POST.name}_failed",
@@ -142,6 +146,6 @@ def _refuse(work: UnitOfWork, change: BalanceChange, refusal: Refusal) -> Balanc
     )
 
 
-POST = Operation("balance_change", DEPOSIT_TRANSACTION, _post)
+POST = Operation("balance_change", DEPOSIT_TRANSACTION, _post, weigh=_weigh)
 """Applies the changes in order. Atomic, it is refused for the first change that cannot be applied: as ReferenceUsed,
 UserNotFound, BalanceLimitExceeded or InsufficientFunds, with its index."""

@@ -8,22 +8,20 @@ from service.ledger.idempotency import Answer
 from service.ledger.timestamps import spoken
 from service.ledger.transactions import Direction, TransactionStatus, balance_after_debit
 from service.repository.unit_of_work import Operation, UnitOfWork, created
-from service.storage import transactions, users
 
 _TYPE = "debit"
 
 
 def _post(work: UnitOfWork, command: DebitPost, _target: int) -> Answer:
     work.concerning(telegram_id=command.telegram_id)
-    account = users.find_account(work.tx, command.telegram_id)
+    account = work.session.account(command.telegram_id)
     if account is None:
         raise UserNotFound(f"There is no user {command.telegram_id}.")
     work.concerning_account(account)
     balance_after = balance_after_debit(account, command.amount)
     # After this point the posting must succeed.
     reference = given(command.reference)
-    transaction_id = transactions.insert_confirmed(
-        work.tx,
+    transaction_id = work.session.post(
         account,
         transaction_type=_TYPE,
         direction=Direction.DEBIT,
@@ -31,7 +29,6 @@ def _post(work: UnitOfWork, command: DebitPost, _target: int) -> Answer:
         balance_after=balance_after,
         description=command.reason,
         reference=reference,
-        now=work.now,
     )
     audit_log_id = work.audit(
         "balance_debited",

@@ -35,13 +35,8 @@ def _announce(work: UnitOfWork, command: DepositAnnounce, _target: int) -> Answe
     name = match_name(command.depositor_name)
     waiting, collision = _looked_for(work, command.amount, name)
     account = find_or_open(work, command.telegram_id)
-    deposit_id = deposits.insert_pending(
-        work.tx,
-        user_id=account.user_id,
-        amount=command.amount,
-        depositor_name=command.depositor_name,
-        match_name=name,
-        now=work.now,
+    deposit_id = work.session.announce(
+        account, amount=command.amount, depositor_name=command.depositor_name, match_name=name
     )
     audit_log_id = work.audit(
         "deposit_announced",
@@ -76,7 +71,7 @@ def _looked_for(work: UnitOfWork, amount: int, name: str) -> tuple[int | None, C
     Neither is guessed: with another deposit that the money could be for, or two notifications, people settle it.
     """
     since, until = around(work.now, work.policy.match_window_s)
-    if bank_notifications.is_quiet(work.tx, amount=amount, name=name, since=since, until=until):
+    if bank_notifications.is_quiet(work.session.reading, amount=amount, name=name, since=since, until=until):
         return None, None
     key: Any = {"amount": amount, "name": name, "since": since, "until": until}
     rivals = bank_notifications.same_name(work.tx, **key)

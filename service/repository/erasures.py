@@ -9,10 +9,9 @@ from typing import TypedDict
 import msgspec
 
 from service.ledger.audit_logs import USER
-from service.ledger.policy import Policy
 from service.ledger.users import pseudonym
-from service.repository.unit_of_work import Context, UnitOfWork
-from service.storage import audit_chain, erasures, users
+from service.repository.unit_of_work import audited
+from service.storage import erasures, users
 from service.storage.erasures import Erased, Standing
 from service.storage.progress import Progress
 from service.storage.sqlite import Connection, transaction
@@ -41,15 +40,14 @@ def erase(
         with transaction(connection) as tx:
             erasures.erase_audit_logs(tx, found[start : start + _ROWS_AT_ONCE], user_id=standing.user_id)
     answers = erasures.find_answers(connection, **who, after=0, progress=progress)
-    with transaction(connection) as tx, audit_chain.sealing(tx):
+    with audited(connection, actor=actor, now=now) as work:
+        tx = work.tx
         # What came in meanwhile; from here on nobody else writes.
         late, _ = erasures.find_audit_logs(tx, **who, after=last, progress=progress)
         erasures.erase_audit_logs(tx, late, user_id=standing.user_id)
         more = erasures.find_answers(tx, **who, after=before, progress=progress)
         name = pseudonym(standing.user_id)
         erased = erasures.finish(tx, {*answers, *more}, **who, pseudonym=name, now=now)
-        context = Context(actor=actor, request_id=None, ip_address=None, user_agent=None)
-        work = UnitOfWork(tx, now=now, context=context, policy=Policy())
         account = users.find_account(tx, name)
         work.audit("user_erased", USER, standing.user_id, account, msgspec.structs.asdict(erased))
     return erased

@@ -61,8 +61,12 @@ def _expire_purchase(work: UnitOfWork, command: Expire, purchase_id: int) -> boo
     return True
 
 
-DEPOSITS = Operation("deposit_expire", DEPOSIT_TRANSACTION, _expire_deposits)
+def _weigh(command: Expire) -> int:
+    return len(command.ids)
+
+
+DEPOSITS = Operation("deposit_expire", DEPOSIT_TRANSACTION, _expire_deposits, weigh=_weigh)
 """Closes pending deposits. Never refused; what is not due is left as it is."""
-PURCHASES = Operation("domain_expire", USER_DOMAINS, _expire_purchases)
+PURCHASES = Operation("domain_expire", USER_DOMAINS, _expire_purchases, weigh=_weigh)
 """Frees held names and pays back. Never refused as a whole; what is not due, or would exceed the balance limit, is left
 as it is."""

@@ -21,7 +21,8 @@ from service.ledger.expiry import ACTOR, BATCH_MAX, FIRST, Due, Expire, Expired
 from service.ledger.policy import Policy
 from service.ledger.timestamps import Clock, stored
 from service.repository import expiry
-from service.repository.unit_of_work import Context, Operation
+from service.repository.session import Context
+from service.repository.unit_of_work import Operation
 from service.repository.writer import Writer
 from service.storage import deposits, domain_purchases
 from service.storage.sqlite import Readers

@@ -1,10 +1,12 @@
 """One request's share of a database transaction, in the order that the invariants ask for.
 
-stored answer for the key? -> checks -> change -> transaction row -> audit row -> stored answer. Whatever raises, the
-share is rolled back to its savepoint and leaves nothing; its neighbours in the same commit do not notice.
+API key still good? -> stored answer for the Idempotency-Key? -> checks -> change -> transaction row -> audit row ->
+stored answer. Whatever raises, the share is taken back and leaves nothing; its neighbours in the same commit do not
+notice.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,50 +14,42 @@ import msgspec
 from msgspec import Struct
 
 from service.ledger.audit_logs import AuditEvent, Details
-from service.ledger.errors import Refusal
+from service.ledger.errors import ErrorCode, KeyRefused, Refusal
 from service.ledger.idempotency import Answer, Request, check_same_request
 from service.ledger.policy import Policy
 from service.ledger.users import Account
-from service.storage import audit_logs, idempotency
-from service.storage.sqlite import Connection
+from service.repository.session import Context, Session
+from service.storage import audit_chain
+from service.storage.sqlite import Connection, transaction
 
 Command = TypeVar("Command", bound=Struct)
 RenderRefusal = Callable[[Refusal, str], Answer]
 """Makes the answer of a refusal for a request id; given by the composition root, since only the API knows HTTP."""
 
 
-class Context(Struct, frozen=True, kw_only=True):
-    """Who asks, from where and by which request; from the key and the connection, never from the body.
-
-    `key_prefix` is the public start of the key; null for the command line and for the service's own work.
-    """
-
-    actor: str
-    request_id: str | None
-    ip_address: str | None
-    user_agent: str | None
-    key_prefix: str | None = None
-
-
 class UnitOfWork:
-    """What an operation works with: the open transaction, the one instant it reads as now, the operator's policy, and
-    the audit log.
+    """What an operation works with: the session of its database transaction, who asks, and the audit log.
 
     Lifetime: one operation. What `concerning` was told names the user and the resource when the operation is refused.
     """
 
-    __slots__ = ("audit_log_id", "context", "now", "policy", "resource_id", "telegram_id", "tx", "user_id")
+    __slots__ = ("audit_log_id", "context", "now", "policy", "resource_id", "session", "telegram_id", "user_id")
 
-    def __init__(self, tx: Connection, *, now: str, context: Context, policy: Policy) -> None:
-        self.tx = tx
-        self.now = now
+    def __init__(self, session: Session, context: Context) -> None:
+        self.session = session
         self.context = context
-        self.policy = policy
+        self.now = session.now
+        self.policy = session.policy
         self.audit_log_id: int | None = None
         """The last row of the audit log that was written."""
         self.resource_id: int | None = None
         self.user_id: int | None = None
         self.telegram_id: str | None = None
+
+    @property
+    def tx(self) -> Connection:
+        """The open transaction, for what an operation reads and writes by itself: see Session.tx."""
+        return self.session.tx
 
     def concerning(self, *, resource_id: int | None = None, telegram_id: str | None = None) -> None:
         """Remembers what a refusal would be about, before it is known to exist."""
@@ -84,18 +78,22 @@ class UnitOfWork:
 
     def record(self, event: AuditEvent) -> int:
         """Writes the row of `event` under this context; returns its id."""
-        context = self.context
-        self.audit_log_id = audit_logs.insert(
-            self.tx,
-            event,
-            actor=context.actor,
-            request_id=context.request_id,
-            ip_address=context.ip_address,
-            user_agent=context.user_agent,
-            key_prefix=context.key_prefix,
-            now=self.now,
-        )
+        self.audit_log_id = self.session.record(event, self.context)
         return self.audit_log_id
+
+
+@contextmanager
+def audited(connection: Connection, *, actor: str, now: str) -> Iterator[UnitOfWork]:
+    """A unit of work of the command line in a transaction of its own, sealed and committed at the end of the block."""
+    context = Context(actor=actor, request_id=None, ip_address=None, user_agent=None)
+    with transaction(connection) as tx, audit_chain.sealing(tx):
+        session = Session(tx, now=now, policy=Policy())
+        yield UnitOfWork(session, context)
+        session.flush()
+
+
+def _weighs_one(_command: Any) -> int:
+    return 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,49 +102,68 @@ class Operation:
 
     `run(work, command, target)` does all its checks before its first write, and returns the answer; `target` is the id
     of the resource in the path, 0 where there is none. A Refusal that it raises is audited as `<name>_failed` on
-    `resource_type`.
+    `resource_type`. `weigh(command)` is about how many rows of the ledger it takes: what a commit may carry is bounded.
     """
 
     name: str
     resource_type: str
     run: Callable[[UnitOfWork, Any, int], Answer]
+    weigh: Callable[[Any], int] = _weighs_one
 
 
 def perform(
-    tx: Connection,
+    session: Session,
     operation: Operation,
     command: Struct,
     target: int,
     *,
     request: Request | None,
     context: Context,
-    policy: Policy,
-    now: str,
     render_refusal: RenderRefusal,
 ) -> Answer:
-    """Carries out `operation` once for ever under its Idempotency-Key, inside the savepoint `operation`.
+    """Carries out `operation` once for ever under its Idempotency-Key, as the operation that the session has begun.
 
-    Returns the answer to send after COMMIT. Raises IdempotencyKeyReused or AnswerErased, which leave no trace: the key
-    keeps the answer it has. Without a `request` it is the service's own work, which has no key and whose answer nobody
-    asks for.
+    Returns the answer to send after COMMIT. Raises KeyRefused, IdempotencyKeyReused or AnswerErased, which leave no
+    trace: the key keeps the answer it has. Without a `request` it is the service's own work, which has no key and whose
+    answer nobody asks for.
     """
+    _check_key(session, context)
     if request is not None:
-        stored = idempotency.find(tx, actor=context.actor, idempotency_key=request.idempotency_key)
+        stored = session.stored_answer(actor=context.actor, idempotency_key=request.idempotency_key)
         if stored is not None:
-            stored_operation, stored_body, answer = stored
-            check_same_request(request, operation=stored_operation, body=stored_body, status=answer.status)
-            return answer
-    work = UnitOfWork(tx, now=now, context=context, policy=policy)
+            check_same_request(request, operation=stored.operation, body=stored.request, status=stored.answer.status)
+            return stored.answer
+    work = UnitOfWork(session, context)
     try:
         answer = operation.run(work, command, target)
     except Refusal as refusal:
-        tx.execute("ROLLBACK TO operation")
+        session.undo_operation()
         work.record(_refused(operation, command, refusal, work))
         answer = render_refusal(refusal, context.request_id or "")
     answer = msgspec.structs.replace(answer, audit_log_id=work.audit_log_id)
     if request is not None:
-        idempotency.insert(tx, request, answer, actor=context.actor, now=now)
+        session.store_answer(request, answer, actor=context.actor)
     return answer
+
+
+def _check_key(session: Session, context: Context) -> None:
+    """Looks at the API key once more: it may have been revoked after the edge let the request pass. Raises KeyRefused.
+
+    What is read within the transaction holds until its commit, since nobody else can write meanwhile.
+    """
+    if context.key_id is None:
+        return
+    standing = session.standing(context.key_id)
+    if standing is None:
+        raise KeyRefused(ErrorCode.API_KEY_UNKNOWN, "There is no such API key.")
+    if standing.revoked:
+        raise KeyRefused(ErrorCode.API_KEY_REVOKED, f"The API key {standing.prefix} was revoked.")
+    if context.scope is not None and context.scope not in standing.scopes:
+        raise KeyRefused(
+            ErrorCode.SCOPE_MISSING,
+            f"The API key {standing.prefix} lacks the scope {context.scope}.",
+            required_scope=context.scope,
+        )
 
 
 def _refused(operation: Operation, command: Struct, refusal: Refusal, work: UnitOfWork) -> AuditEvent:

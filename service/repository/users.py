@@ -11,18 +11,18 @@ from service.storage import users
 
 def open_account(work: UnitOfWork, telegram_id: str, username: str | None = None) -> tuple[Account, int]:
     """Makes the user with a balance of 0; returns the account and the audit row's id."""
-    account = users.insert(work.tx, telegram_id=telegram_id, username=username, now=work.now)
+    account = work.session.open_account(telegram_id, username)
     return account, work.audit("user_created", USER, account.user_id, account, {"username": username})
 
 
 def find_or_open(work: UnitOfWork, telegram_id: str) -> Account:
     """The user's account, made on first use."""
-    return users.find_account(work.tx, telegram_id) or open_account(work, telegram_id)[0]
+    return work.session.account(telegram_id) or open_account(work, telegram_id)[0]
 
 
 def _create(work: UnitOfWork, command: UserCreate, _target: int) -> Answer:
     username = given(command.username)
-    account = users.find_account(work.tx, command.telegram_id)
+    account = work.session.account(command.telegram_id)
     if account is None:
         account, audit_log_id = open_account(work, command.telegram_id, username)
         return created(_written(account, username, audit_log_id), f"/v1/users/{account.telegram_id}")

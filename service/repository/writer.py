@@ -1,18 +1,21 @@
 """Group commit: one connection, one fsync for every request that queued while the last commit ran.
 
-A batch is one hop to whoever owns the connection, a process or a thread: BEGIN IMMEDIATE; for each operation a
-SAVEPOINT, the operation, RELEASE (or ROLLBACK TO); COMMIT; only then are the waiting requests answered. A lone request
-waits for no company: there is no timer. A request that is cancelled while it waits is carried out all the same and its
-answer is stored.
+A batch is one hop to whoever owns the connection, a process or a thread: BEGIN IMMEDIATE; the operations, one after the
+other, through one session; COMMIT; only then are the waiting requests answered. Should an operation break after it has
+written, the batch is rolled back and begins again with a savepoint for each. A lone request waits for no company: there
+is no timer. A request that is cancelled while it waits is carried out all the same and its answer is stored.
+
+What a commit carries is bounded in operations and in weight, about the rows that they take. Between callers the queue
+is fair (`fair_queue.py`).
 """
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from sys import getsizeof
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -20,6 +23,7 @@ from msgspec.structs import replace
 from service.ledger.errors import (
     AnswerErased,
     DatabaseBusy,
+    KeyRefused,
     OutcomeUnknown,
     Overloaded,
     Refusal,
@@ -30,7 +34,9 @@ from service.ledger.errors import (
 from service.ledger.idempotency import Answer, Request
 from service.ledger.policy import Policy
 from service.ledger.timestamps import Clock, stored
-from service.repository.unit_of_work import Context, Operation, RenderRefusal, perform
+from service.repository.fair_queue import FairQueue
+from service.repository.session import Context, Session, Spoilt
+from service.repository.unit_of_work import Operation, RenderRefusal, perform
 from service.repository.write_times import BatchTimes, Watch, WriteTimes, now_ns
 from service.storage import audit_chain, sqlite
 from service.storage.audit_chain import Sealing, TreeBroken
@@ -85,12 +91,16 @@ class _Job:
     work: Work
     answered: asyncio.Future[Answer]
     times: WriteTimes
+    lane: str
+    weight: int
+    size: int
 
 
 class Writer:
     """Owns the writing connection's work. Lifetime: within the application's, inside `running`.
 
-    `queue_max` bounds the requests that wait; `batch_max` the operations in one commit.
+    `queue_max` and `queue_bytes_max` bound the requests that wait; `batch_max` the operations in one commit, and their
+    weight, but for one that is heavier alone.
     """
 
     def __init__(
@@ -101,16 +111,16 @@ class Writer:
         policy: Policy,
         render_refusal: RenderRefusal,
         queue_max: int,
+        queue_bytes_max: int,
         batch_max: int,
         watch: Watch = lambda _batch, _writes: None,
     ) -> None:
         self._owner = owner
         self._clock = clock
         self._run_batch = partial(run_batch, policy=policy, render_refusal=render_refusal)
-        self.queue_max = queue_max
         self._batch_max = batch_max
         self._watch = watch
-        self._queue: deque[_Job] = deque()
+        self._queue: FairQueue[_Job] = FairQueue(count_max=queue_max, bytes_max=queue_bytes_max)
         self._batch: list[_Job] = []
         self._wake = asyncio.Event()
         self._committed = asyncio.Event()
@@ -121,6 +131,11 @@ class Writer:
     def stopped_because(self) -> str | None:
         """Why no writes are taken until a restart; None while all is well."""
         return self._stopped_because
+
+    @property
+    def queue_max(self) -> int:
+        """How many requests may wait."""
+        return self._queue.count_max
 
     @property
     def queue_depth(self) -> int:
@@ -164,11 +179,16 @@ class Writer:
             raise WritesStopped(f"Writes have stopped: {self._stopped_because}. Restart the service.")
         if not self._accepting:
             raise WritesStopped("The service is stopping; nothing was changed. Send the request again.")
-        if len(self._queue) >= self.queue_max:
-            raise Overloaded(f"{self.queue_max} writes are waiting already; nothing was changed. Send it again.")
+        lane, size = context.actor, getsizeof(request.body) if request is not None else 0
+        if not self._queue.has_room(lane, size):
+            raise Overloaded(
+                f"{len(self._queue)} writes wait already, and the queue has no room for more of {lane}; nothing was"
+                " changed. Send the request again."
+            )
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         times = times or WriteTimes(operation.name, now_ns())
-        self._queue.append(_Job(Work(operation, command, target, request, context), answered, times))
+        work = Work(operation, command, target, request, context)
+        self._queue.append(_Job(work, answered, times, lane, operation.weigh(command), size))
         self._wake.set()
         return await answered
 
@@ -178,7 +198,7 @@ class Writer:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._queue:
-                    self._batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._batch_max))]
+                    self._batch = self._queue.take(count_max=self._batch_max, weight_max=self._batch_max)
                     await self._commit(self._batch)
                 if not self._accepting:
                     return
@@ -239,15 +259,13 @@ class Writer:
 
 def run_batch(tx: Connection, batch: list[Work], *, now: str, policy: Policy, render_refusal: RenderRefusal) -> Done:
     """All of `batch` in one transaction of the connection, which is on disk when this returns. Raises BatchFailed."""
-    instants: list[tuple[int, int]] = []
     try:
-        sealing = _begin(tx)
-        outcomes: list[Answer | Exception] = []
-        for work in batch:
-            began_ns = now_ns()
-            outcomes.append(_run_one(tx, work, now, policy, render_refusal))
-            instants.append((began_ns, now_ns()))
-        outcomes = _with_leaves(tx, sealing, outcomes)
+        try:
+            outcomes, instants = _run_all(tx, batch, now, policy, render_refusal, careful=False)
+        except Spoilt as spoilt:
+            _log.warning("a batch of %d begins again, with care: %r", len(batch), spoilt.__cause__)
+            _roll_back(tx)
+            outcomes, instants = _run_all(tx, batch, now, policy, render_refusal, careful=True)
     except BaseException:
         _roll_back(tx)
         raise
@@ -262,8 +280,32 @@ def run_batch(tx: Connection, batch: list[Work], *, now: str, policy: Policy, re
     return Done(outcomes, instants, commit_began_ns, now_ns())
 
 
+def _run_all(
+    tx: Connection, batch: list[Work], now: str, policy: Policy, render_refusal: RenderRefusal, *, careful: bool
+) -> tuple[list[Answer | Exception], list[tuple[int, int]]]:
+    """What came of each operation, and when; the transaction is ready for COMMIT. Raises BatchFailed, Spoilt."""
+    sealing = _begin(tx)
+    outcomes: list[Answer | Exception] = []
+    instants: list[tuple[int, int]] = []
+    try:
+        session = Session(tx, now=now, policy=policy, careful=careful)
+        session.read_ahead(
+            [(work.context.actor, work.request.idempotency_key) for work in batch if work.request is not None],
+            [work.command.telegram_id for work in batch if hasattr(work.command, "telegram_id")],
+        )
+        for work in batch:
+            began_ns = now_ns()
+            outcomes.append(_run_one(session, work, render_refusal))
+            instants.append((began_ns, now_ns()))
+        session.flush()
+    except sqlite.DatabaseError as error:
+        raise _failed_before_commit(error) from error
+    return _with_leaves(tx, sealing, outcomes), instants
+
+
 def _begin(tx: Connection) -> Sealing:
     try:
+        sqlite.give_way(tx)
         tx.execute("BEGIN IMMEDIATE")
         return Sealing(tx)
     except (sqlite.DatabaseError, TreeBroken) as error:
@@ -284,31 +326,30 @@ def _with_leaves(tx: Connection, sealing: Sealing, outcomes: list[Answer | Excep
         raise _failed_before_commit(error) from error
 
 
-def _run_one(tx: Connection, work: Work, now: str, policy: Policy, render_refusal: RenderRefusal) -> Answer | Exception:
-    """One operation in its savepoint. Returns what it raised, unless the whole transaction is spoilt: BatchFailed.
+def _run_one(session: Session, work: Work, render_refusal: RenderRefusal) -> Answer | Exception:
+    """One operation. Returns what it raised, unless the whole transaction is spoilt: Spoilt, or a DatabaseError.
 
     An error of one statement, such as a broken constraint or a text that is too long, is that operation's alone.
     """
+    session.begin_operation()
     try:
-        tx.execute("SAVEPOINT operation")
         answer = perform(
-            tx,
+            session,
             work.operation,
             work.command,
             work.target,
             request=work.request,
             context=work.context,
-            policy=policy,
-            now=now,
             render_refusal=render_refusal,
         )
-        tx.execute("RELEASE operation")
+        session.end_operation()
+    except Spoilt:
+        raise
     except Exception as error:
         if isinstance(error, sqlite.DatabaseError) and not sqlite.is_of_statement(error):
-            raise _failed_before_commit(error) from error
-        tx.execute("ROLLBACK TO operation")
-        tx.execute("RELEASE operation")
-        if isinstance(error, Refusal | AnswerErased):
+            raise
+        session.abandon_operation(error)
+        if isinstance(error, Refusal | AnswerErased | KeyRefused):
             return error
         # A future takes no StopIteration.
         return RuntimeError("StopIteration") if isinstance(error, StopIteration) else portable(error)

@@ -2,6 +2,8 @@
 
 from functools import cache
 
+from msgspec import Struct
+
 from service.ledger.access import ApiKey, Scope
 from service.storage.sqlite import Connection
 
@@ -28,6 +30,20 @@ def find_by_prefix(tx: Connection, prefix: str) -> ApiKey | None:
     """The key with this public prefix, live or revoked, or None."""
     row = tx.execute(f"{_SELECT} WHERE prefix = ?", (prefix,)).fetchone()
     return _api_key(row) if row else None
+
+
+class Standing(Struct, frozen=True):
+    """What a key may do now."""
+
+    prefix: str
+    revoked: bool
+    scopes: frozenset[Scope]
+
+
+def find_standing(tx: Connection, key_id: int) -> Standing | None:
+    """What the key may do now, or None where there is no such key."""
+    row = tx.execute("SELECT prefix, revoked_at IS NOT NULL, scopes FROM api_keys WHERE id = ?", (key_id,)).fetchone()
+    return Standing(row[0], bool(row[1]), _scopes(row[2])) if row else None
 
 
 def list_all(tx: Connection) -> list[ApiKey]:

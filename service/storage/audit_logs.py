@@ -1,5 +1,6 @@
 """Table audit_logs: written once, read by many filters (audit_search.py), never changed."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -23,8 +24,13 @@ COLUMNS = (
 _encoder = msgspec.json.Encoder()
 
 
-def insert(
-    tx: Connection,
+Row = tuple[int | str | None, ...]
+"""A row to be written: id, user_id, telegram_id, action, outcome, resource_type, resource_id, details, ip_address,
+user_agent, created_at, actor, key_prefix, request_id."""
+
+
+def row(
+    audit_log_id: int,
     event: AuditEvent,
     *,
     actor: str,
@@ -33,30 +39,46 @@ def insert(
     ip_address: str | None,
     user_agent: str | None,
     now: str,
-) -> int:
-    """Writes one row; returns its id."""
-    audit_log_id = tx.execute(
-        "INSERT INTO audit_logs (user_id, telegram_id, action, outcome, resource_type, resource_id, details,"
+) -> Row:
+    """The row that puts the event on record."""
+    return (
+        audit_log_id,
+        event.user_id,
+        event.telegram_id,
+        event.action,
+        outcome_of(event.action),
+        event.resource_type,
+        event.resource_id,
+        None if event.details is None else _encoder.encode(event.details).decode(),
+        ip_address,
+        user_agent,
+        now,
+        actor,
+        key_prefix,
+        request_id,
+    )
+
+
+def shown(new: Row) -> AuditLog:
+    """A row that is to be written, as the API will show it."""
+    audit_log_id, _, telegram_id, action, outcome, resource_type, resource_id, details, ip_address, user_agent = new[
+        :10
+    ]
+    created_at, actor, key_prefix, request_id = new[10:]
+    about = (telegram_id, resource_type, resource_id, details)
+    return audit_log(
+        (audit_log_id, created_at, action, outcome, *about, actor, key_prefix, request_id, ip_address, user_agent)
+    )
+
+
+def insert_many(tx: Connection, rows: Sequence[Row]) -> None:
+    """Writes the rows."""
+    tx.executemany(
+        "INSERT INTO audit_logs (id, user_id, telegram_id, action, outcome, resource_type, resource_id, details,"
         " ip_address, user_agent, created_at, actor, key_prefix, request_id)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            event.user_id,
-            event.telegram_id,
-            event.action,
-            outcome_of(event.action),
-            event.resource_type,
-            event.resource_id,
-            None if event.details is None else _encoder.encode(event.details).decode(),
-            ip_address,
-            user_agent,
-            now,
-            actor,
-            key_prefix,
-            request_id,
-        ),
-    ).lastrowid
-    assert audit_log_id is not None
-    return audit_log_id
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        rows,
+    )
 
 
 def find(tx: Connection, audit_log_id: int) -> AuditLog | None:

@@ -1,19 +1,23 @@
 """Table balance_change_references."""
 
-from service.storage.sqlite import Connection
+from collections.abc import Iterable, Sequence
+
+from service.storage.sqlite import Connection, as_json
+
+Row = tuple[str, str, int]
+"""A reference to be taken: actor, reference, transaction_id."""
 
 
-def find_transaction(tx: Connection, *, actor: str, reference: str) -> int | None:
-    """The id of the transaction that the caller posted under this reference, or None."""
-    row = tx.execute(
-        "SELECT transaction_id FROM balance_change_references WHERE actor = ? AND reference = ?", (actor, reference)
-    ).fetchone()
-    return row[0] if row else None
-
-
-def insert(tx: Connection, *, actor: str, reference: str, transaction_id: int) -> None:
-    """Takes the reference for the transaction."""
-    tx.execute(
-        "INSERT INTO balance_change_references (actor, reference, transaction_id) VALUES (?, ?, ?)",
-        (actor, reference, transaction_id),
+def find_transactions(tx: Connection, *, actor: str, references: Iterable[str]) -> dict[str, int]:
+    """The ids of the transactions that the caller posted, by reference; what names none is left out."""
+    rows = tx.execute(
+        "SELECT reference, transaction_id FROM balance_change_references"
+        " WHERE actor = ? AND reference IN (SELECT value FROM json_each(?))",
+        (actor, as_json(references)),
     )
+    return dict(rows.fetchall())
+
+
+def insert_many(tx: Connection, rows: Sequence[Row]) -> None:
+    """Takes the references for their transactions."""
+    tx.executemany("INSERT INTO balance_change_references (actor, reference, transaction_id) VALUES (?, ?, ?)", rows)

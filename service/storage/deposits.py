@@ -17,17 +17,6 @@ _SELECT = (
 )
 
 
-def insert_pending(tx: Connection, *, user_id: int, amount: int, depositor_name: str, match_name: str, now: str) -> int:
-    """Writes an announced deposit; returns its id."""
-    deposit_id = tx.execute(
-        "INSERT INTO deposit_transactions (user_id, type, amount, status, depositor_name, match_name, created_at)"
-        " VALUES (?, 'deposit', ?, 'pending', ?, ?, ?)",
-        (user_id, amount, depositor_name, match_name, now),
-    ).lastrowid
-    assert deposit_id is not None
-    return deposit_id
-
-
 def confirm(tx: Connection, deposit: Deposit, account: Account, *, balance_after: int, now: str) -> None:
     """Moves the deposit from the status it was read in to confirmed; a trigger moves the balance with it."""
     moved = tx.execute(

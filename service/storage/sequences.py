@@ -1,7 +1,35 @@
 """The ids that AUTOINCREMENT gives out: a table whose last one is too high takes no row any more, as on a full disk."""
 
+from dataclasses import dataclass
+
 from service.ledger.fields import BALANCE_MAX
 from service.storage.sqlite import Connection
+
+_LAST = (
+    "max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{table}'), 0),"
+    " coalesce((SELECT max(id) FROM {table}), 0))"
+)
+_NEXT_IDS = f"SELECT {_LAST.format(table='users')} + 1, {_LAST.format(table='deposit_transactions')} + 1"
+_LAST_AUDIT_LOG_ID = f"SELECT {_LAST.format(table='audit_logs')}"
+
+
+@dataclass(slots=True)
+class NextIds:
+    """The ids that the next rows of users and deposit_transactions get."""
+
+    user: int
+    transaction: int
+
+
+def next_ids(tx: Connection) -> NextIds:
+    """The ids that AUTOINCREMENT would give."""
+    return NextIds(*tx.execute(_NEXT_IDS).fetchone())
+
+
+def last_audit_log_id(tx: Connection) -> int:
+    """The highest id that audit_logs has given out; 0 when there is none."""
+    last: int = tx.execute(_LAST_AUDIT_LOG_ID).fetchone()[0]
+    return last
 
 
 def used_up(connection: Connection) -> list[str]:

@@ -7,17 +7,20 @@ Everything that differs between SQLite and another SQL engine belongs in this fi
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import sqlite3
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import aiosqlite
+import msgspec
 from msgspec import Struct
 
 try:
@@ -50,6 +53,8 @@ _STATEMENTS_CACHED = 256
 _ERROR, _BUSY, _LOCKED, _FULL, _TOOBIG, _CONSTRAINT, _MISMATCH, _RANGE = 1, 5, 6, 13, 18, 19, 20, 25
 _NONE = 0
 _NICENESS = 15
+_TURN_POLL_S = 0.001
+_WRITER_CACHE_MIB = 16
 _LOG_PAGES = 4000
 """How long the write-ahead log gets before it is written back: 16 MiB, in which most pages are there many times."""
 
@@ -120,6 +125,8 @@ def connect_writer(path: Path, *, busy_timeout_ms: int, checkpoints: bool) -> Co
         connection.execute("PRAGMA temp_store = MEMORY")
         # A page that is split leaves no copy of its rows behind, which nobody could ever erase.
         connection.execute("PRAGMA secure_delete = FAST")
+        # A batch of a thousand changes fits: else pages would go to the log once more, before they are whole.
+        use_memory(connection, mib=_WRITER_CACHE_MIB)
         connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES if checkpoints else 0}")
         _check_settings(connection, path)
     except BaseException as error:
@@ -223,6 +230,11 @@ def has_wal_reset_bug() -> bool:
     return (3, 7, 0) <= version_tuple() < (3, 51, 3)
 
 
+def as_json(values: Iterable[str]) -> str:
+    """Texts as one parameter of a statement: `IN (SELECT value FROM json_each(?))`."""
+    return msgspec.json.encode(list(values)).decode()
+
+
 def side_files(path: Path) -> list[Path]:
     """The files that SQLite may keep beside the database `path`."""
     return [path.with_name(f"{path.name}{suffix}") for suffix in SIDE_FILES]
@@ -266,15 +278,70 @@ def open_scratch(path: Path | str = ":memory:") -> Connection:
 
 @contextmanager
 def transaction(connection: Connection) -> Iterator[Connection]:
-    """One immediate transaction for exclusive, synchronous work; rolled back when the block raises."""
-    connection.execute("BEGIN IMMEDIATE")
+    """One immediate transaction for exclusive, synchronous work; rolled back when the block raises.
+
+    A service that writes at the same time gives way to it after the commit under way.
+    """
+    with _turn(connection):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+# SQLite's lock is no queue: whoever waits for it looks again after ever longer pauses, and a service under load takes
+# it again within a millisecond. So whoever wants a turn beside the service holds this lock, and the service asks.
+@contextmanager
+def _turn(connection: Connection) -> Iterator[None]:
+    path = _turn_file(connection)
+    if path is None:
+        yield
+        return
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        yield connection
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
+        _wait_for_turn(connection, descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def give_way(connection: Connection) -> None:
+    """Returns when nobody wants a turn beside the service, or after the busy timeout."""
+    path = _turn_file(connection)
+    if path is None:
+        return
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:  # nobody ever did
+        return
+    try:
+        _wait_for_turn(connection, descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
+
+
+def _wait_for_turn(connection: Connection, descriptor: int, lock: int) -> None:
+    """After the busy timeout SQLite itself is asked, which says that the database is busy."""
+    deadline = time.monotonic() + connection.execute("PRAGMA busy_timeout").fetchone()[0] / 1000
+    while True:
+        try:
+            fcntl.flock(descriptor, lock | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return
+            time.sleep(_TURN_POLL_S)
+        else:
+            return
+
+
+def _turn_file(connection: Connection) -> str | None:
+    """The file whose lock is a turn; None for a database in memory."""
+    path: str = connection.execute("PRAGMA database_list").fetchone()[2]
+    return f"{path}.turn" if path else None
 
 
 class Thread:

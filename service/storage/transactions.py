@@ -1,5 +1,7 @@
 """Table deposit_transactions as the passbook's lines, whatever their type."""
 
+from collections.abc import Sequence
+
 from service.ledger.timestamps import spoken
 from service.ledger.transactions import Direction, Transaction, TransactionStatus
 from service.ledger.users import Account
@@ -10,6 +12,63 @@ _COLUMNS = (
     " t.created_at, t.confirmed_at, t.balance_before, t.balance_after, t.version, t.reverses_id,"
     " (SELECT id FROM deposit_transactions WHERE reverses_id = t.id)"
 )
+
+
+_INSERT = (
+    "INSERT INTO deposit_transactions (id, user_id, type, direction, amount, status, depositor_name, match_name,"
+    " description, reference, created_at, confirmed_at, balance_before, balance_after, version, reverses_id)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+Row = tuple[int | str | None, ...]
+"""A transaction to be written: the values of _INSERT. A null id takes the next one."""
+
+
+def confirmed_row(
+    transaction_id: int | None,
+    account: Account,
+    *,
+    transaction_type: str,
+    direction: Direction,
+    amount: int,
+    balance_after: int,
+    description: str | None,
+    reference: str | None,
+    now: str,
+    reverses_id: int | None = None,
+) -> Row:
+    """A transaction that moves the balance at once. `account` is as it stands before."""
+    return (
+        transaction_id,
+        account.user_id,
+        transaction_type,
+        direction,
+        amount,
+        TransactionStatus.CONFIRMED,
+        None,
+        None,
+        description,
+        reference,
+        now,
+        now,
+        account.balance,
+        balance_after,
+        account.version + 1,
+        reverses_id,
+    )
+
+
+def pending_row(
+    transaction_id: int, *, user_id: int, amount: int, depositor_name: str, match_name: str, now: str
+) -> Row:
+    """A deposit that waits for its money."""
+    status, nothing_yet = TransactionStatus.PENDING, (None,) * 5
+    about = (transaction_id, user_id, "deposit", Direction.CREDIT, amount, status, depositor_name, match_name)
+    return (*about, None, None, now, *nothing_yet)
+
+
+def insert_many(tx: Connection, rows: Sequence[Row]) -> None:
+    """Writes the transactions. Triggers move the balances, in the order of the rows."""
+    tx.executemany(_INSERT, rows)
 
 
 def insert_confirmed(
@@ -26,25 +85,19 @@ def insert_confirmed(
     reverses_id: int | None = None,
 ) -> int:
     """Writes a transaction that moves the balance at once; returns its id. A trigger moves it."""
-    transaction_id = tx.execute(
-        "INSERT INTO deposit_transactions (user_id, type, direction, amount, status, description, reference,"
-        " created_at, confirmed_at, balance_before, balance_after, version, reverses_id)"
-        " VALUES (?, ?, ?, ?, 'confirmed', ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            account.user_id,
-            transaction_type,
-            direction,
-            amount,
-            description,
-            reference,
-            now,
-            now,
-            account.balance,
-            balance_after,
-            account.version + 1,
-            reverses_id,
-        ),
-    ).lastrowid
+    row = confirmed_row(
+        None,
+        account,
+        transaction_type=transaction_type,
+        direction=direction,
+        amount=amount,
+        balance_after=balance_after,
+        description=description,
+        reference=reference,
+        now=now,
+        reverses_id=reverses_id,
+    )
+    transaction_id = tx.execute(_INSERT, row).lastrowid
     assert transaction_id is not None
     return transaction_id
 

@@ -1,27 +1,34 @@
 """Table users, and each user's account in user_deposits."""
 
+from collections.abc import Iterable, Sequence
+
 from service.ledger.timestamps import spoken
 from service.ledger.users import Account, Balance, User
-from service.storage.sqlite import Connection
+from service.storage.sqlite import Connection, as_json
+
+_ACCOUNT = (
+    "SELECT u.id, u.telegram_id, u.username, u.created_at, d.balance, d.version"
+    " FROM users AS u JOIN user_deposits AS d ON d.user_id = u.id"
+)
+Row = tuple[int, str, str | None, str]
+"""A user to be written: id, telegram_id, username, created_at."""
 
 
 def find_account(tx: Connection, telegram_id: str) -> Account | None:
     """The user with balance and version, or None."""
-    row = tx.execute(
-        "SELECT u.id, u.telegram_id, u.username, u.created_at, d.balance, d.version"
-        " FROM users AS u JOIN user_deposits AS d ON d.user_id = u.id WHERE u.telegram_id = ?",
-        (telegram_id,),
-    ).fetchone()
+    row = tx.execute(f"{_ACCOUNT} WHERE u.telegram_id = ?", (telegram_id,)).fetchone()
     return Account(*row) if row else None
 
 
-def insert(tx: Connection, *, telegram_id: str, username: str | None, now: str) -> Account:
-    """Makes the user; a trigger opens its account with a balance of 0."""
-    user_id = tx.execute(
-        "INSERT INTO users (telegram_id, username, created_at) VALUES (?, ?, ?)", (telegram_id, username, now)
-    ).lastrowid
-    assert user_id is not None
-    return Account(user_id, telegram_id, username, now, 0, 0)
+def find_accounts(tx: Connection, telegram_ids: Iterable[str]) -> dict[str, Account]:
+    """The users that are there, by telegram_id."""
+    rows = tx.execute(f"{_ACCOUNT} WHERE u.telegram_id IN (SELECT value FROM json_each(?))", (as_json(telegram_ids),))
+    return {row[1]: Account(*row) for row in rows.fetchall()}
+
+
+def insert_many(tx: Connection, rows: Sequence[Row]) -> None:
+    """Makes the users; a trigger opens the account of each with a balance of 0."""
+    tx.executemany("INSERT INTO users (id, telegram_id, username, created_at) VALUES (?, ?, ?, ?)", rows)
 
 
 def update_username(tx: Connection, *, user_id: int, username: str) -> None:

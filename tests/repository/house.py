@@ -140,6 +140,7 @@ async def opened(path: Path, *, interval_s: float = 3600, policy: Policy | None 
             policy=policy,
             render_refusal=problems.render_refusal,
             queue_max=10_000,
+            queue_bytes_max=2**25,
             batch_max=256,
         )
         async with sqlite.Readers(path, count=2, busy_timeout_ms=0).opened() as readers, writer.running():

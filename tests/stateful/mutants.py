@@ -14,6 +14,7 @@ from service.ledger.timestamps import around
 from service.ledger.transactions import balance_after_debit
 from service.ledger.users import Account
 from service.repository import balance_changes, bank_notifications, debits, deposits, domain_purchases, expiry
+from service.repository.session import Session
 from service.repository.unit_of_work import Operation, UnitOfWork
 from service.storage import balance_changes as references
 from service.storage import bank_notifications as lines
@@ -51,24 +52,24 @@ def _audit(patch: Patch, action: str, *, times: int) -> None:
 
 
 def _a_replay_is_carried_out_again(patch: Patch) -> None:
-    find, insert = idempotency.find, idempotency.insert
+    find, store = idempotency.find, Session.store_answer
 
-    def broken(tx: Any, request: Any, answer: Any, *, actor: str, now: str) -> None:
-        if find(tx, actor=actor, idempotency_key=request.idempotency_key) is None:
-            insert(tx, request, answer, actor=actor, now=now)
+    def broken(session: Session, request: Any, answer: Any, *, actor: str) -> None:
+        if find(session.reading, actor=actor, idempotency_key=request.idempotency_key) is None:
+            store(session, request, answer, actor=actor)
 
-    patch.setattr(idempotency, "find", lambda *_, **__: None)
-    patch.setattr(idempotency, "insert", broken)
+    patch.setattr(Session, "stored_answer", lambda *_, **__: None)
+    patch.setattr(Session, "store_answer", broken)
 
 
 def _a_refused_attempt_may_succeed_later(patch: Patch) -> None:
-    insert = idempotency.insert
+    store = Session.store_answer
 
-    def broken(tx: Any, request: Any, answer: Any, *, actor: str, now: str) -> None:
+    def broken(session: Session, request: Any, answer: Any, *, actor: str) -> None:
         if answer.status < 400:
-            insert(tx, request, answer, actor=actor, now=now)
+            store(session, request, answer, actor=actor)
 
-    patch.setattr(idempotency, "insert", broken)
+    patch.setattr(Session, "store_answer", broken)
 
 
 def _a_key_answers_any_request(patch: Patch) -> None:
@@ -134,12 +135,15 @@ def _a_batch_applies_what_it_can(patch: Patch) -> None:
 
 
 def _a_reference_is_everybodys(patch: Patch) -> None:
-    find = references.find_transaction
+    find = references.find_transactions
 
-    def broken(tx: Any, *, actor: str, reference: str) -> int | None:
-        return next(filter(None, (find(tx, actor=caller, reference=reference) for caller in CALLERS)), None)
+    def broken(tx: Any, *, actor: str, references: Sequence[str]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for caller in CALLERS:
+            found |= find(tx, actor=caller, references=references)
+        return found
 
-    patch.setattr(references, "find_transaction", broken)
+    patch.setattr(references, "find_transactions", broken)
 
 
 MUTANTS: dict[str, Callable[[Patch], None]] = {

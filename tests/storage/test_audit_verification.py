@@ -17,7 +17,7 @@ from service.ledger.audit_logs import AuditEvent
 from service.ledger.notes import Checkpoint
 from service.ledger.sealing_rules import LATEST
 from service.repository import audit_prunes as pruning
-from service.storage import audit_chain, audit_logs, audit_prunes, audit_workers, migrator, sqlite
+from service.storage import audit_chain, audit_logs, audit_prunes, audit_workers, migrator, sequences, sqlite
 from service.storage.audit_prunes import Archived, Prefix
 from service.storage.audit_verification import ChainCheck
 
@@ -52,25 +52,29 @@ def append(connection: sqlite.Connection, rows: int, *, name: str = "홍길동")
         if not batch:
             return
         with sqlite.transaction(connection) as tx, audit_chain.sealing(tx):
-            for number in batch:
-                event = AuditEvent(
-                    action="deposit_announced",
-                    resource_type="deposit_transaction",
-                    resource_id=number,
-                    user_id=number % 7 or None,
-                    telegram_id=str(number % 7) if number % 7 else None,
-                    details={"amount": 1000 + number, "depositor_name": name},
-                )
-                audit_logs.insert(
-                    tx,
-                    event,
-                    actor="bot",
-                    request_id=f"r{number}",
-                    ip_address=None,
-                    user_agent="test",
-                    key_prefix=None,
-                    now=f"2026-01-01 00:{number // 60 % 60:02}:{number % 60:02}",
-                )
+            last = sequences.last_audit_log_id(tx)
+            audit_logs.insert_many(tx, [_row(last + place, number, name) for place, number in enumerate(batch, 1)])
+
+
+def _row(audit_log_id: int, number: int, name: str) -> audit_logs.Row:
+    event = AuditEvent(
+        action="deposit_announced",
+        resource_type="deposit_transaction",
+        resource_id=number,
+        user_id=number % 7 or None,
+        telegram_id=str(number % 7) if number % 7 else None,
+        details={"amount": 1000 + number, "depositor_name": name},
+    )
+    return audit_logs.row(
+        audit_log_id,
+        event,
+        actor="bot",
+        request_id=f"r{number}",
+        ip_address=None,
+        user_agent="test",
+        key_prefix=None,
+        now=f"2026-01-01 00:{number // 60 % 60:02}:{number % 60:02}",
+    )
 
 
 class Asked:

@@ -9,7 +9,7 @@ import pytest
 
 from service import resources
 from service.ledger.bank_notifications import MatchMethod
-from service.storage import bank_notifications, deposits, explanations, migrator, sqlite
+from service.storage import bank_notifications, deposits, explanations, migrator, sequences, sqlite, transactions
 
 SINCE, NOW, UNTIL = "2026-01-18 12:00:00.000", "2026-01-19 12:00:00.000", "2026-01-20 12:00:00.000"
 
@@ -35,7 +35,9 @@ def announce(tx: sqlite.Connection, name: str, *, at: str = NOW, status: str = "
         assert made is not None
     else:
         folded = bank_notifications.match_name(name)
-        made = deposits.insert_pending(tx, user_id=1, amount=5000, depositor_name=name, match_name=folded, now=at)
+        made = sequences.next_ids(tx).transaction
+        row = transactions.pending_row(made, user_id=1, amount=5000, depositor_name=name, match_name=folded, now=at)
+        transactions.insert_many(tx, [row])
     if status != "pending":
         tx.execute("UPDATE deposit_transactions SET status = ? WHERE id = ?", (status, made))
     return made
