@@ -79,7 +79,11 @@ def test_a_wrong_parameter_is_named_as_the_caller_wrote_it(client: Client, name:
     for value in WRONG:
         if parameter["in"] != "query" and value == "\x01":
             continue  # no client sends it
-        place = {"path": {}, "query": {}, "header": {"Idempotency-Key": f"named-{name}".replace(" ", "-"), "Accept": "*/*"}}
+        place = {
+            "path": {},
+            "query": {},
+            "header": {"Idempotency-Key": f"named-{name}".replace(" ", "-"), "Accept": "*/*"},
+        }
         for other in operation["parameters"]:
             if other["in"] == "query" and other["required"]:
                 place["query"][other["name"]] = "1"
