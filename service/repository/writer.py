@@ -179,11 +179,12 @@ class Writer:
             raise WritesStopped(f"Writes have stopped: {self._stopped_because}. Restart the service.")
         if not self._accepting:
             raise WritesStopped("The service is stopping; nothing was changed. Send the request again.")
-        lane, size = context.actor, getsizeof(request.body) if request is not None else 0
+        lane = context.key_prefix or context.actor
+        size = getsizeof(request.body) if request is not None else 0
         if not self._queue.has_room(lane, size):
             raise Overloaded(
-                f"{len(self._queue)} writes wait already, and the queue has no room for more of {lane}; nothing was"
-                " changed. Send the request again."
+                f"{len(self._queue)} writes wait already, and there is no room for more of {lane}; nothing was changed."
+                " Send the request again."
             )
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         times = times or WriteTimes(operation.name, now_ns())
