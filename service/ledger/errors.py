@@ -37,9 +37,13 @@ class ErrorCode(StrEnum):
     BANK_NOTIFICATION_MATCHED = "bank_notification_matched"
     TRANSACTION_NOT_CONFIRMED = "transaction_not_confirmed"
     TRANSACTION_REVERSED = "transaction_reversed"
+    PAYMENT_HELD = "payment_held"
+    PAYMENT_REGISTERED = "payment_registered"
+    REFUND_FINAL = "refund_final"
     REFERENCE_USED = "reference_used"
     DOMAIN_TAKEN = "domain_taken"
     DOMAIN_PURCHASE_NOT_PENDING = "domain_purchase_not_pending"
+    PAYMENT_REVERSED = "payment_reversed"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     ANSWER_ERASED = "answer_erased"
     AUDIT_ROWS_ARCHIVED = "audit_rows_archived"
@@ -135,6 +139,18 @@ class TransactionReversed(Refusal):
     code = ErrorCode.TRANSACTION_REVERSED
 
 
+class PaymentHeld(Refusal):
+    code = ErrorCode.PAYMENT_HELD
+
+
+class PaymentRegistered(Refusal):
+    code = ErrorCode.PAYMENT_REGISTERED
+
+
+class RefundFinal(Refusal):
+    code = ErrorCode.REFUND_FINAL
+
+
 class DomainPurchaseNotFound(Refusal):
     code = ErrorCode.DOMAIN_PURCHASE_NOT_FOUND
 
@@ -149,6 +165,10 @@ class DomainTaken(Refusal):
 
 class DomainPurchaseNotPending(Refusal):
     code = ErrorCode.DOMAIN_PURCHASE_NOT_PENDING
+
+
+class PaymentReversed(Refusal):
+    code = ErrorCode.PAYMENT_REVERSED
 
 
 class IdempotencyKeyReused(Refusal):
