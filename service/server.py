@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from time import monotonic
@@ -19,6 +21,11 @@ from service.http_protocol import BoundedHttp
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 75
 _TICK_S = 0.1
+_END_S = 15.0
+"""How long the end may take beyond the grace: the writing process, the log and telemetry each have some seconds."""
+_HURRIED_END_S = 12.0
+FORCED_EXIT_CODE = 3
+"""Of a process that ended though something was not finished."""
 _YOUNG_OBJECTS = 10_000
 """So many come into being between two collections of garbage, instead of 700: a request alone makes some hundreds, and
 hardly any of them is in a cycle."""
@@ -52,13 +59,16 @@ def run(
     on_ready: Callable[[], None],
     on_stopping: Callable[[], None],
     on_stop: Callable[[], None],
+    on_hurry: Callable[[], None] = lambda: None,
 ) -> None:
     """Serves until SIGTERM or SIGINT; returns when the requests under way are answered and the database is closed.
 
     `on_ready` is called when requests are taken, `on_stopping` when a signal asked to end, and `on_stop`
     config.shutdown_delay_s later, when no more are taken and those under way are waited for; a second signal ends the
-    delay. What the application's start raises is raised here. The process is expected to end afterwards: from the end
-    of serving on, both signals are ignored.
+    delay. One more (the second, where there is no delay) calls `on_hurry`, and nobody is waited for any more. What the
+    application's start raises is raised here. The process is expected to end afterwards: from the end of serving on,
+    both signals are ignored. Where something hangs all the same, such as a read of a disk that does not answer, the
+    process ends with FORCED_EXIT_CODE.
     """
     server = _Server(
         uvicorn.Config(
@@ -82,7 +92,9 @@ def run(
         on_ready,
         on_stopping,
         on_stop,
+        on_hurry,
         delay_s=config.shutdown_delay_s,
+        grace_s=config.shutdown_grace_s,
     )
 
     async def serve() -> None:
@@ -119,19 +131,32 @@ class _Server(uvicorn.Server):
         on_ready: Callable[[], None],
         on_stopping: Callable[[], None],
         on_stop: Callable[[], None],
+        on_hurry: Callable[[], None],
         *,
         delay_s: float,
+        grace_s: float,
     ) -> None:
         super().__init__(config)
         self._on_ready = on_ready
         self._on_stopping = on_stopping
         self._on_stop = on_stop
+        self._on_hurry = on_hurry
         self._delay_s = delay_s
+        self._grace_s = grace_s
         self._signals = 0
+        self._draining = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._signals += 1
         super().handle_exit(sig, frame)
+        if self._draining:
+            self._hurry()
+
+    def _hurry(self) -> None:
+        if not self.force_exit:
+            self.force_exit = True
+            self._on_hurry()
+            _end_after(_HURRIED_END_S)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -151,4 +176,20 @@ class _Server(uvicorn.Server):
         while monotonic() < end and self._signals < 2:
             await asyncio.sleep(min(_TICK_S, end - monotonic()))
         self._on_stop()
+        _end_after(self._grace_s + _END_S)
+        self._draining = True
+        if not self._delay_s and self._signals > 1:
+            self._hurry()
         await super().shutdown(sockets)
+
+
+def _end_after(seconds: float) -> None:
+    """Ends the process then, if it is still there, from a thread: what hangs may be the event loop itself."""
+
+    def end() -> None:
+        os.write(2, b"The service did not end in its time: something waits for a disk that does not answer.\n")
+        os._exit(FORCED_EXIT_CODE)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()

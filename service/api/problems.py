@@ -155,13 +155,22 @@ CATALOGUE: dict[ErrorCode, Kind] = {
     ),
     ErrorCode.DATABASE_BUSY: Kind(503, "The database is held elsewhere", "Retry with the same key.", retry=True),
     ErrorCode.STORAGE_FULL: Kind(503, "The disk is full", "Free space; retry with the same key.", retry=True),
+    ErrorCode.WRITES_STALLED: Kind(
+        503, "The writing process does not answer", "Nothing was begun; retry with the same key.", retry=True
+    ),
     ErrorCode.WRITES_STOPPED: Kind(
         503, "No writes are taken", "Restart the service; retry with the same key.", retry=True
     ),
     ErrorCode.OUTCOME_UNKNOWN: Kind(
         503, "The outcome is not known", "Retry with the same key until it answers.", retry=True
     ),
-    ErrorCode.NOT_READY: Kind(503, "The service is not ready", "Wait, or look at its log.", retry=True),
+    ErrorCode.NOT_READY: Kind(
+        503,
+        "The service is not ready",
+        "`reads` and `writes` say what does not work, `detail` why.",
+        ("reads", "writes"),
+        retry=True,
+    ),
 }
 
 
@@ -204,6 +213,8 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
         UNSET
     )
     required_scope: Annotated[str, Meta(description="The scope that the key lacks.")] | UnsetType = UNSET
+    reads: Annotated[str, Meta(description="`ok`, or why nothing is read.")] | UnsetType = UNSET
+    writes: Annotated[str, Meta(description="`ok`, or why no writes are taken.")] | UnsetType = UNSET
 
 
 class EdgeError(Exception):

@@ -55,6 +55,7 @@ class ErrorCode(StrEnum):
     OVERLOADED = "overloaded"
     DATABASE_BUSY = "database_busy"
     STORAGE_FULL = "storage_full"
+    WRITES_STALLED = "writes_stalled"
     WRITES_STOPPED = "writes_stopped"
     OUTCOME_UNKNOWN = "outcome_unknown"
     NOT_READY = "not_ready"
@@ -205,9 +206,10 @@ class Unavailable(Exception):
     code: ErrorCode
     retry_after_s = 1
 
-    def __init__(self, detail: str) -> None:
+    def __init__(self, detail: str, **members: str) -> None:
         super().__init__(detail)
         self.detail = detail
+        self.members = members
 
 
 class Overloaded(Unavailable):
@@ -229,6 +231,13 @@ class StorageFull(Unavailable):
     retry_after_s = 10
 
 
+class WritesStalled(Unavailable):
+    """The writing process does not answer, or cannot be started. Nothing was begun."""
+
+    code = ErrorCode.WRITES_STALLED
+    retry_after_s = 5
+
+
 class WritesStopped(Unavailable):
     """The writer met a storage error that it cannot judge and takes no more writes until a restart."""
 
@@ -244,7 +253,7 @@ class OutcomeUnknown(Unavailable):
 
 
 class NotReady(Unavailable):
-    """The service is starting or stopping, or takes no writes."""
+    """The service is stopping, or does not read or write. `reads` and `writes` among its members say which."""
 
     code = ErrorCode.NOT_READY
     retry_after_s = 5
