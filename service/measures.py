@@ -115,6 +115,10 @@ class Measures:
     def __init__(self, codes: Iterable[str]) -> None:
         self.started_at_ns = time.time_ns()
         self.active_requests = 0
+        self.connections = 0
+        self.connections_max = 0
+        self.held_bytes = 0
+        self.unsent_bytes = 0
         self.requests = Histogram(
             Metric(
                 "http.server.request.duration",
@@ -133,6 +137,9 @@ class Measures:
             "{write}",
             "Answers to writes: new, refused by the ledger, replayed, or reused: the key was another request's.",
             "outcome",
+        )
+        self.connections_cut = _counter(
+            "passbook.connections.cut", "{connection}", "Connections that the service ended, by the reason.", "reason"
         )
         self.commits = _counter(
             "passbook.writer.commits", "{commit}", "Database transactions of the writer.", "outcome"
@@ -156,13 +163,18 @@ class Measures:
 
     def families(self) -> Iterator[Family]:
         """Everything that was counted until now."""
-        for counter in (self.refusals, self.writes, self.commits):
+        for counter in (self.refusals, self.writes, self.connections_cut, self.commits):
             yield Family(counter.metric, counter.points)
         for histogram in (self.requests, self.commit_duration, self.batch_size):
             yield Family(histogram.metric, {**histogram.points})
         yield gauge(
             "http.server.active_requests", "{request}", "Requests that are being answered.", self.active_requests
         )
+        open_, max_ = self.connections, self.connections_max
+        yield gauge("passbook.connections.open", "{connection}", "Connections that are open.", open_)
+        yield gauge("passbook.connections.limit", "{connection}", "Connections that may be open.", max_)
+        yield gauge("passbook.connections.held", "By", "What was read and not acted on yet.", self.held_bytes)
+        yield gauge("passbook.connections.unsent", "By", "Large answers that wait for clients.", self.unsent_bytes)
 
 
 def gauge(name: str, unit: str, description: str, value: Value, **labels: str) -> Family:

@@ -1,15 +1,24 @@
 """What goes to the socket, write by write: an answer is one, a stream begins before its first event is there."""
 
 import asyncio
+import json
+import re
 import socket
+import sqlite3
+import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import ServerState
 
+from service.connections import Bounds, Connections
 from service.http_protocol import BoundedHttp
+from service.measures import Measures
+from tests.live import LiveService
 
 TIMEOUT_S = 10
 LENGTH = [(b"Content-Length", b"4")]
@@ -46,7 +55,11 @@ async def exchange(app: App, request: bytes, until: Callable[[bytes], bool]) -> 
     with ours, theirs:
         _, protocol = await loop.connect_accepted_socket(
             lambda: Recording(
-                config, server_state=ServerState(), app_state={}, request_timeout_s=TIMEOUT_S, on_refused=lambda _: None
+                config,
+                server_state=ServerState(),
+                app_state={},
+                connections=Connections(Bounds(), Measures([])),
+                on_refused=lambda _: None,
             ),
             theirs,
         )
@@ -149,3 +162,225 @@ def test_an_answer_that_breaks_off_tells_that_it_does() -> None:
 
     written, received = asyncio.run(exchange(app, GET, lambda _: False))
     assert (b"".join(written), received) == (HEAD, HEAD)
+
+
+class Client:
+    """A connection to a live service, as bytes."""
+
+    def __init__(self, service: LiveService, *, receive_buffer: int = 0) -> None:
+        target = urlsplit(service.url)
+        self.key = service.admin_key
+        self.socket = socket.socket()
+        if receive_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.settimeout(TIMEOUT_S)
+        self.socket.connect((str(target.hostname), int(target.port or 0)))
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def rest(self) -> list[tuple[int, bytes]]:
+        """Status and body of each answer until the service ends the connection."""
+        received = b""
+        while part := self.socket.recv(65536):
+            received += part
+        answers = []
+        while received:
+            head, _, rest = received.partition(b"\r\n\r\n")
+            found = re.search(rb"content-length: (\d+)", head)
+            length = int(found[1]) if found else len(rest)
+            answers.append((int(head.split()[1]), rest[:length]))
+            received = rest[length:]
+        return answers
+
+    def get(self, path: str, *headers: str) -> bytes:
+        """A request for `path`."""
+        lines = [f"GET {path} HTTP/1.1", "Host: x", f"Authorization: Bearer {self.key}", *headers, "", ""]
+        return "\r\n".join(lines).encode()
+
+    def debit(self, name: str, *headers: str, chunked: bytes = b"") -> bytes:
+        """A debit of 1 won from user 7 under the key `name`; in chunks, with this behind the last one."""
+        body = b'{"telegram_id": "7", "amount": 1, "reason": "a"}'
+        framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}"
+        head = (
+            f"POST /v1/debits HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.key}\r\n"
+            f"Content-Type: application/json\r\nIdempotency-Key: {name}\r\n{framing}\r\n"
+        ).encode()
+        head += b"".join(f"{header}\r\n".encode() for header in headers) + b"\r\n"
+        return head + (b"%x\r\n%s\r\n0\r\n%s\r\n" % (len(body), body, chunked) if chunked else body)
+
+
+def balance(service: LiveService) -> int:
+    """What user 7 has."""
+    return int(service.client().get("/v1/users/7/balance").json()["balance"])
+
+
+@pytest.fixture(scope="module")
+def rich(service: LiveService) -> LiveService:
+    """A service whose user 7 has money."""
+    service.client().credit("7", 100_000)
+    return service
+
+
+GARBAGE = [
+    pytest.param(b"\x00\x01\x02\r\n\r\n", 400, id="no HTTP"),
+    pytest.param(b"\x16\x03\x01\x02\x00", 400, id="TLS"),
+    pytest.param(b"GET / HTTP/1.1\r\nHost : x\r\n\r\n", 400, id="a bad header"),
+    pytest.param(b"GET / HTTP/1.1\r\nA: " + b"x" * 17_000 + b"\r\n\r\n", 431, id="a large head"),
+    pytest.param(b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 200, 431, id="many headers, and no end"),
+    pytest.param(b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400, id="two lengths"),
+    pytest.param(b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n", 400, id="CONNECT"),
+    pytest.param(b"GET / HTTP/2.0\r\n\r\n", 400, id="another version"),
+    pytest.param(b"\r\n" * 20, 400, id="empty lines"),
+]
+
+
+@pytest.mark.parametrize(("garbage", "status"), GARBAGE)
+@pytest.mark.parametrize("apart", [False, True], ids=["in one segment", "in two"])
+def test_what_was_carried_out_is_answered_before_what_is_behind_it_is_refused(
+    rich: LiveService, garbage: bytes, status: int, apart: bool
+) -> None:
+    """Three debits and garbage: three answers that say so, in order, then the refusal, then the end."""
+    before = balance(rich)
+    with Client(rich) as client:
+        debits = [client.debit(f"behind-{uuid.uuid4()}") for _ in range(3)]
+        for data in [b"".join(debits), garbage] if apart else [b"".join(debits) + garbage]:
+            client.socket.sendall(data)
+        answers = client.rest()
+    assert [found for found, _ in answers] == [201, 201, 201, status]
+    assert [json.loads(body)["balance_after"] for _, body in answers[:3]] == [before - 1, before - 2, before - 3]
+    assert json.loads(answers[3][1])["code"] == ("malformed_http" if status == 400 else "headers_too_large")
+    assert balance(rich) == before - 3
+
+
+def test_a_refusal_waits_for_a_slow_answer_and_for_a_stream(rich: LiveService) -> None:
+    """It is never written into the middle of another answer, however long that takes."""
+    newest = rich.client().get("/v1/audit-logs?limit=1").json()["items"][0]["id"]
+    with Client(rich) as client:
+        client.socket.sendall(client.get(f"/v1/audit-logs?follow={newest}&wait=1") + b"\x00\r\n\r\n")
+        assert [status for status, _ in client.rest()] == [200, 400]
+    with Client(rich) as client:
+        client.socket.sendall(client.get("/v1/audit-logs", "Accept: text/csv") + b"\x00\r\n\r\n")
+        received = b""
+        while part := client.socket.recv(65536):
+            received += part
+    stream, _, refused = received.partition(b"\r\n0\r\n\r\n")
+    assert stream.startswith(b"HTTP/1.1 200")
+    assert refused.startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_what_follows_a_last_request_takes_nothing_from_its_answer(rich: LiveService, version: str) -> None:
+    """After Connection: close, and after HTTP/1.0, nothing is looked at; and no reset overtakes the answer."""
+    before = balance(rich)
+    for _ in range(20):
+        with Client(rich) as client:
+            last = client.debit(f"last-{uuid.uuid4()}", "Connection: close").replace(
+                b"HTTP/1.1", f"HTTP/{version}".encode()
+            )
+            client.socket.sendall(last + client.debit(f"never-{uuid.uuid4()}") + b"\x00" * 200_000)
+            assert [status for status, _ in client.rest()] == [201]
+    assert balance(rich) == before - 20
+
+
+def test_a_request_behind_an_upgrade_is_a_request(rich: LiveService) -> None:
+    """Upgrade is ignored, and the body is a body, whatever the client would rather speak."""
+    before = balance(rich)
+    with Client(rich) as client:
+        asked = client.debit(f"upgrade-{uuid.uuid4()}", "Upgrade: h2c", "Connection: Upgrade")
+        client.socket.sendall(asked + client.debit(f"behind-{uuid.uuid4()}", "Connection: close"))
+        assert [status for status, _ in client.rest()] == [201, 201]
+    assert balance(rich) == before - 2
+
+
+def test_only_the_head_has_headers(rich: LiveService) -> None:
+    """What a trailer says is dropped: no key, no Idempotency-Key, nothing of the audit row."""
+    client = rich.client()
+    with Client(rich) as raw:
+        trailer = (
+            b"X-Request-ID: from-trailer-1234\r\nUser-Agent: trailer\r\nX-Forwarded-For: 9.9.9.9\r\n"
+            b"Idempotency-Key: other\r\nContent-Length: 9\r\nHost: y\r\n"
+        )
+        raw.socket.sendall(raw.debit(f"t-{uuid.uuid4()}", "User-Agent: head", "Connection: close", chunked=trailer))
+        [(status, body)] = raw.rest()
+    assert status == 201
+    row = client.get(f"/v1/audit-logs/{json.loads(body)['audit_log_id']}").json()
+    assert (row["user_agent"], row["ip_address"]) == ("head", "127.0.0.1")
+    assert row["request_id"] != "from-trailer-1234"
+    for name in ("Authorization", "Idempotency-Key"):
+        with Client(rich) as raw:
+            whole = raw.debit(f"t-{uuid.uuid4()}", "Connection: close", chunked=b"X: y\r\n")
+            line = re.search(rf"{name}: [^\r]*\r\n".encode(), whole)
+            assert line
+            moved = whole.replace(line[0], b"").replace(b"X: y\r\n", line[0])
+            raw.socket.sendall(moved)
+            [(status, body)] = raw.rest()
+        assert (
+            json.loads(body)["code"]
+            == {
+                "Authorization": "api_key_required",
+                "Idempotency-Key": "idempotency_key_required",
+            }[name]
+        )
+
+
+@pytest.mark.parametrize(
+    ("last", "code"),
+    [
+        (b"x" * 20_000 + b": y\r\n", "headers_too_large"),
+        (b"a:b\r\n" * 10_000, "headers_too_large"),
+        (b"no colon\r\n", "malformed_http"),
+    ],
+)
+def test_a_bad_trailer_refuses_the_request(rich: LiveService, last: bytes, code: str) -> None:
+    """Before anything is carried out."""
+    before = balance(rich)
+    with Client(rich) as client:
+        client.socket.sendall(client.debit(f"t-{uuid.uuid4()}", chunked=last))
+        [(_, body)] = client.rest()
+    assert json.loads(body)["code"] == code
+    assert balance(rich) == before
+
+
+def test_whoever_says_nothing_more_still_gets_all_answers(rich: LiveService) -> None:
+    """FIN behind one request, behind several, behind one whose answer takes a second, and behind a stream."""
+    newest = rich.client().get("/v1/audit-logs?limit=1").json()["items"][0]["id"]
+    with Client(rich) as client:
+        for asked, statuses in (
+            (client.debit(f"fin-{uuid.uuid4()}"), [201]),
+            (
+                client.debit(f"fin-{uuid.uuid4()}") + client.get("/v1/users/7/balance") + client.get("/nope"),
+                [201, 200, 404],
+            ),
+            (client.get(f"/v1/audit-logs?follow={newest + 1000}&wait=1"), [400]),
+            (client.get("/v1/audit-logs", "Accept: text/csv"), [200]),
+            (client.get("/livez") + b"GET /livez HT", [200]),
+            (client.debit(f"fin-{uuid.uuid4()}")[:-1], []),
+            (b"", []),
+        ):
+            with Client(rich) as other:
+                other.socket.sendall(asked)
+                other.socket.shutdown(socket.SHUT_WR)
+                assert [status for status, _ in other.rest()] == statuses, asked
+
+
+def test_a_write_that_waits_is_answered_to_one_that_has_closed_its_side(own_service: LiveService) -> None:
+    """The commit comes after FIN."""
+    own_service.environment = {"PASSBOOK_BUSY_TIMEOUT_MS": "60000"}
+    own_service.start().client().credit("7", 100)
+    with closing(sqlite3.connect(own_service.database, isolation_level=None)) as other, Client(own_service) as client:
+        other.execute("BEGIN IMMEDIATE")
+        client.socket.sendall(client.debit("fin"))
+        client.socket.shutdown(socket.SHUT_WR)
+        probe = own_service.client()
+        while "http_server_active_requests 2" not in probe.get("/metrics").text:
+            pass
+        client.socket.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            client.socket.recv(1)
+        other.execute("ROLLBACK")
+        client.socket.settimeout(TIMEOUT_S)
+        assert [status for status, _ in client.rest()] == [201]

@@ -11,17 +11,20 @@ from tests.live import CHECKOUT
 SERVICE = CHECKOUT / "service"
 ALLOWED = {
     "ledger": {"ledger"},
-    "storage": {"ledger", "storage"},
+    "storage": {"ledger", "storage", "signals"},
     "repository": {"ledger", "storage", "repository"},
     "api": {"ledger", "storage", "repository", "api", "measures", "telemetry"},
     "config": set(),
     "resources": set(),
     "measures": set(),
+    "signals": set(),
     "telemetry": {"measures"},
     "logs": set(),
     "app": {"ledger", "storage", "repository", "api", "config", "resources", "measures", "telemetry"},
-    "http_protocol": {"ledger", "api"},
-    "server": {"config", "http_protocol"},
+    "http_framing": set(),
+    "connections": {"measures"},
+    "http_protocol": {"ledger", "api", "connections", "http_framing"},
+    "server": {"config", "connections", "http_protocol", "ledger", "measures", "signals"},
     "cli": {"ledger", "storage", "repository", "api", "app", "server", "config", "resources", "cli"}
     | {"logs", "telemetry"},
 }

@@ -28,9 +28,11 @@ EXPORTS_MAX = 4
 _CHUNK_ROWS = 1000
 _LOOK_EVERY_S = 1.0
 _PAUSE_S = 0.05
-STALLED_S = 60.0
-ABORT = "passbook.abort"
-"""The extension of the ASGI scope that ends the connection at once: {"abort": a function without arguments}."""
+CONNECTION = "passbook.connection"
+"""The extension of the ASGI scope about the connection: `abort` ends it at once, `lost` says whether it has ended.
+
+http.disconnect says less: it also comes when the client has closed its side, and may still read.
+"""
 _log = logging.getLogger(__name__)
 
 Encode = Callable[[list[AuditLog]], bytes]
@@ -57,14 +59,11 @@ class _Slots:
 class AuditFeed:
     """The reads of the audit log that take long. Lifetime: within the application's, from its making to `stop`.
 
-    `newest_id` is the event loop's own look at the id of the newest row. An export whose client takes nothing for
-    `stalled_s` seconds is cut off.
+    `newest_id` is the event loop's own look at the id of the newest row. An export whose client takes nothing for long
+    is ended by the server, like every answer.
     """
 
-    def __init__(
-        self, readers: Readers, writer: Writer, newest_id: Callable[[], int], *, stalled_s: float = STALLED_S
-    ) -> None:
-        self._stalled_s = stalled_s
+    def __init__(self, readers: Readers, writer: Writer, newest_id: Callable[[], int]) -> None:
         self.readers = readers
         self._writer = writer
         self._newest_id = newest_id
@@ -140,7 +139,7 @@ class AuditFeed:
         except BaseException:
             self._exports.give_back()
             raise
-        parts = Parts(first, chunks, self._stopping, self._exports.give_back, self._stalled_s)
+        parts = Parts(first, chunks, self._stopping, self._exports.give_back)
         return Export(parts, media_type=media_type, headers=headers)
 
     async def _chunks(
@@ -184,13 +183,12 @@ def _chunk(
 
 
 class Parts(NamedTuple):
-    """What an export is made of. ended: called once, at the end; stalled_s: how long its client may take nothing."""
+    """What an export is made of. ended: called once, at the end."""
 
     first: bytes
     chunks: AsyncIterator[bytes]
     stopping: asyncio.Event
     ended: Callable[[], None]
-    stalled_s: float
 
 
 class Export(Response[bytes]):
@@ -211,52 +209,48 @@ class _Sending(ASGIResponse):
     def __init__(self, parts: Parts, *, media_type: Any, headers: dict[str, Any]) -> None:
         super().__init__(media_type=media_type, headers=headers)
         self._parts = parts
-        self._abort: Callable[[], None] | None = None
+        self._abort: Callable[[], None] = lambda: None
+        self._lost: Callable[[], bool] = lambda: False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        extension: dict[Any, Any] = (scope.get("extensions") or {}).get(ABORT) or {}
-        self._abort = extension.get("abort")
+        extension: dict[Any, Any] = (scope.get("extensions") or {}).get(CONNECTION) or {}
+        self._abort, self._lost = extension.get("abort", self._abort), extension.get("lost", self._lost)
         try:
             await super().__call__(scope, receive, send)
         finally:
             self._parts.ended()
 
-    async def send_body(self, send: Send, receive: Receive) -> None:
+    async def send_body(self, send: Send, receive: Receive) -> None:  # noqa: ARG002
         """Sends everything. What ends it early leaves the body without its end, by which the client can tell."""
         sending = asyncio.create_task(self._send_all(send))
         try:
-            with _tasks(_gone(receive), self._parts.stopping.wait()) as ended:
-                await asyncio.wait({sending, *ended}, return_when=asyncio.FIRST_COMPLETED)
+            with _tasks(self._parts.stopping.wait()) as stopping:
+                await asyncio.wait({sending, *stopping}, return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
                 sending.result()
-            elif self._parts.stopping.is_set():
+            else:
                 await self._cut_off("the service is stopping")
-        except TimeoutError:
-            await self._cut_off(f"its client took nothing for {self._parts.stalled_s:g} s")
         finally:
             sending.cancel()
 
     async def _cut_off(self, because: str) -> None:
         _log.warning("an export of the audit log is cut off: %s", because)
-        if self._abort is not None:
-            self._abort()
-            await asyncio.sleep(0)  # until the server knows; it would complain of an answer without an end
+        self._abort()
+        await asyncio.sleep(0)  # until the server knows; it would complain of an answer without an end
 
     async def _send_all(self, send: Send) -> None:
-        await self._send(send, self._parts.first, more=True)
+        """Each part is sent when there is room for it, and none after the connection has ended."""
+        await send({"type": "http.response.body", "body": self._parts.first, "more_body": True})
         async for chunk in self._parts.chunks:
+            if self._lost():
+                return
             if chunk:
-                await self._send(send, chunk, more=True)
-        await self._send(send, b"", more=False)
-
-    async def _send(self, send: Send, body: bytes, *, more: bool) -> None:
-        """Returns when there is room for more. Raises TimeoutError when the client takes nothing for long."""
-        async with asyncio.timeout(self._parts.stalled_s):
-            await send({"type": "http.response.body", "body": body, "more_body": more})
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _gone(receive: Receive) -> None:
-    """Returns when the client has gone away."""
+    """Returns when the client has gone away, or has said all that it will say."""
     while (await receive())["type"] != "http.disconnect":
         pass
 

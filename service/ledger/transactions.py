@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct
 
 from service.ledger.errors import (
     BalanceLimitExceeded,
@@ -32,13 +32,9 @@ class TransactionStatus(StrEnum):
 
 
 class TransactionReverse(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Takes a confirmed transaction back, whole.
-
-    `goodwill` is needed, and only then, to give back what a registered domain name was paid with.
-    """
+    """Takes a confirmed transaction back, whole."""
 
     note: OptionalNote = UNSET
-    goodwill: bool | UnsetType = UNSET
 
 
 class Transaction(Struct, frozen=True, kw_only=True):

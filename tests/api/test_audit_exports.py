@@ -1,6 +1,5 @@
 """The audit log whole: as CSV and as NDJSON, read while it is sent."""
 
-import asyncio
 import csv
 import http.client
 import io
@@ -8,7 +7,7 @@ import json
 import re
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from service.api.audit_feed import ABORT, EXPORTS_MAX, Export, Parts
+from service.api.audit_feed import EXPORTS_MAX
 from tests.api.test_audit_logs import every
 from tests.live import Client, LiveService
 from tests.repository.house import writing
 
 ROWS = 2500
-STALLED_S = 1.0
 LARGE_ROWS, LARGE_DETAILS = 60_000, 2000
 """A log of 120 MB: more than sockets hold, and than a process may keep."""
 
@@ -219,42 +217,6 @@ def test_only_so_many_run_at_once_and_one_that_is_left_ends(large: LiveService) 
         time.sleep(0.1)
     else:
         pytest.fail("no place became free")
-
-
-def test_a_client_that_takes_nothing_is_cut_off_after_its_time() -> None:
-    """Not before: each piece has the whole time. Its place is free then, and nothing of the rest is read."""
-
-    async def run() -> None:
-        taken: list[bytes] = []
-        read: list[int] = []
-        places: list[str] = []
-        connection: list[str] = []
-        full = asyncio.Event()
-
-        async def chunks() -> AsyncIterator[bytes]:
-            for number in range(100):
-                read.append(number)
-                yield b"row\n"
-
-        async def send(message: Any) -> None:
-            if message["type"] == "http.response.body":
-                await asyncio.sleep(0.4 * STALLED_S)  # slow, and yet in time
-                if len(taken) == 3:
-                    await full.wait()  # for ever
-                taken.append(message["body"])
-
-        async def receive() -> Any:
-            await full.wait()
-
-        parts = Parts(b"first\n", chunks(), asyncio.Event(), lambda: places.append("free"), STALLED_S)
-        answer = Export(parts, media_type="application/x-ndjson", headers={}).to_asgi_response()
-        scope: Any = {"type": "http", "extensions": {ABORT: {"abort": lambda: connection.append("ended")}}}
-        async with asyncio.timeout(30):
-            await answer(scope, receive, send)
-        assert (taken, read) == ([b"first\n", b"row\n", b"row\n"], [0, 1, 2])
-        assert (places, connection) == (["free"], ["ended"])
-
-    asyncio.run(run())
 
 
 def test_a_service_that_stops_cuts_off_and_the_client_can_tell(large: LiveService) -> None:

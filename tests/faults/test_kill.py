@@ -93,12 +93,13 @@ def test_kill_9_of_the_writing_process_alone_loses_and_doubles_nothing(
 
 
 @pytest.mark.parametrize(
-    ("number", "repeated"), [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGINT, True)]
+    ("number", "repeated"),
+    [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGINT, True), (signal.SIGQUIT, True)],
 )
 def test_a_stop_under_load_keeps_every_answer_and_exits_0(
     own_service: LiveService, tmp_path: Path, number: signal.Signals, repeated: bool
 ) -> None:
-    """SIGTERM once, or either signal over and over until the end: exit code 0, and every answer that came is true."""
+    """SIGTERM once, or any of them over and over until the end: exit code 0, and every answer that came is true."""
     print(f"FAULTS_SEED={SEED}")
     chance = random.Random(f"{SEED} {number} {repeated}")
 
@@ -112,6 +113,44 @@ def test_a_stop_under_load_keeps_every_answer_and_exits_0(
         own_service.start()
         assert _check(own_service, journal).broken == []
         assert own_service.stop() == 0
+
+
+MEANINGLESS = sorted(
+    signal.valid_signals()
+    - {signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP}
+    - {signal.SIGTTIN, signal.SIGTTOU, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV}
+    - {signal.SIGSYS, signal.SIGTRAP, signal.SIGXCPU}
+)
+"""Every signal but those that end the service, stop it, or tell of a fault of its own."""
+
+
+def test_signals_that_mean_nothing_end_nothing(own_service: LiveService, tmp_path: Path) -> None:
+    """SIGHUP, SIGUSR1, SIGALRM and all their kind, to both processes under load; to the one that writes the others too.
+
+    Nothing is unknown: no connection ends and no batch is lost.
+    """
+    print(f"FAULTS_SEED={SEED}")
+    own_service.start()
+    http, writer = own_service.process.pid, own_service.writer_pid  # type: ignore[union-attr]
+
+    async def run(journal: Journal) -> None:
+        load = Load(journal, url=own_service.url, api_key=own_service.admin_key, seed=SEED, clients=CLIENTS, name="hup")
+        clients = asyncio.create_task(load.run(count=100))
+        for number in [*MEANINGLESS, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]:
+            answered = asyncio.create_task(journal.after(1).wait())
+            await asyncio.wait({answered, clients}, return_when=asyncio.FIRST_COMPLETED)
+            assert not clients.done(), "the load ended before the last signal"
+            if number in MEANINGLESS:
+                os.kill(http, number)
+            os.kill(writer, number)
+        await clients
+
+    with Journal.opened(tmp_path / "journal") as journal:
+        asyncio.run(run(journal))
+        assert own_service.writer_pid == writer
+        found = _check(own_service, journal)
+        assert (found.broken, found.unknown) == ([], 0)
+    assert own_service.stop() == 0, own_service.said
 
 
 def _signal_over_and_over(live: LiveService, number: signal.Signals) -> int:

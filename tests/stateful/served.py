@@ -23,6 +23,7 @@ import uvicorn
 
 from service.app import create_app
 from service.config import Config
+from service.connections import Bounds, Connections
 from service.http_protocol import BoundedHttp
 from service.ledger.access import RANDOM_BYTES, ROLES
 from service.ledger.audit_logs import DEPOSIT_TRANSACTION
@@ -33,7 +34,6 @@ from service.repository.unit_of_work import Context, Operation, UnitOfWork, ok
 from service.repository.users import find_or_open
 from service.storage import transactions
 from service.storage.sqlite import Connection
-from tests import earlier
 from tests.repository.house import make_database, writing
 
 CALLERS = ("stateful-one", "stateful-two")
@@ -75,14 +75,15 @@ class Served:
         config = Config(database=str(path), expiry_interval_s=86_400)
         # In this process, so that a test can break the code that writes.
         self._app = create_app(config, self.clock, writes_here=True)
+        measures = self._app.state["measures"]
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self._app,
                 http=partial(  # type: ignore[arg-type]
                     BoundedHttp,
-                    request_timeout_s=config.request_timeout_s,
-                    on_refused=self._app.state["measures"].refusals.add,
+                    connections=Connections(Bounds(), measures),
+                    on_refused=measures.refusals.add,
                 ),
                 loop="uvloop",
                 lifespan="off",
@@ -139,12 +140,6 @@ class Served:
         writer = self._app.state["passbook"].writer
         self._call(writer.submit(_SEED, _Seed(balances=dict(balances)), 0, request=None, context=context))
         return int(self.rows("SELECT MAX(id) FROM audit_logs")[0][0])
-
-    def reverse_as_before(self, transaction_id: int) -> None:
-        """Takes a transaction back as a Passbook did that asked nobody who stands on it."""
-        context = Context(actor=CALLERS[0], request_id=None, ip_address=None, user_agent=None)
-        writer = self._app.state["passbook"].writer
-        self._call(writer.submit(_EARLIER, _Seed(balances={}), transaction_id, request=None, context=context))
 
     def rows(self, sql: str, *parameters: object) -> list[Any]:
         """What one of the service's readers sees: another SQLite in the process would break the locks of this one."""
@@ -225,7 +220,6 @@ def _seed(work: UnitOfWork, command: _Seed, _target: int) -> Written:
 
 
 _SEED = Operation("seed", "user", _seed)
-_EARLIER = Operation("earlier", "user", lambda work, _, transaction_id: earlier.reverse(work, transaction_id))
 
 
 def _fetch(connection: Connection, sql: str, parameters: tuple[object, ...]) -> list[Any]:
