@@ -46,7 +46,7 @@ from service.ledger.policy import Policy
 from service.ledger.timestamps import Clock, SteadyClock, system_clock
 from service.measures import Measures
 from service.repository.sweeper import Sweeper, system_elapsed
-from service.repository.writer import Writer
+from service.repository.writer import Patience, Writer
 from service.storage import lock, migrator, sqlite
 from service.storage.audit_logs import find_newest_id
 from service.storage.checkpoints import Contradiction, Signer
@@ -70,6 +70,11 @@ _RESOURCES = (
     metrics,
 )
 """A resource is removed by deleting its files and its name here."""
+_LOOKUP_WAITS_MS = 100
+"""How long a read on the event loop waits for a lock, which readers meet only while the log's index is put right."""
+_TOLD_BEFORE_S = 0.7
+_CLOSE_WITHIN_S = 5.0
+"""How long the end waits until the log is written back into the database; the next start can do that too."""
 
 
 def create_app(
@@ -147,7 +152,7 @@ async def _opened(
             )
         )
         await writing.open()
-        stack.push_async_callback(writing.close)
+        stack.push_async_callback(_close_writing, app, writing)
         migrations = migrator.load(resources.folder("migrations"))
         schema_version = await writing.run(migrator.require_latest, migrations)
         engine = await writing.run(sqlite.engine_info)
@@ -155,7 +160,7 @@ async def _opened(
             sqlite.Readers(path, count=config.readers, busy_timeout_ms=timeout_ms).opened()
         )
         signer = await readers.read(_signer, config)
-        lookups = sqlite.connect_reader(path, busy_timeout_ms=timeout_ms)
+        lookups = sqlite.connect_reader(path, busy_timeout_ms=min(timeout_ms, _LOOKUP_WAITS_MS), index_is_kept=True)
         stack.callback(lookups.close)
         writer = Writer(
             writing,
@@ -166,7 +171,11 @@ async def _opened(
             queue_bytes_max=config.write_queue_bytes_max,
             batch_max=config.write_batch_max,
             watch=partial(observation.watch_batch, measures, telemetry.tracing),
+            patience=Patience(
+                stall_s=config.write_stall_s, timeout_s=config.write_timeout_s, restart_s=config.write_restart_s
+            ),
         )
+        app.state["writer"] = writer
         await stack.enter_async_context(writer.running())
         sweeper = Sweeper(
             readers,
@@ -236,11 +245,35 @@ def stop_being_ready(app: Litestar) -> None:
     app.state["stopping"] = True
 
 
-def prepare_to_stop(app: Litestar) -> None:
-    """Ends at once what requests would wait for longer than a stopping service waits for requests."""
+def prepare_to_stop(app: Litestar, *, grace_s: float) -> None:
+    """Ends at once what requests would wait for longer than a stopping service waits for requests: `grace_s`."""
     passbook: Passbook = app.state["passbook"]
     passbook.proofs.stop()
     passbook.audit_feed.stop()
+    # A little earlier, so that those who wait are told before their requests are cut off.
+    passbook.writer.finish_by(max(grace_s - _TOLD_BEFORE_S, grace_s / 2))
+
+
+def hurry(app: Litestar) -> None:
+    """Has the end wait no longer for writes than the batch under way usually takes."""
+    app.state["passbook"].writer.hurry()
+
+
+def unfinished(app: Litestar) -> str | None:
+    """After the end: what was left undone, as a sentence."""
+    found: str | None = app.state.get("unfinished")
+    return found
+
+
+async def _close_writing(app: Litestar, writing: ConnectionProcess | sqlite.Thread) -> None:
+    """Closes the writing connection, and puts on record what was not finished."""
+    writer: Writer | None = app.state.get("writer")
+    left = writer.unfinished if writer else None
+    if isinstance(writing, ConnectionProcess):
+        left = await writing.close(within_s=0 if left else _CLOSE_WITHIN_S) or left
+    else:
+        await writing.close()
+    app.state["unfinished"] = left
 
 
 def _answer_options(app: ASGIApp) -> ASGIApp:

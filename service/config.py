@@ -56,6 +56,31 @@ class Config(Struct, frozen=True, kw_only=True):
             "commit of its own",
         ),
     ] = 256
+    write_stall_s: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=3600,
+            description="how long a commit may take before `/readyz` says 503 and new writes are refused at once",
+        ),
+    ] = 10
+    write_timeout_s: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=3600,
+            description="how long a write may wait for its commit; then it gets 503, which says whether it was begun",
+        ),
+    ] = 30
+    write_restart_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=86_400,
+            description="how long a commit may take before the writing process is killed and another one started; "
+            "0: never",
+        ),
+    ] = 60
     readers: Annotated[
         int,
         Meta(ge=1, le=64, description="connections that read at the same time, and as many again for the audit log"),

@@ -5,8 +5,10 @@ import contextlib
 import errno
 import gc
 import logging
+import os
 import signal
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -26,12 +28,16 @@ from service.measures import Measures
 
 _BACKLOG = 2048
 _TICK_S = 0.1
+_END_S = 15.0
+"""How long the end may take beyond the grace: the writing process, the log and telemetry each have some seconds."""
+_HURRIED_END_S = 12.0
+FORCED_EXIT_CODE = 3
+"""Of a process that ended though something was not finished."""
 _ACCEPTED_AT_ONCE = 64
 _ACCEPT_AGAIN_S = 0.25
 _TURNED_AWAY_MAX = 64
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _log = logging.getLogger(__name__)
-
 _YOUNG_OBJECTS = 10_000
 """So many come into being between two collections of garbage, instead of 700: a request alone makes some hundreds, and
 hardly any of them is in a cycle."""
@@ -65,13 +71,16 @@ def run(
     on_ready: Callable[[], None],
     on_stopping: Callable[[], None],
     on_stop: Callable[[], None],
+    on_hurry: Callable[[], None] = lambda: None,
 ) -> None:
     """Serves until SIGTERM or SIGINT; returns when the requests under way are answered and the database is closed.
 
     `on_ready` is called when requests are taken, `on_stopping` when a signal asked to end, and `on_stop`
     config.shutdown_delay_s later, when no more are taken and those under way are waited for; a second signal ends the
-    delay. What the application's start raises is raised here. The process is expected to end afterwards: from the end
-    of serving on, both signals are ignored.
+    delay. One more (the second, where there is no delay) calls `on_hurry`, and nobody is waited for any more. What the
+    application's start raises is raised here. The process is expected to end afterwards: from the end of serving on,
+    both signals are ignored. Where something hangs all the same, such as a read of a disk that does not answer, the
+    process ends with FORCED_EXIT_CODE.
     """
     measures: Measures = app.state["measures"]
     count = places(config.connections_max, readers=2 * config.readers)
@@ -95,7 +104,9 @@ def run(
         on_ready,
         on_stopping,
         on_stop,
+        on_hurry,
         delay_s=config.shutdown_delay_s,
+        grace_s=config.shutdown_grace_s,
     )
 
     async def serve() -> None:
@@ -220,8 +231,10 @@ class _Server(uvicorn.Server):
         on_ready: Callable[[], None],
         on_stopping: Callable[[], None],
         on_stop: Callable[[], None],
+        on_hurry: Callable[[], None],
         *,
         delay_s: float,
+        grace_s: float,
     ) -> None:
         super().__init__(config)
         self.servers: list[asyncio.base_events.Server] = []  # it accepts by itself
@@ -231,12 +244,23 @@ class _Server(uvicorn.Server):
         self._on_ready = on_ready
         self._on_stopping = on_stopping
         self._on_stop = on_stop
+        self._on_hurry = on_hurry
         self._delay_s = delay_s
+        self._grace_s = grace_s
         self._signals = 0
+        self._draining = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._signals += 1
         super().handle_exit(sig, frame)
+        if self._draining:
+            self._hurry()
+
+    def _hurry(self) -> None:
+        if not self.force_exit:
+            self.force_exit = True
+            self._on_hurry()
+            _end_after(_HURRIED_END_S)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -265,6 +289,22 @@ class _Server(uvicorn.Server):
         while monotonic() < end and self._signals < 2:
             await asyncio.sleep(min(_TICK_S, end - monotonic()))
         self._on_stop()
+        _end_after(self._grace_s + _END_S)
+        self._draining = True
+        if not self._delay_s and self._signals > 1:
+            self._hurry()
         self._accepting.stop()
         await super().shutdown(sockets)
         self._watching.cancel()
+
+
+def _end_after(seconds: float) -> None:
+    """Ends the process then, if it is still there, from a thread: what hangs may be the event loop itself."""
+
+    def end() -> None:
+        os.write(2, b"The service did not end in its time: something waits for a disk that does not answer.\n")
+        os._exit(FORCED_EXIT_CODE)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()

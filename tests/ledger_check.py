@@ -63,6 +63,45 @@ SELECT b.id FROM bank_notifications AS b WHERE b.bank_transaction_id IS NOT NULL
   OR (SELECT COUNT(*) FROM audit_logs WHERE action = 'deposit_confirmed' AND resource_id <> b.matched_transaction_id
         AND json_extract(details, '$.matched_bank_notification_id') = b.id) > 0)
 """
+_CHAINS = """
+WITH RECURSIVE chain(purchase, id, direction, type) AS (
+  SELECT p.id, t.id, t.direction, t.type
+  FROM user_domains AS p JOIN deposit_transactions AS t ON t.id = p.transaction_id
+  UNION SELECT c.purchase, r.id, r.direction, r.type
+  FROM chain AS c JOIN deposit_transactions AS r ON r.reverses_id = c.id),
+ends AS (SELECT purchase, direction, type FROM chain
+         WHERE id NOT IN (SELECT reverses_id FROM deposit_transactions WHERE reverses_id IS NOT NULL))
+"""
+_PRICE_ELSEWHERE = (
+    _CHAINS
+    + """
+SELECT p.id, p.status, e.direction, e.type FROM user_domains AS p LEFT JOIN ends AS e ON e.purchase = p.id
+LEFT JOIN deposit_transactions AS t ON t.id = p.transaction_id
+WHERE p.ascii_name IS NOT NULL AND (
+  t.type IS NOT 'domain_purchase' OR t.direction IS NOT 'debit' OR t.amount IS NOT p.price OR t.user_id <> p.user_id
+  OR (SELECT COUNT(*) FROM user_domains WHERE transaction_id = t.id) <> 1
+  OR CASE p.status WHEN 'pending' THEN e.direction IS NOT 'debit'
+                   WHEN 'registered' THEN e.direction = 'credit' AND e.type <> 'reversal'
+                   ELSE e.direction IS NOT 'credit' END)
+"""
+)
+_DOMAIN_MONEY_ASTRAY = (
+    _CHAINS
+    + """
+SELECT t.id, t.type FROM deposit_transactions AS t
+WHERE t.version IS NOT NULL AND t.type IN ('domain_purchase', 'domain_refund') AND t.id NOT IN (SELECT id FROM chain)
+"""
+)
+_REGISTERED_FOR_NOTHING = """
+SELECT p.id FROM user_domains AS p
+WHERE p.status = 'registered' AND p.ascii_name IS NOT NULL AND (
+  SELECT MAX(a.id) FROM audit_logs AS a JOIN deposit_transactions AS r ON r.id = a.resource_id
+  WHERE a.resource_type = 'deposit_transaction' AND a.action = 'transaction_reversed'
+    AND r.reverses_id = p.transaction_id
+    AND r.id NOT IN (SELECT reverses_id FROM deposit_transactions WHERE reverses_id IS NOT NULL)
+) < (SELECT MIN(id) FROM audit_logs
+     WHERE resource_type = 'user_domains' AND resource_id = p.id AND action = 'domain_registered')
+"""
 
 
 _NOT_SEALED_ONCE = """
@@ -106,6 +145,9 @@ def broken_invariants(database: Path, archives: Sequence[Path] = ()) -> list[str
             ("a movement is not audited exactly once", _NOT_AUDITED_ONCE),
             ("an audit row names a movement that is not there", _AUDITED_WITHOUT_CHANGE),
             ("a transaction was reversed twice or not whole", _REVERSED_WRONGLY),
+            ("the price of a purchase is not where its status says", _PRICE_ELSEWHERE),
+            ("money for a domain belongs to no purchase", _DOMAIN_MONEY_ASTRAY),
+            ("a name was registered when its price was back", _REGISTERED_FOR_NOTHING),
             ("a notification is matched with what is not its deposit", _MATCHED_WRONGLY),
             ("a notification is not audited once, and once when it is matched", _MATCH_NOT_AUDITED),
             ("the audit log and its leaves are not one to one", _NOT_SEALED_ONCE),

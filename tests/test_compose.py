@@ -56,6 +56,8 @@ def test_passbook_is_what_the_containerfile_builds() -> None:
     told = dict(re.findall(r"--([a-z-]+)=(\S+)", check[1]))
     written = passbook["healthcheck"]
     assert ["CMD", *json.loads(check[2])] == written["test"]
+    # Whoever restarts what is unhealthy must not do so for a full disk, which /readyz tells of.
+    assert "GET /livez " in written["test"][-1]
     assert {name.replace("_", "-"): str(value) for name, value in written.items() if name != "test"} == told
 
 

@@ -112,8 +112,8 @@ def test_it_runs_without_rights_and_writes_only_its_data(contained: ContainerSer
     assert [tool for tool in tools for folder in ("usr/bin", "usr/local/bin") if (root / folder / tool).exists()] == []
 
 
-def test_the_health_check_follows_readyz_and_is_cheap(contained: ContainerService) -> None:
-    """0 while /readyz says 200, 1 when nothing answers; it costs less than half of an HTTP client's import."""
+def test_the_health_check_follows_livez_and_is_cheap(contained: ContainerService) -> None:
+    """0 while /livez says 200, 1 when nothing answers; it costs less than half of an HTTP client's import."""
     check = contained.image.config["Healthcheck"]
     kind, *command = check["Test"]
     assert kind == "CMD"

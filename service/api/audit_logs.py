@@ -33,7 +33,7 @@ from service.api.params import (
     link_to,
 )
 from service.api.problems import EdgeError, Violation, invalid
-from service.api.request import ApiRequest, write
+from service.api.request import ApiRequest, was_answered, write
 from service.ledger import audit_lines
 from service.ledger.access import Scope
 from service.ledger.audit_logs import (
@@ -45,6 +45,7 @@ from service.ledger.audit_logs import (
     Invalid,
     Order,
     SuspiciousActivityList,
+    check_is_callers,
     filter_asked_for,
     posted,
 )
@@ -194,6 +195,11 @@ async def post_audit_log(
         event = posted(data)
     except Invalid as error:
         raise invalid(f"#/{error.name}", error.message) from error
+    try:
+        check_is_callers(data)
+    except Invalid as error:
+        if not was_answered(request, idempotency_key):
+            raise invalid(f"#/{error.name}", error.message) from error
     return await write(request, door.POST, event, idempotency_key)
 
 

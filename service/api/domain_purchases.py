@@ -81,7 +81,7 @@ async def get_purchase(domain_purchase_id: IdPath, request: ApiRequest) -> Domai
     operation_id="completeDomainPurchase",
     summary="Register a held name",
     status_code=200,
-    opt=needs(Scope.DOMAINS_PURCHASE, refusals=_HELD),
+    opt=needs(Scope.DOMAINS_PURCHASE, refusals=[*_HELD, ErrorCode.PAYMENT_REVERSED]),
 )
 async def complete(
     domain_purchase_id: IdPath,

@@ -56,7 +56,7 @@ def _on_key_refused(request: Request[Any, Any, Any], error: KeyRefused) -> Respo
 
 
 def _on_unavailable(request: Request[Any, Any, Any], error: Unavailable) -> Response[bytes]:
-    return _respond(request, error.code, error.detail, headers={"Retry-After": str(error.retry_after_s)})
+    return _respond(request, error.code, error.detail, {**error.members}, {"Retry-After": str(error.retry_after_s)})
 
 
 def _on_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
@@ -89,7 +89,7 @@ def _allow(error: HTTPException) -> dict[str, str]:
 
 def _on_database_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """What a read met; writes tell of theirs as Unavailable."""
-    if sqlite.is_busy(error):
+    if sqlite.is_busy(error) or sqlite.is_unrecovered(error):
         return _on_unavailable(request, DatabaseBusy("Another process holds the database. Send the request again."))
     return _on_exception(request, error)
 

@@ -27,7 +27,9 @@ class Figures:
     """
 
     def __init__(self, path: Path, *, busy_timeout_ms: int) -> None:
-        self._thread = sqlite.Thread(partial(sqlite.connect_reader, path, busy_timeout_ms=busy_timeout_ms))
+        self._thread = sqlite.Thread(
+            partial(sqlite.connect_reader, path, busy_timeout_ms=busy_timeout_ms, index_is_kept=True)
+        )
         self._stopping = asyncio.Event()
         self.ledger: LedgerFigures | None = None
         self.read_at = 0.0

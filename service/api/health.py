@@ -1,5 +1,6 @@
 """Is the process alive, and may it be sent requests?"""
 
+import asyncio
 from typing import Any
 
 from litestar import Router, get
@@ -7,10 +8,17 @@ from msgspec import Struct
 
 from service import __version__
 from service.api.auth import OPEN
-from service.api.request import ApiRequest
+from service.api.request import ApiRequest, Passbook
 from service.ledger.errors import NotReady
 from service.storage import sqlite
 from service.storage.sqlite import EngineInfo
+
+_READ_WITHIN_S = 2.0
+_OK, _STALLED, _FAILED = "ok", "stalled", "failed"
+_WHY_NO_READS = {
+    _STALLED: "A read of one page has not been answered in time: is the disk there?",
+    _FAILED: "A read of one page failed; the log of the service says why.",
+}
 
 
 class Liveness(Struct, frozen=True, kw_only=True):
@@ -20,9 +28,11 @@ class Liveness(Struct, frozen=True, kw_only=True):
 
 
 class Readiness(Struct, frozen=True, kw_only=True):
-    """The database answers and writes are taken. `queue_depth`: writes that wait for the next commit."""
+    """The database answers and writes are taken. `queue_depth`: writes that wait for their commit."""
 
     status: str
+    reads: str
+    writes: str
     version: str
     schema_version: int
     queue_depth: int
@@ -37,20 +47,40 @@ async def livez() -> Liveness:
 
 @get("/readyz", operation_id="readyz", summary="Is it ready?", opt=OPEN)
 async def readyz(request: ApiRequest) -> Readiness:
-    """200 when it reads and writes; 503 with the reason when it does not, or is about to stop."""
+    """200 when it reads and writes; 503 with the reason when it does not, or is about to stop.
+
+    It is for a load balancer. What restarts the service asks /livez: a restart frees no disk.
+    """
     passbook = request.passbook
     if request.app.state.get("stopping"):
         raise NotReady("The service is stopping.")
-    if passbook.writer.stopped_because is not None:
-        raise NotReady(f"No writes are taken: {passbook.writer.stopped_because}. Restart the service.")
-    await passbook.readers.read(sqlite.ping)
+    writes = passbook.writer.condition
+    why = [f"No writes are taken: {writes.why}."] if writes.why else []
+    reads = await _reads(passbook)
+    if reads != _OK:
+        why.append(_WHY_NO_READS[reads])
+    if why:
+        raise NotReady(" ".join(why), reads=reads, writes=writes.state.value)
     return Readiness(
-        status="ok",
+        status=_OK,
+        reads=reads,
+        writes=writes.state.value,
         version=__version__,
         schema_version=passbook.schema_version,
         queue_depth=passbook.writer.queue_depth,
         sqlite=passbook.engine,
     )
+
+
+async def _reads(passbook: Passbook) -> str:
+    try:
+        async with asyncio.timeout(_READ_WITHIN_S):
+            await passbook.readers.read(sqlite.ping)
+    except TimeoutError:
+        return _STALLED
+    except sqlite.DatabaseError:
+        return _FAILED
+    return _OK
 
 
 ROUTER = Router("/", route_handlers=[livez, readyz], tags=["health"])

@@ -17,6 +17,7 @@ from service.api.auth import opened
 from service.api.request import ApiRequest, Passbook
 from service.ledger.integrity import IntegrityStatus
 from service.measures import CONTENT_TYPE, Family, Kind, Metric, Value, gauge, to_prometheus
+from service.repository.writer import WriteState
 from service.storage import audit_chain, figures
 
 _PAGE_BYTES = resource.getpagesize()
@@ -60,9 +61,20 @@ def collect(passbook: Passbook) -> list[Family]:
 
 def _of_writer(passbook: Passbook) -> Iterator[Family]:
     writer = passbook.writer
-    yield gauge("passbook.writer.queue.depth", "{write}", "Writes that wait for the next commit.", writer.queue_depth)
+    yield gauge("passbook.writer.queue.depth", "{write}", "Writes that wait for their commit.", writer.queue_depth)
     yield gauge("passbook.writer.queue.limit", "{write}", "Writes that may wait; more get 503.", writer.queue_max)
     stopped = int(writer.stopped_because is not None)
+    age_s = writer.call_age_s
+    yield gauge(
+        "passbook.writer.batch.age", "s", "How long the batch under way has taken; 0 where there is none.", age_s
+    )
+    now = writer.condition.state
+    yield Family(
+        Metric(
+            "passbook.writer.state", Kind.GAUGE, "", "1 for what is so: ok, or what keeps writes from it.", ("state",)
+        ),
+        {(state.value,): int(state is now) for state in WriteState},
+    )
     yield gauge("passbook.writer.stopped", "", "1 when no writes are taken until a restart.", stopped)
 
 

@@ -48,6 +48,7 @@ _WITH_BODY = [
     ErrorCode.OVERLOADED,
     ErrorCode.DATABASE_BUSY,
     ErrorCode.STORAGE_FULL,
+    ErrorCode.WRITES_STALLED,
     ErrorCode.WRITES_STOPPED,
     ErrorCode.OUTCOME_UNKNOWN,
 ]

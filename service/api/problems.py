@@ -91,6 +91,24 @@ CATALOGUE: dict[ErrorCode, Kind] = {
     ErrorCode.TRANSACTION_REVERSED: Kind(
         409, "The transaction was reversed before", "Look at `reversed_by_id`.", ("current_status", "reversed_by_id")
     ),
+    ErrorCode.PAYMENT_HELD: Kind(
+        409,
+        "A held name stands on the payment",
+        "Release the purchase `domain_purchase_id`: that pays back.",
+        ("domain_purchase_id", "domain"),
+    ),
+    ErrorCode.PAYMENT_REGISTERED: Kind(
+        409,
+        "A name was registered for the payment",
+        'To give it back all the same, say "goodwill": true; the name stays registered.',
+        ("domain_purchase_id", "domain"),
+    ),
+    ErrorCode.REFUND_FINAL: Kind(
+        409,
+        "The refund of a purchase stays",
+        "To take the money again, debit it with a reason of its own.",
+        ("domain_purchase_id", "domain", "current_status"),
+    ),
     ErrorCode.REFERENCE_USED: Kind(
         409, "The reference names another change", "Look at `transaction_id`.", ("transaction_id", "index")
     ),
@@ -99,6 +117,12 @@ CATALOGUE: dict[ErrorCode, Kind] = {
     ),
     ErrorCode.DOMAIN_PURCHASE_NOT_PENDING: Kind(
         409, "The purchase is settled already", "Look at `current_status`.", ("current_status",)
+    ),
+    ErrorCode.PAYMENT_REVERSED: Kind(
+        409,
+        "The payment was reversed",
+        "Release the purchase; or reverse `reversed_by_id`, then complete it with a new key.",
+        ("reversed_by_id",),
     ),
     ErrorCode.IDEMPOTENCY_KEY_REUSED: Kind(
         409,
@@ -131,13 +155,22 @@ CATALOGUE: dict[ErrorCode, Kind] = {
     ),
     ErrorCode.DATABASE_BUSY: Kind(503, "The database is held elsewhere", "Retry with the same key.", retry=True),
     ErrorCode.STORAGE_FULL: Kind(503, "The disk is full", "Free space; retry with the same key.", retry=True),
+    ErrorCode.WRITES_STALLED: Kind(
+        503, "The writing process does not answer", "Nothing was begun; retry with the same key.", retry=True
+    ),
     ErrorCode.WRITES_STOPPED: Kind(
         503, "No writes are taken", "Restart the service; retry with the same key.", retry=True
     ),
     ErrorCode.OUTCOME_UNKNOWN: Kind(
         503, "The outcome is not known", "Retry with the same key until it answers.", retry=True
     ),
-    ErrorCode.NOT_READY: Kind(503, "The service is not ready", "Wait, or look at its log.", retry=True),
+    ErrorCode.NOT_READY: Kind(
+        503,
+        "The service is not ready",
+        "`reads` and `writes` say what does not work, `detail` why.",
+        ("reads", "writes"),
+        retry=True,
+    ),
 }
 
 
@@ -168,6 +201,8 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     current_status: Annotated[str, Meta(description="The status as it is.")] | UnsetType = UNSET
     reversed_by_id: Annotated[int, Meta(description="The transaction that took it back.")] | UnsetType = UNSET
     transaction_id: Annotated[int, Meta(description="The transaction that is there.")] | UnsetType = UNSET
+    domain_purchase_id: Annotated[int, Meta(description="The domain purchase that it belongs to.")] | UnsetType = UNSET
+    domain: Annotated[str, Meta(description="The name of that purchase.")] | UnsetType = UNSET
     deposit_id: Annotated[int, Meta(description="The deposit that is matched.")] | UnsetType = UNSET
     bank_notification_id: Annotated[int, Meta(description="The bank notification that is there.")] | UnsetType = UNSET
     received: Annotated[int, Meta(description="What the bank received, in won.")] | UnsetType = UNSET
@@ -178,6 +213,8 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
         UNSET
     )
     required_scope: Annotated[str, Meta(description="The scope that the key lacks.")] | UnsetType = UNSET
+    reads: Annotated[str, Meta(description="`ok`, or why nothing is read.")] | UnsetType = UNSET
+    writes: Annotated[str, Meta(description="`ok`, or why no writes are taken.")] | UnsetType = UNSET
 
 
 class EdgeError(Exception):

@@ -21,7 +21,7 @@ class Proofs:
     """
 
     def __init__(self, path: Path, migrations: list[Migration], clock: Clock, *, busy_timeout_ms: int) -> None:
-        self._connector = partial(sqlite.connect_reader, path, busy_timeout_ms=busy_timeout_ms)
+        self._connector = partial(sqlite.connect_reader, path, busy_timeout_ms=busy_timeout_ms, index_is_kept=True)
         self._migrations = migrations
         self._clock = clock
         self._last: Proof | None = None

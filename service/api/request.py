@@ -31,6 +31,7 @@ from service.repository.session import Context
 from service.repository.unit_of_work import Operation
 from service.repository.write_times import WriteTimes, now_ns
 from service.repository.writer import Writer
+from service.storage import idempotency
 from service.storage.sqlite import Connection, EngineInfo, Readers
 
 _USER_AGENT_CHARACTERS_MAX = 512
@@ -150,6 +151,15 @@ async def write(
         media_type="application/json" if answer.status < 400 else MEDIA_TYPE,
         headers=headers,
     )
+
+
+def was_answered(request: ApiRequest, idempotency_key: str) -> bool:
+    """Whether the key has its answer already: then a rule of the edge that is newer than the answer does not count.
+
+    One indexed read; for requests that would be refused.
+    """
+    key = _unquoted(idempotency_key)
+    return idempotency.find(request.passbook.lookups, actor=request.auth.actor, idempotency_key=key) is not None
 
 
 def _unquoted(idempotency_key: str) -> str:

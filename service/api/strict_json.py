@@ -4,9 +4,10 @@ Why not Litestar's own conversion: it takes "5" for 5, ignores repeated members,
 through as errors of the server.
 """
 
+import contextlib
 import json
+import math
 import re
-from decimal import Decimal
 from functools import cache
 from typing import Any
 
@@ -23,6 +24,10 @@ _NAME_CHARACTERS_MAX = 100
 
 class _Duplicate(Exception):
     pass
+
+
+class _Digits(str):
+    """A number as written; told from a JSON string by its type."""
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -54,10 +59,10 @@ def decode(body: bytes, body_type: Any) -> Any:
         except msgspec.ValidationError as error:
             if "float" not in str(error):
                 raise
-            parsed = msgspec.convert(_integral(_exact.decode(body)), body_type, strict=True)
+            parsed = msgspec.convert(_exact.decode(body), body_type, strict=True)
         _unique.decode(body.decode())
     except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from error
+        raise _invalid(str(error), body) from error
     except _Duplicate:
         raise invalid(_duplicate_in(_as_written.decode(body.decode()), "#"), "is given more than once") from None
     except RecursionError:
@@ -74,7 +79,7 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
 
 # Made once: json.loads makes a decoder anew for every body. Numbers stay text, they are read by msgspec.
 _unique = json.JSONDecoder(object_pairs_hook=_refuse_duplicates, parse_int=str, parse_float=str)
-_as_written = json.JSONDecoder(object_pairs_hook=_Pairs, parse_int=str, parse_float=str)
+_as_written = json.JSONDecoder(object_pairs_hook=_Pairs, parse_int=_Digits, parse_float=_Digits)
 
 
 def _duplicate_in(value: Any, pointer: str) -> str:
@@ -94,21 +99,45 @@ def _duplicate_in(value: Any, pointer: str) -> str:
     return ""
 
 
-# As a float, 4999.99999999999999999 would be 5000.
-_exact: msgspec.json.Decoder[Any] = msgspec.json.Decoder(float_hook=Decimal)
+def _too_large_in(value: Any, pointer: str) -> str:
+    """The pointer of the first number within `value` that no float can hold; "" when there is none."""
+    if isinstance(value, _Digits):
+        return pointer if math.isinf(float(value)) else ""
+    if not isinstance(value, list):
+        return ""
+    members = value if isinstance(value, _Pairs) else enumerate(value)
+    found = (_too_large_in(member, f"{pointer}/{_token(str(step))}") for step, member in members)
+    return next(filter(None, found), "")
+
+
+_NUMBER = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?)([0-9]+))?")
 _DIGITS_MAX = 20
+_EXPONENT_DIGITS_MAX = 9
 
 
-def _integral(value: Any) -> Any:
-    """`value` with every whole number as an int: 5.0 is an integer to JSON Schema (draft 2020-12); others as floats."""
-    if isinstance(value, Decimal):
-        whole = value.adjusted() < _DIGITS_MAX and value == value.to_integral_value()
-        return int(value) if whole else float(value)
-    if isinstance(value, dict):
-        return {name: _integral(member) for name, member in value.items()}
-    if isinstance(value, list):
-        return [_integral(member) for member in value]
-    return value
+def _number(text: str) -> int | float:
+    """A number with a point or an exponent: an int where it is whole, as 5.0 is to JSON Schema (draft 2020-12).
+
+    From its digits: as a float, 4999.99999999999999999 would be 5000. One of more than _DIGITS_MAX digits becomes one
+    that is too large for every member.
+    """
+    found = _NUMBER.fullmatch(text)
+    assert found is not None  # msgspec has read it
+    sign, whole, fraction, exponent_sign, exponent = found.groups(default="")
+    digits = (whole + fraction).lstrip("0")
+    significant = digits.rstrip("0")
+    if not significant:
+        return 0
+    exponent = exponent.lstrip("0")
+    power = int(exponent or "0") if len(exponent) <= _EXPONENT_DIGITS_MAX else 10**_EXPONENT_DIGITS_MAX
+    power = (-power if exponent_sign == "-" else power) - len(fraction) + len(digits) - len(significant)
+    if power < 0:
+        return float(text)
+    magnitude: int = int(significant) * 10**power if len(significant) + power <= _DIGITS_MAX else 10**_DIGITS_MAX
+    return -magnitude if sign else magnitude
+
+
+_exact: msgspec.json.Decoder[Any] = msgspec.json.Decoder(float_hook=_number)
 
 
 def _malformed(reason: str) -> EdgeError:
@@ -127,9 +156,13 @@ def _reason(body: bytes, error: Exception) -> str:
     return str(error).removeprefix("JSON is malformed: ")
 
 
-def _invalid(message: str) -> EdgeError:
+def _invalid(message: str, body: bytes) -> EdgeError:
     text, _, path = message.partition(" - at `")
     pointer = "#" + "".join(f"/{_token(step[0] or step[1])}" for step in _PATH_STEP.findall(path.rstrip("`")))
+    if pointer.endswith("...") or "/.../" in pointer:  # msgspec does not name the members of a free object
+        with contextlib.suppress(ValueError, RecursionError):  # what follows may be no JSON
+            pointer = _too_large_in(_as_written.decode(body.decode()), "#") or pointer
+        pointer = pointer.partition("/...")[0]
     found = _MISSING_OR_UNKNOWN.match(text)
     if not found:
         return invalid(pointer, readable(text))

@@ -39,6 +39,9 @@ async def get_transaction(transaction_id: IdPath, request: ApiRequest) -> Transa
             ErrorCode.TRANSACTION_NOT_FOUND,
             ErrorCode.TRANSACTION_REVERSED,
             ErrorCode.TRANSACTION_NOT_CONFIRMED,
+            ErrorCode.PAYMENT_HELD,
+            ErrorCode.PAYMENT_REGISTERED,
+            ErrorCode.REFUND_FINAL,
             ErrorCode.BALANCE_LIMIT_EXCEEDED,
             ErrorCode.INSUFFICIENT_FUNDS,
         ],
@@ -47,7 +50,11 @@ async def get_transaction(transaction_id: IdPath, request: ApiRequest) -> Transa
 async def reverse(
     transaction_id: IdPath, data: JSONBody[TransactionReverse], request: ApiRequest, idempotency_key: IdempotencyKey
 ) -> Response[ReversalWritten]:
-    """Moves the whole amount the other way as a transaction of its own; both name each other. Once."""
+    """Moves the whole amount the other way as a transaction of its own; both name each other. Once.
+
+    What a held domain name was paid with is not reversed: release the purchase. Of a registered name it is, with
+    "goodwill": true; the name stays registered, and its purchase says `payment_reversed`.
+    """
     return await write(request, door.REVERSE, data, idempotency_key, int(transaction_id))
 
 

@@ -20,11 +20,13 @@ from service.cli.common import (
 )
 from service.cli.output import Output
 from service.config import Config
-from service.ledger.integrity import IntegrityReport, IntegrityStatus
+from service.ledger.integrity import EXAMPLES_MAX, IntegrityReport, IntegrityStatus
 from service.ledger.timestamps import system_clock
 from service.storage.integrity import Proof
 
 _BROKEN = 1
+EXAMPLES_LIMIT = 10_000
+"""So that a report stays small beside the ledger."""
 
 
 @click.command(cls=Command)
@@ -32,13 +34,20 @@ _BROKEN = 1
 @jobs_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as GET /v1/integrity answers it.")
 @click.option("--quick", is_flag=True, help="Leave out the check of the file's pages and the hashes of the audit log.")
-def integrity(database: str | None, jobs: int | None, as_json: bool, quick: bool) -> None:
+@click.option(
+    "--examples",
+    type=click.IntRange(1, EXAMPLES_LIMIT),
+    default=EXAMPLES_MAX,
+    show_default=True,
+    help="How many of the rows that fail a check are named.",
+)
+def integrity(database: str | None, jobs: int | None, as_json: bool, quick: bool, examples: int) -> None:
     """Prove that it adds up. Exit code 0: sound, 1: broken, 2: it cannot be checked.
 
     Reads only; also while the service runs. The first rows that fail a check are named.
     """
     with checking():
-        report = _prove(config_of(database=database), jobs, quick=quick)
+        report = _prove(config_of(database=database), jobs, quick=quick, examples_max=examples)
     if as_json:
         click.echo(msgspec.json.encode(report))
     else:
@@ -49,10 +58,10 @@ def integrity(database: str | None, jobs: int | None, as_json: bool, quick: bool
         sys.exit(_BROKEN)
 
 
-def _prove(config: Config, jobs: int | None, *, quick: bool) -> IntegrityReport:
+def _prove(config: Config, jobs: int | None, *, quick: bool, examples_max: int) -> IntegrityReport:
     """The finished proof; with a progress bar where there is a terminal."""
     with reading(config) as connection, workers(config, connection, 1 if quick else jobs) as others:
-        proof = Proof(load_migrations(), system_clock, quick=quick, workers=others)
+        proof = Proof(load_migrations(), system_clock, quick=quick, workers=others, examples_max=examples_max)
         with progress.bar() as bar:
             task = bar.add_task("")
 

@@ -3,12 +3,14 @@
 import contextlib
 import os
 import sys
+import time
+from pathlib import Path
 
 import click
 
 from service import __version__, logs, server
 from service.api.observation import log_context
-from service.app import create_app, prepare_to_stop, stop_being_ready
+from service.app import create_app, hurry, prepare_to_stop, stop_being_ready, unfinished
 from service.cli.common import (
     Command,
     actor,
@@ -26,6 +28,8 @@ from service.storage.checkpoints import Signer
 from service.telemetry import Telemetry
 
 _FIRST_KEY_NAME = "first-admin"
+_LEFT_BEHIND_S = 5.0
+_LOOK_AGAIN_S = 0.02
 
 
 @click.command(cls=Command)
@@ -49,8 +53,13 @@ def serve(database: str | None, host: str | None, port: int | None) -> None:
             listener,
             on_ready=lambda: _say_ready(url, config, first_key, app.state["passbook"].checkpoints.signer),
             on_stopping=lambda: stop_being_ready(app),
-            on_stop=lambda: prepare_to_stop(app),
+            on_stop=lambda: prepare_to_stop(app, grace_s=config.shutdown_grace_s),
+            on_hurry=lambda: hurry(app),
         )
+    left = unfinished(app)
+    if left is not None:
+        click.echo(left, err=True)
+        sys.exit(server.FORCED_EXIT_CODE)
     click.echo("Stopped.")
 
 
@@ -58,6 +67,7 @@ def _prepare(config: Config) -> str | None:
     """Makes and migrates a database that is not there, and its first key; the key, or None when there were keys."""
     path = config.database_path
     sqlite.make_folder(path.parent)
+    _await_left_behind(path)
     with lock.exclusive(path):
         require_ours(config)
         connection = sqlite.connect_writer(path, busy_timeout_ms=config.busy_timeout_ms, checkpoints=True)
@@ -78,6 +88,17 @@ def _prepare(config: Config) -> str | None:
                 now=now(),
                 random_bytes=os.urandom(RANDOM_BYTES),
             )
+
+
+def _await_left_behind(path: Path) -> None:
+    """Gives the writing process of a service that was killed some seconds to end: it goes when its disk answers."""
+    deadline = time.monotonic() + _LEFT_BEHIND_S
+    told = False
+    while lock.is_left_behind(path) and time.monotonic() < deadline:
+        if not told:
+            click.echo(f"The writing process of a killed service still has {path}; waiting for its end.", err=True)
+            told = True
+        time.sleep(_LOOK_AGAIN_S)
 
 
 def _say_ready(url: str, config: Config, first_key: str | None, signer: Signer) -> None:

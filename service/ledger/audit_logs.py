@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from service.ledger import reserved_names
 from service.ledger.fields import (
     BALANCE_MAX,
     EVENT_ACTION_PATTERN,
@@ -35,14 +36,10 @@ USER_DEPOSITS = "user_deposits"
 AUDIT_LOG = "audit_log"
 LEDGER_RESOURCE_TYPES = RULES[LATEST].ledger_resource_types
 """What the ledger's own rows are about, those of migrations and imports too. No caller's event may name one."""
-_LEDGER_WORDS = (
-    *("api_key", "audit", "balance", "bank_notification", "debit", "deposit", "domain", "import", "migration"),
-    *("opening", "transaction", "user"),
-)
-"""How the actions begin that the ledger itself writes, or may come to write."""
 FAILED = "_failed"
 DETAILS_BYTES_MAX = 8192
 _DETAILS_DEPTH_MAX = 16
+_NUMBERS_UP_TO = f"must hold whole numbers up to {BALANCE_MAX}; write larger ones as text"
 _DAY_CHARACTERS = 10
 SERVICE_ACTOR = "system:"
 """How the actor of the service's own work begins; no API key may have such a name."""
@@ -104,12 +101,28 @@ class AuditLogPost(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             min_length=1,
             max_length=57,
             pattern=EVENT_ACTION_PATTERN,
-            description="What happened, such as login_failed.",
+            description=(
+                "What happened, such as login_failed. It may not begin with a word of the ledger's, in no form of it: "
+                + reserved_names.words(reserved_names.ACTIONS_BEGIN)
+                + "."
+            ),
         ),
     ]
     telegram_id: TelegramId | UnsetType | None = UNSET
     resource_type: (
-        Annotated[str, Meta(min_length=1, max_length=64, pattern=WORD_PATTERN, description="A kind of the caller's.")]
+        Annotated[
+            str,
+            Meta(
+                min_length=1,
+                max_length=64,
+                pattern=WORD_PATTERN,
+                description=(
+                    "A kind of the caller's; not, in the singular or the plural, "
+                    + reserved_names.words(reserved_names.RESOURCES)
+                    + "."
+                ),
+            ),
+        ]
         | UnsetType
         | None
     ) = UNSET
@@ -271,18 +284,20 @@ def outcome_of(action: str) -> Outcome:
     return Outcome.FAILURE if action.endswith(FAILED) else Outcome.SUCCESS
 
 
-def is_ledgers(action: str) -> bool:
-    """Whether `action` is the ledger's own, or so named that it could be taken for one."""
-    return any(action == word or action.startswith(f"{word}_") for word in _LEDGER_WORDS)
+def check_is_callers(command: AuditLogPost) -> None:
+    """Returns when the event is told in names of the caller's own. Raises Invalid.
+
+    What was posted under a name that was reserved only later stays as it was answered.
+    """
+    if reserved_names.is_action_reserved(command.action):
+        raise Invalid("action", "is one that the ledger itself writes, or may; name it after what it is to you")
+    if reserved_names.is_resource_reserved(_given(command.resource_type) or ""):
+        raise Invalid("resource_type", "is one of the ledger's own, which only the ledger writes about")
+    _check_floats(_given(command.details))
 
 
 def posted(command: AuditLogPost) -> AuditEvent:
     """The event of a post, without its user. Raises Invalid for the first member that cannot be taken."""
-    if is_ledgers(command.action):
-        raise Invalid("action", "is one that the ledger itself writes, or may; name it after what it is to you")
-    resource_type = _given(command.resource_type)
-    if resource_type in LEDGER_RESOURCE_TYPES:
-        raise Invalid("resource_type", "is one of the ledger's own, which only the ledger writes about")
     action = command.action
     if command.outcome == Outcome.FAILURE and outcome_of(action) == Outcome.SUCCESS:
         action += FAILED
@@ -290,7 +305,7 @@ def posted(command: AuditLogPost) -> AuditEvent:
         raise Invalid("outcome", f"cannot be success for an action that ends with {FAILED}")
     return AuditEvent(
         action=action,
-        resource_type=resource_type,
+        resource_type=_given(command.resource_type),
         resource_id=_given(command.resource_id),
         user_id=None,
         telegram_id=_given(command.telegram_id),
@@ -311,12 +326,21 @@ def _checked_details(details: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def _check_value(value: object, depth: int) -> None:
     if isinstance(value, int) and abs(value) > BALANCE_MAX:
-        raise Invalid("details", f"must hold whole numbers up to {BALANCE_MAX}; write larger ones as text")
+        raise Invalid("details", _NUMBERS_UP_TO)
     if isinstance(value, dict | list):
         if depth == 0:
             raise Invalid("details", f"must be nested at most {_DETAILS_DEPTH_MAX} levels deep")
         for member in value.values() if isinstance(value, dict) else value:
             _check_value(member, depth - 1)
+
+
+def _check_floats(value: object) -> None:
+    """A whole number that was written as 1e20 is one all the same."""
+    if isinstance(value, float) and abs(value) > BALANCE_MAX:
+        raise Invalid("details", _NUMBERS_UP_TO)
+    if isinstance(value, dict | list):
+        for member in value.values() if isinstance(value, dict) else value:
+            _check_floats(member)
 
 
 def readable_details(text: str | None) -> Raw | None:

@@ -2,6 +2,10 @@
 
 pending -> registered | released | expired; one call may take both steps. A name has one live purchase (pending or
 registered).
+
+Where the price is: a pending purchase stands on its payment, which nobody can reverse meanwhile; a released or expired
+one was paid back, for good. The payment of a registered name is given back only as goodwill, explicitly, so that nobody
+who wants a held name's money back meets a name that was registered just before; the name stays registered.
 """
 
 from enum import StrEnum
@@ -9,8 +13,9 @@ from enum import StrEnum
 import idna
 from msgspec import UNSET, Struct, UnsetType
 
-from service.ledger.errors import DomainPurchaseNotPending
+from service.ledger.errors import DomainPurchaseNotPending, PaymentHeld, PaymentRegistered, PaymentReversed, RefundFinal
 from service.ledger.fields import Amount, DomainName, Instant, OptionalNote, TelegramId
+from service.ledger.transactions import Direction, Transaction
 
 
 class DomainPurchaseStatus(StrEnum):
@@ -47,6 +52,8 @@ class DomainPurchase(Struct, frozen=True, kw_only=True):
     """A row of user_domains as the API shows it; `price` in won.
 
     ascii_name, price and transaction_id are null in rows that the bot wrote; registered_at until it is registered.
+    payment_reversed: the user has the price back, by the refund of a release or an expiry, or, while the name is
+    registered, by a reversal of its payment.
     """
 
     id: int
@@ -58,6 +65,7 @@ class DomainPurchase(Struct, frozen=True, kw_only=True):
     transaction_id: int | None
     created_at: Instant | None
     registered_at: Instant | None
+    payment_reversed: bool
 
 
 class DomainPurchaseWritten(DomainPurchase, frozen=True, kw_only=True):
@@ -101,4 +109,47 @@ def check_pending(purchase: DomainPurchase) -> None:
     if purchase.status != DomainPurchaseStatus.PENDING or purchase.transaction_id is None:
         raise DomainPurchaseNotPending(
             f"Domain purchase {purchase.id} is {purchase.status}, not held.", current_status=purchase.status
+        )
+
+
+def check_paid(purchase: DomainPurchase, last: Transaction | None) -> Transaction:
+    """The debit that has the money of `purchase`: `last`, the end of the chain of reversals that its payment begins.
+
+    Raises PaymentReversed when that end gave the money back.
+    """
+    if last is not None and last.direction == Direction.DEBIT:
+        return last
+    back = purchase.transaction_id if last is None else last.id
+    raise PaymentReversed(
+        f"The payment of domain purchase {purchase.id} was taken back by transaction {back}. Release the purchase.",
+        reversed_by_id=back or 0,
+    )
+
+
+def check_money_may_move(purchase: DomainPurchase, transaction: Transaction, *, goodwill: bool) -> None:
+    """Returns when `transaction`, of the chain that the payment of `purchase` begins, may be reversed.
+
+    Raises PaymentHeld where that would give back what a held name stands on, PaymentRegistered where it would give back
+    the price of a registered one without goodwill, RefundFinal where it would take again what was paid back.
+    """
+    gives_back = transaction.direction == Direction.DEBIT
+    if purchase.status == DomainPurchaseStatus.PENDING and gives_back:
+        raise PaymentHeld(
+            f"Domain purchase {purchase.id} holds {purchase.domain} by transaction {transaction.id}.",
+            domain_purchase_id=purchase.id,
+            domain=purchase.domain,
+        )
+    if purchase.status == DomainPurchaseStatus.REGISTERED and gives_back and not goodwill:
+        raise PaymentRegistered(
+            f"Domain purchase {purchase.id} registered {purchase.domain} for it."
+            ' Send "goodwill": true to give its price back.',
+            domain_purchase_id=purchase.id,
+            domain=purchase.domain,
+        )
+    if purchase.status in {DomainPurchaseStatus.RELEASED, DomainPurchaseStatus.EXPIRED} and not gives_back:
+        raise RefundFinal(
+            f"Domain purchase {purchase.id} of {purchase.domain} is {purchase.status}, and its price stays paid back.",
+            domain_purchase_id=purchase.id,
+            domain=purchase.domain,
+            current_status=purchase.status,
         )

@@ -37,9 +37,13 @@ class ErrorCode(StrEnum):
     BANK_NOTIFICATION_MATCHED = "bank_notification_matched"
     TRANSACTION_NOT_CONFIRMED = "transaction_not_confirmed"
     TRANSACTION_REVERSED = "transaction_reversed"
+    PAYMENT_HELD = "payment_held"
+    PAYMENT_REGISTERED = "payment_registered"
+    REFUND_FINAL = "refund_final"
     REFERENCE_USED = "reference_used"
     DOMAIN_TAKEN = "domain_taken"
     DOMAIN_PURCHASE_NOT_PENDING = "domain_purchase_not_pending"
+    PAYMENT_REVERSED = "payment_reversed"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     ANSWER_ERASED = "answer_erased"
     AUDIT_ROWS_ARCHIVED = "audit_rows_archived"
@@ -51,6 +55,7 @@ class ErrorCode(StrEnum):
     OVERLOADED = "overloaded"
     DATABASE_BUSY = "database_busy"
     STORAGE_FULL = "storage_full"
+    WRITES_STALLED = "writes_stalled"
     WRITES_STOPPED = "writes_stopped"
     OUTCOME_UNKNOWN = "outcome_unknown"
     NOT_READY = "not_ready"
@@ -135,6 +140,18 @@ class TransactionReversed(Refusal):
     code = ErrorCode.TRANSACTION_REVERSED
 
 
+class PaymentHeld(Refusal):
+    code = ErrorCode.PAYMENT_HELD
+
+
+class PaymentRegistered(Refusal):
+    code = ErrorCode.PAYMENT_REGISTERED
+
+
+class RefundFinal(Refusal):
+    code = ErrorCode.REFUND_FINAL
+
+
 class DomainPurchaseNotFound(Refusal):
     code = ErrorCode.DOMAIN_PURCHASE_NOT_FOUND
 
@@ -149,6 +166,10 @@ class DomainTaken(Refusal):
 
 class DomainPurchaseNotPending(Refusal):
     code = ErrorCode.DOMAIN_PURCHASE_NOT_PENDING
+
+
+class PaymentReversed(Refusal):
+    code = ErrorCode.PAYMENT_REVERSED
 
 
 class IdempotencyKeyReused(Refusal):
@@ -185,9 +206,10 @@ class Unavailable(Exception):
     code: ErrorCode
     retry_after_s = 1
 
-    def __init__(self, detail: str) -> None:
+    def __init__(self, detail: str, **members: str) -> None:
         super().__init__(detail)
         self.detail = detail
+        self.members = members
 
 
 class Overloaded(Unavailable):
@@ -209,6 +231,13 @@ class StorageFull(Unavailable):
     retry_after_s = 10
 
 
+class WritesStalled(Unavailable):
+    """The writing process does not answer, or cannot be started. Nothing was begun."""
+
+    code = ErrorCode.WRITES_STALLED
+    retry_after_s = 5
+
+
 class WritesStopped(Unavailable):
     """The writer met a storage error that it cannot judge and takes no more writes until a restart."""
 
@@ -224,7 +253,7 @@ class OutcomeUnknown(Unavailable):
 
 
 class NotReady(Unavailable):
-    """The service is starting or stopping, or takes no writes."""
+    """The service is stopping, or does not read or write. `reads` and `writes` among its members say which."""
 
     code = ErrorCode.NOT_READY
     retry_after_s = 5

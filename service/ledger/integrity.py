@@ -7,7 +7,7 @@ from msgspec import Struct
 from service.ledger.fields import Instant
 
 EXAMPLES_MAX = 5
-"""How many failures of a check are told; the others are counted."""
+"""How many failures of a check are told, unless more are asked for; the others are counted."""
 
 
 class IntegrityStatus(StrEnum):
@@ -96,8 +96,9 @@ DESCRIPTIONS = {
     ),
     "reversals": "Every reversal moves the same amount of the same user's money the other way, once.",
     "domain_purchases": (
-        "Every domain purchase was paid for by its user with its price, was paid back if it was given up and only then,"
-        " and is the only live one of its name."
+        "Every domain purchase was paid for by its user with its price, once, and the money is where its status says:"
+        " taken while it is pending, taken when it was registered, paid back when it was given up. It is the only live"
+        " one of its name. Every movement for a domain belongs to a purchase."
     ),
     "audit_chain": (
         "Every row of the audit log is the one that was sealed, in the order in which it was: each leaf, each node and"

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from service.ledger.errors import (
     BalanceLimitExceeded,
@@ -32,9 +32,13 @@ class TransactionStatus(StrEnum):
 
 
 class TransactionReverse(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Takes a confirmed transaction back, whole."""
+    """Takes a confirmed transaction back, whole.
+
+    `goodwill` is needed, and only then, to give back what a registered domain name was paid with.
+    """
 
     note: OptionalNote = UNSET
+    goodwill: bool | UnsetType = UNSET
 
 
 class Transaction(Struct, frozen=True, kw_only=True):

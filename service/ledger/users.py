@@ -46,7 +46,7 @@ class UserWritten(User, frozen=True, kw_only=True):
 
 
 class Balance(Struct, frozen=True, kw_only=True):
-    """잔액. `held` is the price of the domain purchases that are taken up and not settled yet; `balance` is without it.
+    """잔액. `held` is what the user has paid for the domain purchases that are pending; `balance` is without it.
 
     All in won. `version` is the number of transactions that have moved the balance since Passbook keeps it.
     """

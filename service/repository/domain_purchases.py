@@ -8,13 +8,14 @@ from service.ledger.domain_purchases import (
     DomainPurchaseRelease,
     DomainPurchaseStatus,
     DomainPurchaseWritten,
+    check_paid,
     check_pending,
     parse_name,
 )
 from service.ledger.errors import DomainPurchaseNotFound, DomainTaken, UserNotFound
 from service.ledger.fields import given
 from service.ledger.idempotency import Answer
-from service.ledger.transactions import Direction, Transaction, balance_after_credit, balance_after_debit
+from service.ledger.transactions import Direction, balance_after_credit, balance_after_debit
 from service.ledger.users import Account
 from service.repository.unit_of_work import Operation, UnitOfWork, created, ok
 from service.storage import domain_purchases, transactions, users
@@ -74,9 +75,9 @@ def _make(work: UnitOfWork, command: DomainPurchaseMake, _target: int) -> Answer
 
 def _complete(work: UnitOfWork, command: DomainPurchaseComplete, purchase_id: int) -> Answer:
     purchase, account = _find_held(work, purchase_id)
+    paid = check_paid(purchase, transactions.find_last_of_chain(work.tx, purchase.transaction_id or 0))
     # After this point the change must succeed.
     domain_purchases.settle(work.tx, purchase, DomainPurchaseStatus.REGISTERED, now=work.now)
-    paid = transactions.find(work.tx, purchase.transaction_id or 0)
     audit_log_id = work.audit(
         "domain_registered",
         USER_DOMAINS,
@@ -85,8 +86,8 @@ def _complete(work: UnitOfWork, command: DomainPurchaseComplete, purchase_id: in
         {
             "domain": purchase.domain,
             "price": purchase.price,
-            "balance_before": paid.balance_before if paid else None,
-            "balance_after": paid.balance_after if paid else None,
+            "balance_before": paid.balance_before,
+            "balance_after": paid.balance_after,
             "note": given(command.note),
         },
     )
@@ -104,11 +105,12 @@ def give_back(
 ) -> DomainPurchaseWritten:
     """Settles a held purchase as released or expired and pays its price back.
 
-    No money moves when ops reversed the payment before. Raises BalanceLimitExceeded.
+    No money moves when the payment was reversed before, which only an earlier Passbook did. Raises
+    BalanceLimitExceeded.
     """
-    paid = _standing(work, purchase.transaction_id)
+    paid = transactions.find_last_of_chain(work.tx, purchase.transaction_id or 0)
     balance_after, version, refund_id = account.balance, account.version, None
-    if paid is not None:
+    if paid is not None and paid.direction == Direction.DEBIT:
         balance_after, version = balance_after_credit(account, paid.amount), account.version + 1
         refund_id = transactions.insert_confirmed(
             work.tx,
@@ -142,18 +144,6 @@ def give_back(
     return _written(settled, account, balance_after, version, audit_log_id)
 
 
-def _standing(work: UnitOfWork, transaction_id: int | None) -> Transaction | None:
-    """The debit that has the user's money now; None when the payment was taken back.
-
-    A reversal may itself have been reversed: then the last one of the chain is what took the money again.
-    """
-    last = None
-    while transaction_id is not None:
-        last = transactions.find(work.tx, transaction_id)
-        transaction_id = last.reversed_by_id if last else None
-    return last if last is not None and last.direction == Direction.DEBIT else None
-
-
 def _find_held(work: UnitOfWork, purchase_id: int) -> tuple[DomainPurchase, Account]:
     """The held purchase and its user's account. Raises DomainPurchaseNotFound, DomainPurchaseNotPending."""
     work.concerning(resource_id=purchase_id)
@@ -180,6 +170,7 @@ def _written(
         transaction_id=purchase.transaction_id,
         created_at=purchase.created_at,
         registered_at=purchase.registered_at,
+        payment_reversed=purchase.payment_reversed,
         balance_before=account.balance,
         balance_after=balance_after,
         version=version,
@@ -190,7 +181,8 @@ def _written(
 MAKE = Operation("domain_purchase", USER_DOMAINS, _make)
 """Takes the price, and the name. Refused, in this order, as UserNotFound, DomainTaken, InsufficientFunds."""
 COMPLETE = Operation("domain_complete", USER_DOMAINS, _complete)
-"""Registers a held name. Refused, in this order, as DomainPurchaseNotFound, DomainPurchaseNotPending."""
+"""Registers a held name. Refused, in this order, as DomainPurchaseNotFound, DomainPurchaseNotPending,
+PaymentReversed."""
 RELEASE = Operation("domain_release", USER_DOMAINS, _release)
 """Gives a held name up. Refused, in this order, as DomainPurchaseNotFound, DomainPurchaseNotPending,
 BalanceLimitExceeded."""

@@ -1,6 +1,6 @@
 """The writes that wait for a commit: fair between callers, bounded in number and in bytes.
 
-Each caller, by the name of its API key, has a lane. A batch takes one write of each lane in turn, so that a flood waits
+Each caller, by its API key, has a lane. A batch takes one write of each lane in turn, so that a flood waits
 behind itself. A lane may hold as much as is free beside it and no more: one caller gets half of the queue at most, two
 get a third each, and there is always room for the next one.
 """

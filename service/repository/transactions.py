@@ -1,6 +1,7 @@
 """Transactions of any type: taken back by another one, never changed."""
 
 from service.ledger.audit_logs import DEPOSIT_TRANSACTION
+from service.ledger.domain_purchases import check_money_may_move
 from service.ledger.errors import TransactionNotFound
 from service.ledger.fields import given
 from service.ledger.idempotency import Answer
@@ -15,7 +16,7 @@ from service.ledger.transactions import (
     check_reversible,
 )
 from service.repository.unit_of_work import Operation, UnitOfWork, created
-from service.storage import transactions, users
+from service.storage import domain_purchases, transactions, users
 
 _TYPE = "reversal"
 
@@ -28,6 +29,9 @@ def _reverse(work: UnitOfWork, command: TransactionReverse, transaction_id: int)
         raise TransactionNotFound(f"There is no transaction {transaction_id}.")
     work.concerning_account(account)
     check_reversible(transaction)
+    purchase = domain_purchases.find_paid_with(work.tx, account.user_id, transaction_id)
+    if purchase is not None:
+        check_money_may_move(purchase, transaction, goodwill=command.goodwill is True)
     back_in = transaction.direction == Direction.DEBIT
     direction = Direction.CREDIT if back_in else Direction.DEBIT
     balance_after = (balance_after_credit if back_in else balance_after_debit)(account, transaction.amount)
@@ -57,6 +61,7 @@ def _reverse(work: UnitOfWork, command: TransactionReverse, transaction_id: int)
             "balance_after": balance_after,
             "version": account.version + 1,
             "note": given(command.note),
+            **({"goodwill": True} if command.goodwill is True else {}),
         },
     )
     now = spoken(work.now)
@@ -80,4 +85,5 @@ def _reverse(work: UnitOfWork, command: TransactionReverse, transaction_id: int)
 
 REVERSE = Operation("transaction_reverse", DEPOSIT_TRANSACTION, _reverse)
 """Moves the same money the other way, once. Refused, in this order, as TransactionNotFound, TransactionReversed,
-TransactionNotConfirmed, then BalanceLimitExceeded (of a debit) or InsufficientFunds (of a credit)."""
+TransactionNotConfirmed, then of a debit PaymentHeld, PaymentRegistered, BalanceLimitExceeded, of a credit RefundFinal,
+InsufficientFunds."""

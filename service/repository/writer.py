@@ -7,15 +7,23 @@ is no timer. A request that is cancelled while it waits is carried out all the s
 
 What a commit carries is bounded in operations and in weight, about the rows that they take. Between callers the queue
 is fair (`fair_queue.py`).
+
+The owner of the connection may hang, as on a disk that does not answer. A watch looks at the age of the call under way:
+first new writes are refused, then those who wait are answered, and at last the owner is killed, where it can be.
+What a killed owner had done is on disk or is not; a retry of the same key finds out.
 """
 
 import asyncio
+import contextlib
+import errno
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
 from sys import getsizeof
+from typing import TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -29,6 +37,7 @@ from service.ledger.errors import (
     Refusal,
     StorageFull,
     Unavailable,
+    WritesStalled,
     WritesStopped,
 )
 from service.ledger.idempotency import Answer, Request
@@ -38,14 +47,24 @@ from service.repository.fair_queue import FairQueue
 from service.repository.session import Context, Session, Spoilt
 from service.repository.unit_of_work import Operation, RenderRefusal, perform
 from service.repository.write_times import BatchTimes, Watch, WriteTimes, now_ns
-from service.storage import audit_chain, sqlite
+from service.storage import audit_chain, probes, sqlite
 from service.storage.audit_chain import Sealing, TreeBroken
-from service.storage.connection_process import ConnectionLost, Owner, portable
+from service.storage.connection_process import ConnectionLost, NotStarted, Owner, portable
 from service.storage.sqlite import Connection
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _FULL_DETAIL = "The disk of the database is full; nothing was changed. Free some space and send the request again."
 _BUSY_DETAIL = "Another process holds the database; nothing was changed. Send the request again."
+_TICK_S = 0.25
+_IDLE_CHECK_S = 5.0
+"""How often an idle owner is asked whether it is there."""
+_TROUBLED_CHECK_S = 1.0
+"""How often it is tried whether writes are taken again while none come."""
+_START_AGAIN_S = (0.25, 0.5, 1.0, 2.0)
+"""How long after each failed start of the owner the next one is tried; then always after the last."""
+_KILLED_WITHIN_S = 1.0
+_HURRIED_S = 2.0
 _UNKNOWN_DETAIL = (
     "The commit failed in a way that does not say whether the change is on disk. Send the same request with the same"
     " Idempotency-Key again: it is carried out at most once."
@@ -72,6 +91,39 @@ class Done(Struct, frozen=True):
     instants: list[tuple[int, int]]
     commit_began_ns: int
     committed_ns: int
+
+
+class Patience(Struct, frozen=True, kw_only=True):
+    """How long a call of the owner may take, in seconds.
+
+    stall_s: then writes count as stalled: new ones are refused at once. timeout_s: then whoever waits is answered, in
+    the batch and in the queue. restart_s: then the owner is killed, and another one started; 0 is never.
+    """
+
+    stall_s: float = 10
+    timeout_s: float = 30
+    restart_s: float = 60
+
+
+class WriteState(StrEnum):
+    """Whether writes can be taken, and what keeps them from it."""
+
+    OK = "ok"
+    STALLED = "stalled"
+    NOT_STARTED = "not_started"
+    STORAGE_FULL = "storage_full"
+    DATABASE_BUSY = "database_busy"
+    STOPPED = "stopped"
+
+
+class Condition(Struct, frozen=True):
+    """A state and, in a clause, why it is so; empty where all is well."""
+
+    state: WriteState
+    why: str = ""
+
+
+_WELL = Condition(WriteState.OK)
 
 
 class BatchFailed(Exception):
@@ -114,6 +166,7 @@ class Writer:
         queue_bytes_max: int,
         batch_max: int,
         watch: Watch = lambda _batch, _writes: None,
+        patience: Patience | None = None,
     ) -> None:
         self._owner = owner
         self._clock = clock
@@ -126,6 +179,34 @@ class Writer:
         self._committed = asyncio.Event()
         self._accepting = False
         self._stopped_because: str | None = None
+        self._patience = patience or Patience()
+        self._call_began: float | None = None
+        self._idle_since = 0.0
+        self._check_due = False
+        self._killed = False
+        self._trouble = _WELL
+        self._failed_starts = 0
+        self._start_not_before = 0.0
+        self._refuses: str | None = None
+        self._finish_by: float | None = None
+        self.unfinished: str | None = None
+        """After the end: what was not finished, as a sentence."""
+
+    @property
+    def condition(self) -> Condition:
+        """Whether writes can be taken now, as far as is known."""
+        if self._stopped_because is not None:
+            return Condition(WriteState.STOPPED, f"{self._stopped_because}. Restart the service")
+        age = self.call_age_s
+        if age >= self._patience.stall_s:
+            killed = " and was killed; it ends when its disk answers" if self._killed else ""
+            return Condition(WriteState.STALLED, f"the writing process has not answered for {age:.0f} s{killed}")
+        return self._trouble
+
+    @property
+    def call_age_s(self) -> float:
+        """How long the batch that is under way has taken so far, in seconds; 0 where there is none."""
+        return 0.0 if self._call_began is None else asyncio.get_running_loop().time() - self._call_began
 
     @property
     def stopped_because(self) -> str | None:
@@ -139,8 +220,8 @@ class Writer:
 
     @property
     def queue_depth(self) -> int:
-        """How many requests wait for the next commit."""
-        return len(self._queue)
+        """How many requests wait for their commit, those of the batch under way among them."""
+        return len(self._queue) + len(self._batch)
 
     async def next_commit(self) -> None:
         """Returns when the batch that is carried out now, or else the next one, is on disk."""
@@ -148,15 +229,65 @@ class Writer:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Writer"]:
-        """Takes writes for the block; at its end takes no more and finishes what was taken."""
+        """Takes writes for the block; at its end takes no more and finishes what was taken.
+
+        It waits for that until what `finish_by` said, by default as long as a write may wait for its commit. Then it
+        kills the owner, and tells what was left of it in `unfinished`.
+        """
         task = asyncio.create_task(self._run(), name="passbook-writer")
+        watchdog = asyncio.create_task(self._watch_over(), name="passbook-writer-watch")
         self._accepting = True
         try:
             yield self
         finally:
             self._accepting = False
             self._wake.set()
+            await self._end(task)
+            watchdog.cancel()
+
+    def finish_by(self, seconds: float) -> None:
+        """At the end, what was taken has so many seconds from now to be finished."""
+        self._finish_by = asyncio.get_running_loop().time() + seconds
+
+    def hurry(self) -> None:
+        """Finishes soon, or not at all: somebody asked twice."""
+        self.finish_by(_HURRIED_S)
+
+    async def _end(self, task: "asyncio.Task[None]") -> None:
+        loop = asyncio.get_running_loop()
+        if self._finish_by is None:
+            self.finish_by(self._patience.timeout_s)
+        while not task.done() and loop.time() < (self._finish_by or 0):  # which may come nearer meanwhile
+            await asyncio.wait({task}, timeout=_TICK_S)
+        if task.done():
             await task
+            return
+        said = f"The writing process did not answer for {self.call_age_s:.0f} s and was killed"
+        _log.critical("%s; what it was doing is on disk or is not, and a retry of the same key tells", said)
+        self._answer_waiting()
+        self._owner.kill()
+        await asyncio.wait({task}, timeout=_KILLED_WITHIN_S)
+        if task.done():
+            self.unfinished = f"{said}."
+            await task
+            return
+        task.cancel()
+        await asyncio.wait({task}, timeout=_KILLED_WITHIN_S)
+        self.unfinished = f"{said}; it has not ended: its disk does not answer."
+
+    def _answer_waiting(self) -> None:
+        """Tells everybody who waits that they wait in vain."""
+        self._fail(self._batch, OutcomeUnknown, _UNKNOWN_DETAIL)
+        waiting = list(self._queue)
+        for job in waiting:
+            self._queue.remove(job)
+        self._fail(waiting, WritesStopped, "The service is stopping; nothing was changed. Send the request again.")
+
+    @staticmethod
+    def _fail(jobs: Iterable[_Job], kind: type[Unavailable], detail: str) -> None:
+        for job in jobs:
+            if not job.answered.done():
+                job.answered.set_exception(kind(detail))
 
     async def submit(
         self,
@@ -172,18 +303,21 @@ class Writer:
 
         `times` is filled in on the way.
 
-        Raises Overloaded, WritesStopped, DatabaseBusy, StorageFull (nothing was done), OutcomeUnknown,
+        Raises Overloaded, WritesStalled, WritesStopped, DatabaseBusy, StorageFull (nothing was done), OutcomeUnknown,
         IdempotencyKeyReused, or what the operation raised.
         """
         if self._stopped_because is not None:
             raise WritesStopped(f"Writes have stopped: {self._stopped_because}. Restart the service.")
         if not self._accepting:
             raise WritesStopped("The service is stopping; nothing was changed. Send the request again.")
-        lane, size = context.actor, getsizeof(request.body) if request is not None else 0
+        if self._refuses is not None:
+            raise WritesStalled(f"{self._refuses}; nothing was begun. Send the request again.")
+        lane = context.key_prefix or context.actor
+        size = getsizeof(request.body) if request is not None else 0
         if not self._queue.has_room(lane, size):
             raise Overloaded(
-                f"{len(self._queue)} writes wait already, and the queue has no room for more of {lane}; nothing was"
-                " changed. Send the request again."
+                f"{len(self._queue)} writes wait already, and there is no room for more of {lane}; nothing was changed."
+                " Send the request again."
             )
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         times = times or WriteTimes(operation.name, now_ns())
@@ -197,18 +331,68 @@ class Writer:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
+                if self._check_due:
+                    self._check_due = False
+                    await self._check()
                 while self._queue:
                     self._batch = self._queue.take(count_max=self._batch_max, weight_max=self._batch_max)
                     await self._commit(self._batch)
+                    self._batch = []
                 if not self._accepting:
                     return
+        except asyncio.CancelledError:  # the owner could not even be killed
+            self._answer_waiting()
+            raise
         except BaseException as error:
             # Nobody else would ever answer those who wait.
             self._stop(f"the writer ended by {type(error).__name__}", error)
-            for job in (*self._batch, *self._queue):
-                if not job.answered.done():
-                    job.answered.set_exception(OutcomeUnknown(_UNKNOWN_DETAIL))
+            self._fail((*self._batch, *self._queue), OutcomeUnknown, _UNKNOWN_DETAIL)
             raise
+
+    async def _watch_over(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_S)
+            try:
+                self._look()
+            except Exception:  # it looks again; nobody else would
+                _log.exception("the watch of the writer failed")
+
+    def _look(self) -> None:
+        """What the age of the call under way, and of those who wait, asks for."""
+        now, age = asyncio.get_running_loop().time(), self.call_age_s
+        stalled = age >= self._patience.stall_s
+        if stalled and self._refuses is None:
+            _log.critical("the writing process has not answered for %.0f s; new writes are refused", age)
+        self._refuses = f"The writing process has not answered for {age:.0f} s" if stalled else None
+        if self._trouble.state is WriteState.NOT_STARTED and now < self._start_not_before:
+            self._refuses = f"The writing process is not there: {self._trouble.why}"
+        if age >= self._patience.timeout_s:
+            self._fail(self._batch, OutcomeUnknown, _UNKNOWN_DETAIL)
+        self._refuse_older(now_ns() - int(self._patience.timeout_s * 1e9), stalled=stalled)
+        if self._finish_by is not None and now >= self._finish_by:
+            self._accepting = False
+            self._answer_waiting()
+        if 0 < self._patience.restart_s <= age and not self._killed:
+            self._killed = True
+            if self._owner.kill():
+                _log.critical("the writing process has not answered for %.0f s and is killed", age)
+        if self._call_began is None and self._accepting and self._stopped_because is None:
+            troubled = self._trouble is not _WELL
+            wait_s = _TROUBLED_CHECK_S if troubled else _IDLE_CHECK_S
+            if now >= max(self._idle_since + wait_s, self._start_not_before):
+                self._check_due = True
+                self._wake.set()
+
+    def _refuse_older(self, than_ns: int, *, stalled: bool) -> None:
+        """Takes what has queued before that instant out of the queue, so that it is truly not begun."""
+        late = [job for job in self._queue if job.times.queued_ns <= than_ns]
+        for job in late:
+            self._queue.remove(job)
+        waited = f"waited {self._patience.timeout_s:g} s for its turn; nothing was begun. Send the request again."
+        if stalled:
+            self._fail(late, WritesStalled, f"The writing process does not answer. The write {waited}")
+        else:
+            self._fail(late, Overloaded, f"The write {waited}")
 
     def _stop(self, because: str, error: BaseException) -> None:
         self._stopped_because = because
@@ -222,39 +406,94 @@ class Writer:
         except Exception:  # who only watches must not keep the answers from those who wait
             _log.exception("a batch could not be watched")
 
+    async def _on_owner(self, call: Awaitable[T]) -> T:
+        """What the call of the owner gives. Raises Unavailable; what that means for other writes is noted first."""
+        loop = asyncio.get_running_loop()
+        self._call_began = loop.time()
+        trouble = _WELL
+        try:
+            return await call
+        except BatchFailed as failed:
+            if failed.stop is not None:
+                self._stop(failed.stop, failed)
+            elif isinstance(failed.reason, StorageFull):
+                trouble = Condition(WriteState.STORAGE_FULL, "the disk of the database is full")
+            else:
+                trouble = Condition(WriteState.DATABASE_BUSY, "another process holds the database")
+            raise failed.reason from None
+        except NotStarted as error:
+            trouble = self._put_off(str(error))
+            raise WritesStalled(f"The writing process is not there: {error}; nothing was begun.") from error
+        except ConnectionLost as error:
+            lost = f"a batch of {len(self._batch)} is lost" if self._batch else "there was no batch"
+            _log.critical("%s: %s; the next one starts another", lost, error)
+            raise OutcomeUnknown(_UNKNOWN_DETAIL) from error
+        except Exception as error:
+            self._stop(f"unexpected {type(error).__name__}", error)
+            raise OutcomeUnknown(_UNKNOWN_DETAIL) from error
+        finally:
+            if trouble.state is not WriteState.NOT_STARTED:
+                self._failed_starts, self._start_not_before = 0, 0.0
+            if trouble.state is not self._trouble.state:
+                _log.warning("writes: %s", f"{trouble.state}: {trouble.why}" if trouble.why else "taken again")
+            self._trouble = trouble
+            self._call_began, self._killed, self._refuses = None, False, None
+            self._idle_since = loop.time()
+
+    def _put_off(self, why: str) -> Condition:
+        pause_s = _START_AGAIN_S[min(self._failed_starts, len(_START_AGAIN_S) - 1)]
+        self._failed_starts += 1
+        self._start_not_before = asyncio.get_running_loop().time() + pause_s
+        return Condition(WriteState.NOT_STARTED, why)
+
+    async def _check(self) -> None:
+        """Asks an idle owner whether it is there, and a troubled one whether it can write again."""
+        with contextlib.suppress(Unavailable):
+            await self._on_owner(self._owner.run(probes.ping if self._trouble is _WELL else try_to_write))
+
     async def _commit(self, batch: list[_Job]) -> None:
         outcomes: list[Answer | Exception]
         times = BatchTimes(len(batch))
         if self._stopped_because is not None:
             outcomes = [WritesStopped(f"Writes have stopped: {self._stopped_because}.") for _ in batch]
+        elif asyncio.get_running_loop().time() < self._start_not_before:
+            why = f"The writing process is not there: {self._trouble.why}; nothing was begun. Send the request again."
+            outcomes = [WritesStalled(why) for _ in batch]
         else:
             try:
-                done = await self._owner.run(self._run_batch, [job.work for job in batch], now=stored(self._clock()))
+                done = await self._on_owner(
+                    self._owner.run(self._run_batch, [job.work for job in batch], now=stored(self._clock()))
+                )
                 outcomes = done.outcomes
                 times.commit_began_ns, times.committed_ns = done.commit_began_ns, done.committed_ns
                 for job, instants in zip(batch, done.instants, strict=True):
                     job.times.began_ns, job.times.ended_ns = instants
                 self._committed.set()
                 self._committed = asyncio.Event()
-            except BatchFailed as failed:
-                if failed.stop is not None:
-                    self._stop(failed.stop, failed)
+            except Unavailable as reason:
                 # One exception for each: a shared one would gather the tracebacks of all who raise it.
-                outcomes = [type(failed.reason)(failed.reason.detail) for _ in batch]
-            except ConnectionLost as error:
-                _log.critical("a batch of %d is lost: %s; the next one starts another", len(batch), error)
-                outcomes = [OutcomeUnknown(_UNKNOWN_DETAIL) for _ in batch]
-            except Exception as error:
-                self._stop(f"unexpected {type(error).__name__}", error)
-                outcomes = [OutcomeUnknown(_UNKNOWN_DETAIL) for _ in batch]
+                outcomes = [type(reason)(reason.detail) for _ in batch]
             self._tell(times, batch)
         for job, outcome in zip(batch, outcomes, strict=True):
-            if job.answered.done():  # its request was cancelled; the answer is stored
+            if job.answered.done():  # its request was cancelled, or waited too long; the answer is stored
                 continue
             if isinstance(outcome, Answer):
                 job.answered.set_result(outcome)
             else:
                 job.answered.set_exception(outcome)
+
+
+def try_to_write(tx: Connection) -> None:
+    """A commit that changes nothing, behind some space on the disk. Raises BatchFailed as a batch would."""
+    try:
+        probes.write_nothing(tx)
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise BatchFailed(StorageFull(_FULL_DETAIL), None) from error
+        raise _failed_before_commit(error) from error
+    except sqlite.DatabaseError as error:
+        _roll_back(tx)
+        raise _failed_before_commit(error) from error
 
 
 def run_batch(tx: Connection, batch: list[Work], *, now: str, policy: Policy, render_refusal: RenderRefusal) -> Done:

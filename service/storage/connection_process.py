@@ -4,9 +4,10 @@ In one process the two would share an interpreter lock. SQLite lets go of it at 
 gives it back late: under load that was more than half the time of a write. Here a batch is one message to the other
 process and one back, on a socket pair that nobody else holds.
 
-Whoever falls first leaves the other able to judge. Where the HTTP process is gone, this one finishes the batch that it
-has and ends as if it were killed; until then it holds the lock file. Where this one is gone, what it was doing is not
-known, and the next call starts another.
+Whoever falls first leaves the other able to judge. Where the HTTP process is gone, the kernel kills this one (Linux;
+elsewhere it finishes the call that it has): nobody would get its answers, and a kill is always right, since what is
+committed is found by a retry. Until it has ended it holds the lock file. Where this one is gone, what it was doing is
+not known, and the next call starts another.
 """
 
 import asyncio
@@ -15,26 +16,38 @@ import gc
 import importlib
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from io import BufferedRWPair
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from service import signals
-from service.storage.sqlite import Connection, EngineError
+from service.storage import sqlite
+from service.storage.sqlite import Connection, DatabaseError, EngineError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _LENGTH_BYTES = 8
 _BUFFER_BYTES = 4 * 2**20
+_SPARE_DESCRIPTORS = 8
+"""Kept open for the next start, which takes so many for a moment: a socket pair, a pipe, and /dev/null."""
+_POLL_S = 0.005
+_KILLED_WITHIN_S = 1.0
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class ConnectionLost(EngineError):
     """The process ended while it worked: what it did may or may not be on disk."""
+
+
+class NotStarted(EngineError):
+    """There is no process, and a new one could not be started or could not open the database. Nothing was begun."""
 
 
 class Owner(Protocol):
@@ -42,6 +55,10 @@ class Owner(Protocol):
 
     async def run(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`function(connection, …)`; what it raises is raised here."""
+        ...
+
+    def kill(self) -> bool:
+        """Ends it at once, whatever it does, so that `run` raises; False where nobody can."""
         ...
 
 
@@ -59,6 +76,7 @@ class ConnectionProcess:
     ) -> None:
         self._first = (tuple(imports), connector)
         self._keeps = tuple(keeps)
+        self._spare: list[int] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter
@@ -70,36 +88,90 @@ class ConnectionProcess:
 
     async def open(self) -> None:
         """Starts the process, which opens the connection. Raises EngineError, or what else the connector raises."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), *self._keeps),
-            )
-        self._reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=_BUFFER_BYTES)
+        ours = self._spawn()
+        try:
+            self._reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=_BUFFER_BYTES)
+        except BaseException:
+            ours.close()
+            self._process = None  # it ends when it sees that
+            raise
         try:
             await self._ask(self._first)
         except BaseException:
+            self.kill()  # it has no connection, and so nothing to finish
             await self._end()
             raise
 
+    def _spawn(self) -> socket.socket:
+        """A new process; our end of the socket pair. Raises OSError, with as many descriptors open as before."""
+        while self._spare:
+            os.close(self._spare.pop())
+        try:
+            ours, theirs = socket.socketpair()
+            try:
+                with theirs:
+                    self._process = subprocess.Popen(
+                        [sys.executable, "-m", __name__, str(theirs.fileno()), str(os.getpid())],
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        pass_fds=(theirs.fileno(), *self._keeps),
+                    )
+            except BaseException:
+                ours.close()
+                raise
+            return ours
+        finally:
+            self._keep_spare()
+
+    def _keep_spare(self) -> None:
+        with contextlib.suppress(OSError):  # there may be none left: then the next start takes what it gets
+            while len(self._spare) < _SPARE_DESCRIPTORS:
+                self._spare.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+
     async def run(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Runs `function(connection, …)` in the process. Raises ConnectionLost, or what the function raised."""
-        if self._process is not None and self._process.poll() is not None:
+        """Runs `function(connection, …)` in the process.
+
+        Raises NotStarted, ConnectionLost, or what the function raised.
+        """
+        if self._process is not None and (self._process.poll() is not None or self._writer.is_closing()):
             await self._end()
         if self._process is None:
-            await self.open()
+            try:
+                await self.open()
+            except (OSError, EngineError) as error:
+                raise NotStarted(str(error)) from error
         result: T = await self._ask((function, args, kwargs))
         return result
 
-    async def close(self) -> None:
-        """Closes the connection, and ends the process."""
+    def kill(self) -> bool:
+        """SIGKILL, which also a stopped process obeys. One that waits for a disk ends when the disk answers."""
         if self._process is not None:
-            with contextlib.suppress(ConnectionLost):
-                await self._ask(None)
-            await self._end()
+            self._process.kill()
+        return True
+
+    async def close(self, *, within_s: float = 60.0) -> str | None:
+        """Closes the connection, and ends the process: at last by SIGKILL, after which the next start finds the log.
+
+        What is wrong, as a sentence, where the process has not ended even then.
+        """
+        process = self._process
+        if process is not None and self._writer.is_closing():
+            self.kill()  # nobody waits any more for what it does
+        elif process is not None:
+            try:
+                async with asyncio.timeout(within_s):
+                    await self._ask(None)
+                    await self._end()
+            except (ConnectionLost, TimeoutError):
+                self.kill()
+        while self._spare:
+            os.close(self._spare.pop())
+        if process is None:
+            return None
+        if await self._ended(process, _KILLED_WITHIN_S):
+            self._process = None
+            return None
+        return f"The writing process {process.pid} was killed and has not ended: its disk does not answer."
 
     async def _ask(self, call: object) -> Any:
         message = pickle.dumps(call, pickle.HIGHEST_PROTOCOL)
@@ -112,7 +184,7 @@ class ConnectionProcess:
             code = await self._end()
             raise ConnectionLost(f"the process of the writing connection ended with {code}") from lost
         except asyncio.CancelledError:
-            await self._end()  # its answer, which nobody waits for, must not be taken for the next one's
+            self._writer.close()  # its answer, which nobody waits for, must not be taken for the next one's
             raise
         result, error = pickle.loads(answer)
         if error is not None:
@@ -121,9 +193,23 @@ class ConnectionProcess:
 
     async def _end(self) -> int | None:
         """Lets the process finish what it does, and waits for its end; its exit code."""
-        process, self._process = self._process, None
+        process = self._process
         self._writer.close()
-        return await asyncio.to_thread(process.wait) if process else None
+        if process is None:
+            return None
+        await self._ended(process, float("inf"))
+        self._process = None
+        return process.returncode
+
+    @staticmethod
+    async def _ended(process: "subprocess.Popen[bytes]", within_s: float) -> bool:
+        """Whether it ends in that time. Asked again and again: a thread that waits would itself keep us from ending."""
+        end = time.monotonic() + within_s
+        while process.poll() is None:
+            if time.monotonic() >= end:
+                return False
+            await asyncio.sleep(_POLL_S)
+        return True
 
 
 def portable(error: Exception) -> Exception:
@@ -167,6 +253,11 @@ def _serve(stream: BufferedRWPair) -> None:
             answer = pickle.dumps((result, error), pickle.HIGHEST_PROTOCOL)
             stream.write(len(answer).to_bytes(_LENGTH_BYTES, "big") + answer)
             stream.flush()
+            if connection is not None:
+                # While the answer is under way, and with no lock that a reader needs. The next write would do it under
+                # one, and where the file system is frozen by then, it would hang there, and all readers with it.
+                with contextlib.suppress(DatabaseError):
+                    sqlite.ping(connection)
     # A connection that nobody closed is left as a kill would leave it: the one case that is always tested.
     os._exit(0)
 
@@ -176,7 +267,20 @@ def _receive(stream: BufferedRWPair) -> bytes | None:
     return stream.read(int.from_bytes(head, "big")) if len(head) == _LENGTH_BYTES else None
 
 
+def _die_with(parent: int) -> None:
+    """From now on the kernel kills this process when `parent` ends, however that ends; only Linux can."""
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes  # noqa: PLC0415  here alone, and it may be missing
+
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before
+        os._exit(0)
+
+
 def _main() -> None:
+    _die_with(int(sys.argv[2]))
     # They are for the process that speaks HTTP; this one ends when that one closes its end, or is gone.
     signals.ignore(draining=True)
     _serve(socket.socket(fileno=int(sys.argv[1])).makefile("rwb"))

@@ -4,10 +4,12 @@ from service.ledger.domain_purchases import DomainPurchase, DomainPurchaseStatus
 from service.ledger.expiry import Due
 from service.ledger.timestamps import spoken
 from service.storage.sqlite import Connection
+from service.storage.transactions import sql_of_taken_back
 
 _SELECT = (
     "SELECT p.id, u.telegram_id, p.domain, p.ascii_name, p.price, p.status, p.transaction_id, p.created_at,"
-    " p.registered_at FROM user_domains AS p JOIN users AS u ON u.id = p.user_id"
+    f" p.registered_at, {sql_of_taken_back('p.transaction_id')}"
+    " FROM user_domains AS p JOIN users AS u ON u.id = p.user_id"
 )
 
 
@@ -30,6 +32,17 @@ def find_live(tx: Connection, name: Name) -> DomainPurchase | None:
             (name.readable, name.ascii),
         ).fetchone()
     )
+    return _purchase(row) if row else None
+
+
+def find_paid_with(tx: Connection, user_id: int, transaction_id: int) -> DomainPurchase | None:
+    """The user's purchase whose payment begins the chain of reversals that the transaction is in, or None."""
+    row = tx.execute(
+        f"{_SELECT} WHERE p.user_id = ? AND p.transaction_id IN (WITH RECURSIVE chain(id) AS (SELECT ? UNION"
+        " SELECT t.reverses_id FROM chain JOIN deposit_transactions AS t ON t.id = chain.id"
+        " WHERE t.reverses_id IS NOT NULL) SELECT id FROM chain)",
+        (user_id, transaction_id),
+    ).fetchone()
     return _purchase(row) if row else None
 
 
@@ -110,4 +123,5 @@ def _purchase(row: tuple[object, ...]) -> DomainPurchase:
     for moment in ("created_at", "registered_at"):
         text = values[moment]
         values[moment] = spoken(text) if isinstance(text, str) else None
+    values["payment_reversed"] = bool(values["payment_reversed"])
     return DomainPurchase(**values)  # type: ignore[arg-type]

@@ -34,6 +34,7 @@ from service.storage import audit_chain, audit_prunes, migrator, sequences, sqli
 from service.storage.audit_verification import ChainCheck
 from service.storage.audit_workers import Workers, WorkersFailed
 from service.storage.sqlite import Connection
+from service.storage.transactions import sql_of_last_of_chain
 
 _ID_MIN, _ID_MAX = -(2**63), 2**63 - 1
 _CHUNK_MIN, _CHUNK_FIRST, _CHUNK_MAX = 16, 1024, 1 << 17
@@ -187,6 +188,34 @@ def _judge_link(
         yield "versions", f"It began at {before}, version {version - 1} before it left {previous_after}."
 
 
+# Where a movement for a domain belongs, and whose purchases are paid with one transaction. Row values, so that it does
+# not matter which users are in the chunk.
+_DOMAIN_MONEY = """
+SELECT (SELECT telegram_id FROM users WHERE id = t.user_id), t.id, 'deposit_transactions', t.id,
+  iif(t.type = 'domain_purchase',
+    'It took ' || t.amount || ' won for a domain, and no purchase of its user names it.',
+    'It gave ' || t.amount || ' won back for a domain, and no purchase that its user gave up was paid with them.')
+FROM deposit_transactions AS t
+WHERE t.user_id BETWEEN :low AND :high AND t.version IS NOT NULL AND (
+  +t.type = 'domain_purchase' AND (t.user_id, t.id) NOT IN (
+    SELECT user_id, transaction_id FROM user_domains
+    WHERE user_id BETWEEN :low AND :high AND transaction_id IS NOT NULL)
+  OR +t.type = 'domain_refund' AND (t.user_id, COALESCE((
+    WITH RECURSIVE chain(id, reverses_id) AS (
+      SELECT t.id, t.reverses_id
+      UNION SELECT r.id, r.reverses_id FROM chain JOIN deposit_transactions AS r ON r.id = chain.reverses_id)
+    SELECT id FROM chain WHERE reverses_id IS NULL), 0)) NOT IN (
+    SELECT user_id, transaction_id FROM user_domains
+    WHERE user_id BETWEEN :low AND :high AND transaction_id IS NOT NULL AND status IN ('released', 'expired')))
+UNION ALL
+SELECT (SELECT telegram_id FROM users WHERE id = user_id), transaction_id, 'user_domains', id,
+  'It names transaction ' || transaction_id || ', and another purchase does too.'
+FROM (
+  SELECT user_id, transaction_id, id, COUNT(*) OVER (PARTITION BY transaction_id) AS purchases FROM user_domains
+  WHERE user_id BETWEEN :low AND :high AND transaction_id IS NOT NULL)
+WHERE purchases > 1
+"""
+
 _USERS = _Pass(
     "users",
     "id",
@@ -199,6 +228,7 @@ _USERS = _Pass(
     (
         _Statement(_ACCOUNTS, _judge_account),
         _Statement(_CHAIN, _judge_link),
+        _Statement(_DOMAIN_MONEY, _says("domain_purchases")),
         _Statement(
             """
             SELECT NULL, NULL, 'user_deposits', d.id, 'The account''s user ' || d.user_id || ' is not there.'
@@ -499,6 +529,26 @@ def _step_count(step: str) -> str:
     return f"(COUNT(*) FILTER (WHERE a.action = '{action}') + {_archived(action, 'p.id')})"
 
 
+def _told_at(action: str, resource_type: str, resource_id: str) -> str:
+    """SQL of the id of the audit row that tells that; null where there is none, or it was archived."""
+    return (
+        f"(SELECT MIN(id) FROM audit_logs WHERE resource_type = '{resource_type}' AND resource_id = {resource_id}"
+        f" AND +action = '{action}' AND actor IS NOT NULL)"
+    )
+
+
+# `e` is what ended the chain of reversals of the payment of `p`. Rows are archived from the oldest on: where one of two
+# is left, it is the later one. Where none is left there are only the times.
+_BACK_BEFORE_REGISTERED = f"""
+CASE
+  WHEN {_told_at("transaction_reversed", "deposit_transaction", "e.id")} IS NOT NULL
+    THEN COALESCE({_told_at("transaction_reversed", "deposit_transaction", "e.id")}
+      < {_told_at("domain_registered", "user_domains", "p.id")}, FALSE)
+  WHEN {_told_at("domain_registered", "user_domains", "p.id")} IS NOT NULL THEN TRUE
+  ELSE e.created_at < p.registered_at
+END
+"""
+
 _USER_DOMAINS = _Pass(
     "user_domains",
     "id",
@@ -509,27 +559,32 @@ _USER_DOMAINS = _Pass(
     """,
     (
         _Statement(
-            """
+            f"""
             SELECT (SELECT telegram_id FROM users WHERE id = p.user_id), p.transaction_id, 'user_domains', p.id,
               CASE
                 WHEN t.id IS NULL THEN 'The transaction that paid for it is not there.'
                 WHEN t.user_id <> p.user_id THEN 'Another user paid for it.'
-                WHEN t.amount IS NOT p.price OR t.direction <> 'debit' OR t.version IS NULL
+                WHEN t.type <> 'domain_purchase' THEN 'The transaction that it names is a ' || t.type || ', no payment.'
+                WHEN t.amount IS NOT p.price OR t.direction <> 'debit' OR t.version IS NULL OR t.status <> 'confirmed'
                   THEN 'Its price is ' || COALESCE(p.price, 'null') || '; the transaction that it names paid none such.'
                 WHEN p.status NOT IN ('pending', 'registered', 'released', 'expired')
                   THEN 'No purchase is ' || p.status || '.'
-                WHEN p.status IN ('released', 'expired')
-                  AND NOT EXISTS (SELECT 1 FROM deposit_transactions WHERE reverses_id = t.id)
-                  THEN 'It is ' || p.status || ' and was not paid back.'
-                WHEN p.status IN ('pending', 'registered')
-                  AND EXISTS (SELECT 1 FROM deposit_transactions WHERE reverses_id = t.id AND +type = 'domain_refund')
-                  THEN 'It is ' || p.status || ' and was paid back.'
                 WHEN p.status IN ('pending', 'registered') AND EXISTS (
                   SELECT 1 FROM user_domains WHERE ascii_name = p.ascii_name AND status IN ('pending', 'registered')
                     AND id <> p.id)
                   THEN 'Another live purchase has its name.'
+                WHEN p.status IN ('released', 'expired') AND e.direction IS NOT 'credit'
+                  THEN 'It is ' || p.status || ', and transaction ' || e.id || ' has its ' || p.price || ' won.'
+                WHEN e.direction IS NOT 'credit' THEN NULL
+                WHEN p.status = 'pending'
+                  THEN 'It is pending, and transaction ' || e.id || ' gave its ' || p.price || ' won back.'
+                WHEN p.status = 'registered' AND e.type <> 'reversal'
+                  THEN 'It is registered, and transaction ' || e.id || ' refunded its ' || p.price || ' won.'
+                WHEN p.status = 'registered' AND {_BACK_BEFORE_REGISTERED}
+                  THEN 'It was registered when transaction ' || e.id || ' had given its ' || p.price || ' won back.'
               END AS said
             FROM user_domains AS p LEFT JOIN deposit_transactions AS t ON t.id = p.transaction_id
+            LEFT JOIN deposit_transactions AS e ON e.id = {sql_of_last_of_chain("p.transaction_id")}
             WHERE p.id BETWEEN :low AND :high AND p.ascii_name IS NOT NULL AND said IS NOT NULL
             """,
             _says("domain_purchases"),
@@ -656,13 +711,20 @@ class Proof:
     """One run over the whole ledger: `run` on one thread, `report` and `stop` from any. Lifetime: one run.
 
     `quick` leaves out the checks of the file, which reads every page, and of the audit chain, which hashes every row.
-    `workers` share the hashing.
+    `workers` share the hashing. Up to `examples_max` failures of a check are told.
     """
 
     def __init__(
-        self, migrations: list[migrator.Migration], clock: Clock, *, quick: bool = False, workers: Workers | None = None
+        self,
+        migrations: list[migrator.Migration],
+        clock: Clock,
+        *,
+        quick: bool = False,
+        workers: Workers | None = None,
+        examples_max: int = EXAMPLES_MAX,
     ) -> None:
         self._workers = workers
+        self._examples_max = examples_max
         self._migrations = migrations
         self._clock = clock
         self._names = [name for name in DESCRIPTIONS if not (quick and name in _THOROUGH)]
@@ -856,7 +918,7 @@ class Proof:
     def _add(self, check: str, telegram_id: Any, transaction_id: Any, table: Any, row_id: Any, said: str) -> None:
         found = self._found[check]
         found.failed += 1
-        if len(found.examples) < EXAMPLES_MAX:
+        if len(found.examples) < self._examples_max:
             found.examples.append(
                 IntegrityExample(
                     telegram_id=None if telegram_id is None else str(telegram_id),

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,33 @@ def holder(database: Path) -> str | None:
     finally:
         os.close(descriptor)
     return None
+
+
+def is_left_behind(database: Path) -> bool:
+    """Whether the process that took the lock has ended, and only one that inherited it holds it: it is about to end."""
+    try:
+        descriptor = os.open(_file_of(database.resolve()), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        taken_by = re.search(rb"[0-9]+", os.pread(descriptor, 64, 0))
+        return taken_by is not None and not _runs(int(taken_by[0]))
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _runs(pid: int) -> bool:
+    """Whether there is such a process, as far as can be seen; one that has ended and waits to be asked does not run."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0] not in "ZX"
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's, or there is no /proc
+        return True
 
 
 def _file_of(database: Path) -> Path:

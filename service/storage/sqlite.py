@@ -50,7 +50,7 @@ SIDE_FILES = ("-wal", "-shm", "-journal")
 
 _STATEMENTS_CACHED = 256
 # Primary result codes, https://www.sqlite.org/rescode.html
-_ERROR, _BUSY, _LOCKED, _FULL, _TOOBIG, _CONSTRAINT, _MISMATCH, _RANGE = 1, 5, 6, 13, 18, 19, 20, 25
+_ERROR, _BUSY, _LOCKED, _READONLY, _FULL, _TOOBIG, _CONSTRAINT, _MISMATCH, _RANGE = 1, 5, 6, 8, 13, 18, 19, 20, 25
 _NONE = 0
 _NICENESS = 15
 _TURN_POLL_S = 0.001
@@ -91,6 +91,11 @@ def is_busy(error: BaseException) -> bool:
 def is_full(error: BaseException) -> bool:
     """Whether `error` says that the disk is full. What SQLite's backup API raises carries no code."""
     return error_code(error) == _FULL or str(error) == "database or disk is full"
+
+
+def is_unrecovered(error: BaseException) -> bool:
+    """Whether a reader met a log whose index only the writer can put right: the one before was killed at work on it."""
+    return error_code(error) == _READONLY
 
 
 def is_of_statement(error: BaseException) -> bool:
@@ -137,14 +142,21 @@ def connect_writer(path: Path, *, busy_timeout_ms: int, checkpoints: bool) -> Co
     return connection
 
 
-def connect_reader(path: Path, *, busy_timeout_ms: int, immutable: bool = False) -> Connection:
+def connect_reader(
+    path: Path, *, busy_timeout_ms: int, immutable: bool = False, index_is_kept: bool = False
+) -> Connection:
     """Opens `path` read-only. Raises EngineError when it is not there or no database.
 
     `immutable` is for a file that nobody writes and that has no log: nothing is made beside it, no lock is taken.
+    `index_is_kept` is for a connection beside the service's writer, which keeps the log's index (-shm): it does not
+    write there either. Else the first read after a commit notes in the index up to where it reads, and hangs where the
+    file system is frozen. It can then read up to where the writer has noted itself, one commit behind, without harm:
+    that mark only keeps a checkpoint from going further.
     """
+    flags = f"mode=ro{'&immutable=1' if immutable else ''}{'&readonly_shm=1' if index_is_kept else ''}"
     try:
         connection: Connection = driver.connect(
-            f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if immutable else ''}",
+            f"{path.absolute().as_uri()}?{flags}",
             uri=True,
             isolation_level=None,
             cached_statements=_STATEMENTS_CACHED,
@@ -368,6 +380,10 @@ class Thread:
         """Makes the statement that runs, if one does, end with an error."""
         self._connection._conn.interrupt()
 
+    def kill(self) -> bool:
+        """False: a thread cannot be ended from outside."""
+        return False
+
     async def close(self) -> None:
         """Closes the connection after what is queued, and ends the thread; it would keep the process alive."""
         await self._connection.close()
@@ -381,7 +397,8 @@ class Readers:
     """A few read-only connections; each read sees one snapshot. Lifetime: within the application's."""
 
     def __init__(self, path: Path, *, count: int, busy_timeout_ms: int) -> None:
-        self._threads = [Thread(partial(connect_reader, path, busy_timeout_ms=busy_timeout_ms)) for _ in range(count)]
+        connector = partial(connect_reader, path, busy_timeout_ms=busy_timeout_ms, index_is_kept=True)
+        self._threads = [Thread(connector) for _ in range(count)]
         self._free: asyncio.LifoQueue[Thread] = asyncio.LifoQueue()
 
     @asynccontextmanager

@@ -111,6 +111,37 @@ def find(tx: Connection, transaction_id: int) -> Transaction | None:
     return _transaction(row) if row else None
 
 
+def sql_of_taken_back(transaction_id: str) -> str:
+    """SQL of whether the money that the debit `transaction_id` took is back: its chain of reversals ends with a credit.
+
+    A reversal may be reversed in its turn, and each of the chain moves the money the other way. False for null.
+    """
+    return (
+        f"(EXISTS (SELECT 1 FROM deposit_transactions WHERE reverses_id = {transaction_id})"
+        f" AND (WITH RECURSIVE chain(id) AS (SELECT {transaction_id} UNION SELECT r.id FROM chain"
+        " JOIN deposit_transactions AS r ON r.reverses_id = chain.id) SELECT COUNT(*) % 2 = 0 FROM chain))"
+    )
+
+
+def sql_of_last_of_chain(transaction_id: str) -> str:
+    """SQL of the id of the end of the chain of reversals that the transaction begins: its own, if it was not reversed.
+
+    Null for null, and where a hand made a ring of them.
+    """
+    return (
+        f"iif(NOT EXISTS (SELECT 1 FROM deposit_transactions WHERE reverses_id = {transaction_id}), {transaction_id},"
+        f" (WITH RECURSIVE chain(id) AS (SELECT {transaction_id} UNION SELECT r.id FROM chain"
+        " JOIN deposit_transactions AS r ON r.reverses_id = chain.id) SELECT id FROM chain"
+        " WHERE NOT EXISTS (SELECT 1 FROM deposit_transactions WHERE reverses_id = chain.id) LIMIT 1))"
+    )
+
+
+def find_last_of_chain(tx: Connection, transaction_id: int) -> Transaction | None:
+    """The end of the chain of reversals that the transaction begins: itself, where it was not reversed."""
+    row = tx.execute(f"SELECT {sql_of_last_of_chain('?1')}", (transaction_id,)).fetchone()
+    return find(tx, row[0]) if row[0] is not None else None
+
+
 def list_of_user(tx: Connection, user_id: int, *, before_id: int, limit: int) -> list[Transaction]:
     """Up to `limit` transactions of the user with an id below `before_id`, newest first."""
     rows = tx.execute(

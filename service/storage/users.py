@@ -5,7 +5,9 @@ from collections.abc import Iterable, Sequence
 from service.ledger.timestamps import spoken
 from service.ledger.users import Account, Balance, User
 from service.storage.sqlite import Connection, as_json
+from service.storage.transactions import sql_of_taken_back
 
+_TAKEN_BACK = sql_of_taken_back("user_domains.transaction_id")
 _ACCOUNT = (
     "SELECT u.id, u.telegram_id, u.username, u.created_at, d.balance, d.version"
     " FROM users AS u JOIN user_deposits AS d ON d.user_id = u.id"
@@ -49,7 +51,7 @@ def find_balance(tx: Connection, telegram_id: str) -> Balance | None:
     row = tx.execute(
         "SELECT u.telegram_id, d.balance, d.version,"
         " (SELECT COALESCE(SUM(price), 0) FROM user_domains WHERE user_id = u.id AND status = 'pending'"
-        " AND transaction_id IS NOT NULL)"
+        f" AND transaction_id IS NOT NULL AND NOT {_TAKEN_BACK})"
         " FROM users AS u JOIN user_deposits AS d ON d.user_id = u.id WHERE u.telegram_id = ?",
         (telegram_id,),
     ).fetchone()

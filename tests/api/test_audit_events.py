@@ -3,14 +3,16 @@
 import ast
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.ledger import audit_logs
-from service.ledger.audit_logs import is_ledgers
+from service.ledger import audit_logs, reserved_names
+from service.ledger.reserved_names import is_action_reserved, is_resource_reserved
 from service.storage import importer
 from tests.live import CHECKOUT, Client, LiveService, passbook
+from tests.storage.broken import by_hand
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +81,9 @@ def test_posted_failures_are_suspicious_too(service: LiveService, bot: Client) -
         ({"action": "debit", "outcome": "failure"}, "#/action"),
         ({"action": "user_logged_in"}, "#/action"),
         ({"action": "migration_done"}, "#/action"),
+        ({"action": "deposits"}, "#/action"),
+        ({"action": "login", "resource_type": "users"}, "#/resource_type"),
+        ({"action": "login", "details": {"a": 1e20}}, "#/details"),
         ({"action": "login", "resource_type": "deposit_transaction"}, "#/resource_type"),
         ({"action": "login", "resource_type": "user_domains", "resource_id": 1}, "#/resource_type"),
         ({"action": "login", "resource_id": 0}, "#/resource_id"),
@@ -136,9 +141,73 @@ def test_every_action_of_the_program_is_reserved() -> None:
     found = set(actions_of_the_program())
     assert len(found) > 30
     assert {"deposit_confirmed", "debit_failed", "migration_amount_made_positive", "import_value_mended"} <= found
-    assert {action for action in found if not is_ledgers(action)} == set()
+    assert {action for action in found if not is_action_reserved(action)} == set()
     ledgers = {*importer._RESOURCE_TYPES.values(), audit_logs.API_KEY, audit_logs.BANK_NOTIFICATION}
     assert ledgers | {"import_archive"} == audit_logs.LEDGER_RESOURCE_TYPES
+
+
+LOOK_ALIKES = (
+    *("deposits", "deposit_s", "users_merged", "debits", "debits_failed", "domains", "balances", "balances_fixed"),
+    *("transactions", "audits_done", "imports", "imported_rows", "migrations", "migrated", "openings", "credits_given"),
+    *("api_keys", "apikey_created", "apikeys_created", "apis_keys", "bank_notifications", "banknotification_matched"),
+    *("user2_created", "deposit2", "deposit__confirmed", "depositconfirmed", "userscreated", "balancedebited"),
+    *("debited", "deposited_twice", "balancing", "auditing", "credited", "ledger_closed", "passbook_started"),
+)
+OTHERS = (
+    "use",
+    "used_up",
+    "login",
+    "menu_opened",
+    "opened",
+    "important",
+    "domestic",
+    "key_shown",
+    "bank_chosen",
+    "audio",
+)
+
+
+def test_what_looks_like_the_ledgers_own_is_reserved() -> None:
+    """In the plural, in another form, with digits, without underscores; words that only begin alike are not."""
+    assert [name for name in LOOK_ALIKES if not is_action_reserved(name)] == []
+    assert [name for name in OTHERS if is_action_reserved(name)] == []
+    alike = ("deposit_transactions", "users", "user_domain", "userdomains", "audit_logs", "apikeys", "transactions")
+    assert [name for name in alike if not is_resource_reserved(name)] == []
+    assert [name for name in ("menu", "order", "user_session", "domain_search") if is_resource_reserved(name)] == []
+    for kind in audit_logs.LEDGER_RESOURCE_TYPES:
+        assert is_resource_reserved(kind)
+
+
+def test_the_page_and_the_contract_name_what_is_reserved() -> None:
+    """Both are made from the lists that are asked."""
+    page = " ".join((CHECKOUT / "docs" / "audit-log.md").read_text("utf-8").split())
+    contract = (CHECKOUT / "openapi" / "openapi.json").read_text("utf-8")
+    for names in (reserved_names.ACTIONS_BEGIN, reserved_names.RESOURCES):
+        assert reserved_names.words(names) in page
+        assert reserved_names.words(names) in contract
+
+
+def test_an_event_that_was_taken_before_its_name_was_reserved_keeps_its_answer(tmp_path: Path) -> None:
+    """Asked again, the same bytes; with another body the key is told to be used; a new one is refused, by the name."""
+    service = LiveService(tmp_path / "passbook.db").start()
+    bot = service.client(service.make_key("--name", "bot-2", "--role", "bot"))
+    key = bot.headers["Authorization"].removeprefix("Bearer ")
+    body = {"action": "login", "details": {"a": 1}}
+    assert bot.write("/v1/audit-logs", body, key="before").status_code == 201
+    assert service.stop() == 0
+    by_hand(
+        service.database,
+        "UPDATE idempotency_answers SET request = replace(request, 'login', 'deposits'),"
+        " body = CAST(replace(CAST(body AS TEXT), 'login', 'deposits') AS BLOB)",
+    )
+    bot = service.start().client(key)
+    again = bot.write("/v1/audit-logs", {**body, "action": "deposits"}, key="before")
+    assert (again.status_code, again.json()["action"]) == (201, "deposits")
+    assert again.headers["Idempotency-Replayed"] == "true"
+    other = bot.write("/v1/audit-logs", {"action": "deposits"}, key="before")
+    assert (other.status_code, other.json()["code"]) == (409, "idempotency_key_reused")
+    assert bot.write("/v1/audit-logs", {"action": "deposits"}).status_code == 400
+    assert service.stop() == 0
 
 
 def test_events_do_not_upset_the_proof(service: LiveService) -> None:

@@ -299,12 +299,18 @@ class Bench:
                 {
                     "B": over_http,
                     "S": lambda _: engine.load(f"changes 1 {self.scale.seconds}"),
+                    "D": lambda _: engine.load(f"debit {max(BATCHES)} {self.scale.seconds}"),
                 },
             )
         self._row(
             "B/S", "batches of 1,000 balance changes by one HTTP caller to the same without HTTP",
             ratio(found["B"], found["S"]), goal=Goal(True, 0.80),
             figures=f"B {per_s(found['B']):,.0f} changes/s, S {per_s(found['S']):,.0f} changes/s",
+        )  # fmt: skip
+        self._row(
+            "S/D", "a change of such a batch to a plain debit, 256 of them in a commit, both without HTTP",
+            ratio(found["S"], found["D"]), goal=Goal(True, 1.5),
+            figures=f"S {per_s(found['S']):,.0f} changes/s, D {per_s(found['D']):,.0f} debits/s",
         )  # fmt: skip
 
     def _memory(self, fresh: Path) -> None:

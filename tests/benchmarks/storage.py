@@ -1,9 +1,10 @@
 """The ledger without HTTP: the writer's own batches, in one process, on a database of its own on the same disk.
 
 A child process that carries out one order a line on its standard input, so that its rounds can alternate with those of
-the services. Orders are `mixed BATCH SECONDS` and `announce BATCH SECONDS` (announcements and debits by turns, or
-announcements alone, so many to a commit), `changes BATCH SECONDS` (operations of 1,000 balance changes; counted are
-changes), `raw SECONDS` (one row and COMMIT with synchronous=FULL, in a file beside) and `sealing BATCH ROUNDS`.
+the services. Orders are `mixed BATCH SECONDS`, `announce BATCH SECONDS` and `debit BATCH SECONDS` (announcements and
+debits by turns, or one of them alone, so many to a commit), `changes BATCH SECONDS` (operations of 1,000 balance
+changes; counted are changes), `raw SECONDS` (one row and COMMIT with synchronous=FULL, in a file beside) and `sealing
+BATCH ROUNDS`.
 
 Usage: python -m tests.benchmarks.storage DATABASE
 """
@@ -249,6 +250,7 @@ def main() -> None:
                 make, counts = {
                     "mixed": ([ledger.announce, ledger.debit], 1),
                     "announce": ([ledger.announce], 1),
+                    "debit": ([ledger.debit], 1),
                     "changes": ([ledger.changes], CHANGES_MAX),
                 }[kind]
                 answer = batches(ledger, make, int(numbers[0]), float(numbers[1]), counts)

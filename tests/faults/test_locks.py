@@ -5,6 +5,7 @@ import json
 import resource
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -153,8 +154,11 @@ def test_a_lock_held_for_longer_is_503_and_nothing_partial(own_service: LiveServ
         assert (refused.status_code, refused.json()["code"]) == (503, "database_busy")
         assert int(refused.headers["Retry-After"]) >= 1
         assert client.get("/v1/deposits").json()["items"] == []
-        assert client.get("/readyz").status_code == 200
+        ready = client.get("/readyz")
+        assert (ready.status_code, ready.json()["reads"], ready.json()["writes"]) == (503, "ok", "database_busy")
         assert other.execute("SELECT COUNT(*) FROM idempotency_answers").fetchone() == (0,)
+    while client.get("/readyz").status_code != 200:  # by itself, though no write comes
+        pass
     done = client.write(request.path, request.body.encode(), key="busy")
     assert (done.status_code, done.headers.get("Idempotency-Replayed")) == (201, None)
     assert len(client.get("/v1/deposits").json()["items"]) == 1
@@ -181,8 +185,19 @@ def test_a_full_disk_is_503_and_recovers_without_a_restart(tmp_path: Path) -> No
             assert [(a.status_code, a.json()["code"]) for _, a in refused] == [(503, "storage_full")] * 5
             assert int(refused[0][1].headers["Retry-After"]) >= 1
             assert client.get("/v1/deposits", params={"limit": 1}).status_code == 200
-            assert client.get("/readyz").status_code == 200
+            for _ in range(20):  # also while it is tried whether there is room again
+                ready = client.get("/readyz")
+                assert (ready.status_code, ready.json()["code"]) == (503, "not_ready")
+                assert (ready.json()["reads"], ready.json()["writes"]) == ("ok", "storage_full")
+                assert "disk of the database is full" in ready.json()["detail"]
+                time.sleep(0.1)
+            assert client.get("/livez").status_code == 200
+            changes = service.database.with_name("passbook.db-wal").stat().st_mtime_ns
             (disk / "filler").unlink()
+            while client.get("/readyz").status_code != 200:
+                pass
+            # A commit found that there is room, and it was none of a caller's.
+            assert service.database.with_name("passbook.db-wal").stat().st_mtime_ns > changes
             for request, _ in refused:
                 done = client.write(request.path, request.body.encode(), key=request.key)
                 assert (done.status_code, done.headers.get("Idempotency-Replayed")) == (201, None)
@@ -215,6 +230,7 @@ def test_an_io_error_stops_writes_until_a_restart_and_every_key_has_one_answer(
         assert (stopped.status_code, stopped.json()["code"]) == (503, "writes_stopped")
         ready = client.get("/readyz")
         assert (ready.status_code, ready.json()["code"]) == (503, "not_ready")
+        assert (ready.json()["reads"], ready.json()["writes"]) == ("ok", "stopped")
         assert client.get("/livez").status_code == 200
         assert client.get("/v1/deposits").status_code == 200
         told = {a.status for e in journal.entries.values() for a in e.attempts if a.status and a.status >= 500}

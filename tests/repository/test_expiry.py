@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from service.ledger.audit_logs import USER
 from service.ledger.domain_purchases import DomainPurchaseComplete, DomainPurchaseRelease
 from service.ledger.expiry import BATCH_MAX, Expire
 from service.ledger.fields import BALANCE_MAX
 from service.ledger.timestamps import stored
 from service.ledger.transactions import TransactionReverse
 from service.repository import domain_purchases, expiry, transactions
+from service.repository.unit_of_work import Operation
+from tests import earlier
 from tests.ledger_check import broken_invariants
 from tests.repository.house import DAY, HOUR, MINUTE, House, make_database, opened, writing
 
@@ -227,13 +230,14 @@ def test_a_row_that_is_not_old_enough_stays_whoever_asks(path: Path) -> None:
 
 
 def test_a_payment_that_was_reversed_is_not_paid_back_twice(path: Path) -> None:
-    """ops took the payment back while the name was held: it expires, and no more money moves."""
+    """An earlier Passbook took it back while the name was held: it expires, and no more money moves."""
 
     async def run() -> None:
         async with opened(path) as house:
             purchase = await house.hold("twice.kr", 900)
             ((payment,),) = house.rows("SELECT transaction_id FROM user_domains")
-            await house.do(transactions.REVERSE, TransactionReverse(), payment)
+            unasked = Operation("earlier", USER, lambda work, _, target: earlier.reverse(work, target))
+            await house.do(unasked, TransactionReverse(), payment)
             assert house.balance() == 900
             house.time.goes_by(2 * HOUR)
             assert (await house.sweeper.sweep(house.time.now)).purchases == 1

@@ -109,6 +109,12 @@ PURCHASE_ACTS: "dict[str, Callable[[LedgerMachine], None]]" = {
     "released": lambda m: m.settle_purchase(0, held=False, verb="release"),
     "reversed": lambda m: m.reverse(0, unmoved=False, note=None),
 }
+PRICE_ACTS: "dict[str, Callable[[LedgerMachine], None]]" = {
+    **{act: PURCHASE_ACTS[act] for act in ("completed", "expired", "released")},
+    "its money moved back": lambda m: m.reverse_the_last(0, None),
+    "its money moved back as goodwill": lambda m: m.reverse_the_last(0, True),
+    "its money moved back as before": lambda m: m.reverse_as_before(),
+}
 
 
 class Mismatch(AssertionError):
@@ -274,6 +280,22 @@ class LedgerMachine(RuleBasedStateMachine):
         transaction = _pick(waiting if unmoved and waiting else known, place)
         self._post(CALLERS[0], f"/v1/transactions/{transaction.id}/reverse", note=note)
 
+    def reverse_as_before(self) -> None:
+        """The payment of a held purchase is taken back, as a Passbook did that did not ask."""
+        purchase = self.model.purchases[-1]
+        held = purchase.status == "pending" and not purchase.payment_reversed
+        if held and purchase.user.balance + purchase.price <= BALANCE_MAX and purchase.last.id is not None:
+            self.service.reverse_as_before(purchase.last.id)
+            self.model.reverse_as_before(purchase.last, CALLERS[0])
+            self._compare_what_moved()
+
+    @precondition(lambda self: self.model.purchases)
+    @rule(place=places, goodwill=st.sampled_from([None, True, False]))
+    def reverse_the_last(self, place: int, goodwill: bool | None) -> None:
+        """What ended the chain of reversals that the payment of a purchase begins."""
+        last = _pick(self.model.purchases, place).last
+        self._post(CALLERS[0], f"/v1/transactions/{last.id}/reverse", goodwill=goodwill)
+
     @rule(what=st.sampled_from(sorted(VERBS)), place=places)
     def ask_for_what_is_not_there(self, what: str, place: int) -> None:
         """An id that is nobody's; a transaction that is no deposit is not there as a deposit."""
@@ -303,6 +325,13 @@ class LedgerMachine(RuleBasedStateMachine):
         for act in acts:
             if self.model.purchases:
                 PURCHASE_ACTS[act](self)
+
+    @rule(user=users, place=places, earlier=st.booleans(), acts=_acts(PRICE_ACTS))
+    def story_of_a_price(self, user: int, place: int, earlier: bool, acts: list[str]) -> None:
+        self.buy(0 if user < len(self.users) - 1 else user, place, 1000, hold=True)
+        for act in [*(["its money moved back as before"] * earlier), *acts]:
+            if self.model.purchases:
+                PRICE_ACTS[act](self)
 
     # Requests that were made before.
 

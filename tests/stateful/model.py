@@ -98,6 +98,19 @@ class Purchase(Thing):
     created_at: datetime
     registered_at: datetime | None
 
+    @property
+    def last(self) -> Transaction:
+        """Where the price is: what ended the chain of reversals that the payment begins."""
+        last = self.payment
+        while last.reversed_by is not None:
+            last = last.reversed_by
+        return last
+
+    @property
+    def payment_reversed(self) -> bool:
+        """Whether the user has the price back."""
+        return self.last.direction == "credit"
+
 
 @dataclass(eq=False)
 class Logged(Thing):
@@ -194,8 +207,10 @@ class Model:
         return [transaction for transaction in self._order if transaction.type == "deposit"]
 
     def held(self, user: User) -> int:
-        """The price of what the user holds."""
-        return sum(p.price for p in self.purchases if p.user is user and p.status == "pending")
+        """The price of what the user holds and has paid for."""
+        return sum(
+            p.price for p in self.purchases if p.user is user and p.status == "pending" and not p.payment_reversed
+        )
 
     def seed(self, telegram_id: str, balance: int) -> None:
         """A user who had `balance` won before the example, by one opening entry."""
@@ -541,12 +556,35 @@ class Model:
             raise Refused("transaction_reversed", current_status="reversed", reversed_by_id=taken_back.reversed_by)
         if taken_back.status != "confirmed":
             raise Refused("transaction_not_confirmed", current_status=taken_back.status)
+        for purchase in self.purchases:
+            if purchase.last is taken_back:
+                self._check_money_may_move(purchase, goodwill=body.get("goodwill", False))
         direction = "debit" if taken_back.direction == "credit" else "credit"
         (_check_room if direction == "credit" else _check_funds)(user, amount)
         reversal = self._move(user, "reversal", direction, amount, description=body.get("note"), reverses=taken_back)
         log = self._log("transaction_reversed", "deposit_transaction", reversal, user.telegram_id)
         written = {"id": reversal, "type": "reversal", "direction": direction, "amount": amount, "audit_log_id": log}
         return Expected(201, {**written, "reverses_id": taken_back, "status": "confirmed", **_moved(reversal)})
+
+    def reverse_as_before(self, taken_back: Transaction, caller: str) -> Transaction:
+        """Gives back what a held name stands on, which only an earlier Passbook did, and had room for."""
+        self.touched.clear()
+        user, amount = taken_back.user, taken_back.amount
+        reversal = self._move(user, "reversal", "credit", amount, reverses=taken_back)
+        self.logged.append(
+            Logged("transaction_reversed", "deposit_transaction", reversal, user.telegram_id, caller, None)
+        )
+        return reversal
+
+    def _check_money_may_move(self, purchase: Purchase, *, goodwill: bool) -> None:
+        """A held name keeps its payment, one that was given up its refund; of a registered name it takes goodwill."""
+        members = {"domain_purchase_id": purchase, "domain": purchase.domain}
+        if purchase.status == "pending" and not purchase.payment_reversed:
+            raise Refused("payment_held", **members)
+        if purchase.status == "registered" and not purchase.payment_reversed and not goodwill:
+            raise Refused("payment_registered", **members)
+        if purchase.status in {"released", "expired"} and purchase.payment_reversed:
+            raise Refused("refund_final", **members, current_status=purchase.status)
 
     # Domain names.
 
@@ -570,6 +608,8 @@ class Model:
 
     def _complete(self, purchase_id: int, _body: Mapping[str, Any]) -> Expected:
         purchase = self._find_held(purchase_id)
+        if purchase.payment_reversed:
+            raise Refused("payment_reversed", reversed_by_id=purchase.last)
         purchase.status, purchase.registered_at = "registered", self.now
         log = self._log("domain_registered", "user_domains", purchase, purchase.user.telegram_id)
         return Expected(200, {**purchase_view(purchase), **_unmoved(purchase.user), "audit_log_id": log})
@@ -591,11 +631,9 @@ class Model:
 
     def _give_back(self, purchase: Purchase, status: str) -> dict[str, Any]:
         """Settles a held purchase and pays its price back, unless the payment was taken back before."""
-        user, payment = purchase.user, purchase.payment
+        user, payment = purchase.user, purchase.last
         balances = _unmoved(user)
-        while payment.reversed_by is not None:
-            payment = payment.reversed_by
-        if payment.direction == "debit":
+        if not purchase.payment_reversed:
             _check_room(user, payment.amount)
             balances = _moved(
                 self._move(
@@ -709,6 +747,7 @@ def purchase_view(purchase: Purchase) -> dict[str, Any]:
         "transaction_id": purchase.payment,
         "created_at": purchase.created_at,
         "registered_at": purchase.registered_at,
+        "payment_reversed": purchase.payment_reversed,
     }
 
 
@@ -771,7 +810,7 @@ def _candidate(deposit: Transaction, likeness: str) -> dict[str, Any]:
         "telegram_id": deposit.user.telegram_id,
         "depositor_name": deposit.depositor_name,
         "amount": deposit.amount,
-        "status": deposit.status,
+        "status": deposit.shown_status,
         "created_at": deposit.created_at,
         "likeness": likeness,
     }

@@ -13,7 +13,15 @@ from service.ledger.errors import InsufficientFunds
 from service.ledger.timestamps import around
 from service.ledger.transactions import balance_after_debit
 from service.ledger.users import Account
-from service.repository import balance_changes, bank_notifications, debits, deposits, domain_purchases, expiry
+from service.repository import (
+    balance_changes,
+    bank_notifications,
+    debits,
+    deposits,
+    domain_purchases,
+    expiry,
+    transactions,
+)
 from service.repository.session import Session
 from service.repository.unit_of_work import Operation, UnitOfWork
 from service.storage import balance_changes as references
@@ -125,6 +133,26 @@ def _what_is_held_is_not_told(patch: Patch) -> None:
     patch.setattr(users, "find_balance", broken)
 
 
+def _what_a_held_name_stands_on_can_go_back(patch: Patch) -> None:
+    patch.setattr(transactions, "check_money_may_move", lambda *_, **__: None)
+
+
+def _a_name_is_registered_for_nothing(patch: Patch) -> None:
+    patch.setattr(domain_purchases, "check_paid", lambda _, last: last)
+
+
+def _what_went_back_is_held_all_the_same(patch: Patch) -> None:
+    find_balance = users.find_balance
+
+    def broken(tx: Any, telegram_id: str) -> Any:
+        found = find_balance(tx, telegram_id)
+        held = "SELECT SUM(price) FROM user_domains JOIN users AS u ON u.id = user_id WHERE status = 'pending'"
+        (price,) = tx.execute(f"{held} AND telegram_id = ?", (telegram_id,)).fetchone()
+        return found and msgspec.structs.replace(found, held=price or 0)
+
+    patch.setattr(users, "find_balance", broken)
+
+
 def _a_batch_applies_what_it_can(patch: Patch) -> None:
     post = balance_changes.POST
 
@@ -162,6 +190,9 @@ MUTANTS: dict[str, Callable[[Patch], None]] = {
         _expiry_keeps_the_money,
         _a_name_has_as_many_owners_as_spellings,
         _what_is_held_is_not_told,
+        _what_a_held_name_stands_on_can_go_back,
+        _a_name_is_registered_for_nothing,
+        _what_went_back_is_held_all_the_same,
         _a_batch_applies_what_it_can,
         _a_reference_is_everybodys,
     )

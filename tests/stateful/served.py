@@ -34,6 +34,7 @@ from service.repository.unit_of_work import Context, Operation, UnitOfWork, ok
 from service.repository.users import find_or_open
 from service.storage import transactions
 from service.storage.sqlite import Connection
+from tests import earlier
 from tests.repository.house import make_database, writing
 
 CALLERS = ("stateful-one", "stateful-two")
@@ -141,6 +142,12 @@ class Served:
         self._call(writer.submit(_SEED, _Seed(balances=dict(balances)), 0, request=None, context=context))
         return int(self.rows("SELECT MAX(id) FROM audit_logs")[0][0])
 
+    def reverse_as_before(self, transaction_id: int) -> None:
+        """Takes a transaction back as a Passbook did that asked nobody who stands on it."""
+        context = Context(actor=CALLERS[0], request_id=None, ip_address=None, user_agent=None)
+        writer = self._app.state["passbook"].writer
+        self._call(writer.submit(_EARLIER, _Seed(balances={}), transaction_id, request=None, context=context))
+
     def rows(self, sql: str, *parameters: object) -> list[Any]:
         """What one of the service's readers sees: another SQLite in the process would break the locks of this one."""
         return self._call(self._app.state["passbook"].readers.read(_fetch, sql, parameters))
@@ -220,6 +227,7 @@ def _seed(work: UnitOfWork, command: _Seed, _target: int) -> Written:
 
 
 _SEED = Operation("seed", "user", _seed)
+_EARLIER = Operation("earlier", "user", lambda work, _, transaction_id: earlier.reverse(work, transaction_id))
 
 
 def _fetch(connection: Connection, sql: str, parameters: tuple[object, ...]) -> list[Any]:

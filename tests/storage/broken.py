@@ -159,6 +159,7 @@ def _told(action: str, resource: str) -> str:
 
 _NAMES = {
     "account_100": _account("100"),
+    "account_200": _account("200"),
     "account_900": _account("900"),
     "credit": _movement("100", 1),
     "debit": _movement("100", 2),
@@ -515,17 +516,23 @@ MUTANTS = {
     "purchase of another price": Mutant(
         "UPDATE user_domains SET price = 1 WHERE id = {purchase_a}",
         {"domain_purchases": [("200", "payment_a", "user_domains", "purchase_a")]},
+        shared=True,
     ),
     "purchase that another paid for": Mutant(
         "UPDATE user_domains SET user_id = {user_400} WHERE id = {purchase_b}",
-        {"domain_purchases": [("400", "payment_b", "user_domains", "purchase_b")]},
+        {"domain_purchases": [_transaction("200", "payment_b"), ("400", "payment_b", "user_domains", "purchase_b")]},
+        shared=True,
     ),
     "purchase that nobody paid for": Mutant(
         "UPDATE user_domains SET transaction_id = 999999 WHERE id = {purchase_b}",
         {
             "audit_of_movements": [("200", "payment_b", "audit_logs", "told_b")],
-            "domain_purchases": [("200", "999999", "user_domains", "purchase_b")],
+            "domain_purchases": [
+                _transaction("200", "payment_b"),
+                ("200", "999999", "user_domains", "purchase_b"),
+            ],
         },
+        shared=True,
     ),
     "purchase given up for nothing": Mutant(
         "UPDATE user_domains SET status = 'released' WHERE id = {purchase_d}",
@@ -533,13 +540,58 @@ MUTANTS = {
             "audit_of_domain_purchases": [("200", "payment_d", "user_domains", "purchase_d")],
             "domain_purchases": [("200", "payment_d", "user_domains", "purchase_d")],
         },
+        shared=True,
     ),
     "purchase live again": Mutant(
         "UPDATE user_domains SET status = 'registered' WHERE id = {purchase_c}",
         {
             "audit_of_domain_purchases": [("200", "payment_c", "user_domains", "purchase_c")],
-            "domain_purchases": [("200", "payment_c", "user_domains", "purchase_c")],
+            "domain_purchases": [
+                _transaction("200", "refund"),
+                ("200", "payment_c", "user_domains", "purchase_c"),
+            ],
         },
+        shared=True,
+    ),
+    "purchase paid with what is no payment": Mutant(
+        "UPDATE deposit_transactions SET type = 'debit' WHERE id = {payment_a}",
+        {
+            "audit_of_movements": [_transaction("200", "payment_a"), ("200", "payment_a", "audit_logs", "told_a")],
+            "domain_purchases": [("200", "payment_a", "user_domains", "purchase_a")],
+        },
+        shared=True,
+    ),
+    "two purchases with one payment": Mutant(
+        "UPDATE user_domains SET transaction_id = {payment_a} WHERE id = {purchase_b}",
+        {
+            "audit_of_movements": [("200", "payment_b", "audit_logs", "told_b")],
+            "domain_purchases": [
+                _transaction("200", "payment_b"),
+                ("200", "payment_a", "user_domains", "purchase_a"),
+                ("200", "payment_a", "user_domains", "purchase_b"),
+            ],
+        },
+        shared=True,
+    ),
+    "refund of nothing": Mutant(
+        "UPDATE deposit_transactions SET reverses_id = NULL WHERE id = {refund}",
+        {
+            "audit_of_movements": [("200", "refund", "audit_logs", "told_c")],
+            "domain_purchases": [
+                _transaction("200", "refund"),
+                ("200", "payment_c", "user_domains", "purchase_c"),
+            ],
+        },
+        shared=True,
+    ),
+    "held name whose payment is a credit": Mutant(
+        "UPDATE deposit_transactions SET direction = 'credit' WHERE id = {payment_d}",
+        {
+            "balances": [("200", None, "user_deposits", "account_200")],
+            "versions": [_transaction("200", "payment_d")],
+            "domain_purchases": [("200", "payment_d", "user_domains", "purchase_d")],
+        },
+        shared=True,
     ),
     "reference of nothing": Mutant(
         "UPDATE balance_change_references SET transaction_id = 999999",
@@ -548,6 +600,7 @@ MUTANTS = {
     ),
     "index taken away": Mutant("DROP INDEX idx_domains_live", {"schema": [(None, None, None, None)]}),
 }
+_NAMES["told_c"] = _told("domain_released", _NAMES["purchase_c"])
 _NAMES["told_b"] = _told("domain_held", _NAMES["purchase_b"])
 
 

@@ -1,7 +1,9 @@
 """The connection's own process: what crosses to it and back, and what is left when one of the two is gone."""
 
 import asyncio
+import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import pytest
 
 from service.ledger.errors import InsufficientFunds
 from service.storage import lock, sqlite
-from service.storage.connection_process import ConnectionLost, ConnectionProcess
+from service.storage.connection_process import ConnectionLost, ConnectionProcess, NotStarted
 from service.storage.sqlite import Connection, EngineError
 from tests.live import CHECKOUT, START_TIMEOUT_S
 
@@ -148,8 +150,7 @@ def test_a_database_that_cannot_be_opened_leaves_no_process(tmp_path: Path) -> N
                 raise AssertionError
 
     asyncio.run(run())
-    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text()
-    assert not [pid for pid in children.split() if "connection_process" in Path(f"/proc/{pid}/cmdline").read_text()]
+    assert not [pid for pid in _children() if "connection_process" in Path(f"/proc/{pid}/cmdline").read_text()]
 
 
 def test_a_process_that_dies_at_work_loses_that_call_alone(tmp_path: Path) -> None:
@@ -234,8 +235,17 @@ asyncio.run(run(Path(sys.argv[1])))
 """
 
 
-def test_it_finishes_what_it_has_when_the_other_is_killed_and_holds_the_lock_until_then(tmp_path: Path) -> None:
-    """Nobody else may have the database before; the transaction is on disk, and its log is left as a kill leaves it."""
+def _runs(pid: int) -> bool:
+    """Whether the process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["at work", "stopped"])
+def test_it_ends_with_the_other_and_holds_the_lock_until_then(tmp_path: Path, stopped: bool) -> None:
+    """Its transaction is rolled back: nobody would get the answer. Whoever has the lock finds it gone."""
     with subprocess.Popen(
         [sys.executable, "-c", _ABANDONED, str(tmp_path)], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True
     ) as parent:
@@ -243,15 +253,117 @@ def test_it_finishes_what_it_has_when_the_other_is_killed_and_holds_the_lock_unt
         pid = int(parent.stdout.readline())
         while not (tmp_path / "reached").exists():
             time.sleep(0.001)
+        with pytest.raises(lock.DatabaseInUse), lock.exclusive(tmp_path / "a.db"):
+            raise AssertionError
+        if stopped:
+            os.kill(pid, signal.SIGSTOP)
         parent.kill()
         assert parent.wait(START_TIMEOUT_S) == -signal.SIGKILL
-    assert is_alive(pid)
-    with pytest.raises(lock.DatabaseInUse), lock.exclusive(tmp_path / "a.db"):
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(lock.DatabaseInUse), lock.exclusive(tmp_path / "a.db"):
+            assert not _runs(pid)
+            break
+    else:
         raise AssertionError
     assert rows(tmp_path / "a.db") == 0
-    (tmp_path / "go_on").touch()
-    while is_alive(pid):
-        time.sleep(0.001)
-    with lock.exclusive(tmp_path / "a.db"):
-        assert (tmp_path / "a.db-wal").stat().st_size > 0
-        assert rows(tmp_path / "a.db") == 1
+    assert (tmp_path / "a.db-wal").stat().st_size > 0
+
+
+def test_a_stopped_process_is_killed_and_the_next_call_starts_another(tmp_path: Path) -> None:
+    """Its call is lost, nothing of it is there."""
+
+    async def run() -> None:
+        async with opened(tmp_path / "a.db") as process:
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGSTOP)
+            call = asyncio.create_task(process.run(write, "never"))
+            await asyncio.sleep(0)
+            assert process.kill()
+            with pytest.raises(ConnectionLost, match="ended with -9"):
+                await call
+            assert await process.run(write, "after") == 1
+
+    asyncio.run(run())
+
+
+def test_a_stopped_process_does_not_keep_close_waiting(tmp_path: Path) -> None:
+    """It is killed when its time is over, and the log is left to the next who opens the database."""
+
+    async def run() -> None:
+        async with opened(tmp_path / "a.db") as process:
+            assert await process.run(write, "kept") == 1
+            pid = process.pid
+            assert pid is not None
+            os.kill(pid, signal.SIGSTOP)
+            assert await process.close(within_s=0.1) is None
+            assert not is_alive(pid)
+
+    asyncio.run(run())
+    assert rows(tmp_path / "a.db") == 1
+
+
+def test_a_start_that_fails_is_tried_again_with_the_next_call(tmp_path: Path) -> None:
+    """No descriptors beyond those that were kept, then not even those: NotStarted, and then a process again."""
+
+    async def run() -> None:
+        async with opened(tmp_path / "a.db") as process:
+            unlimited = resource.getrlimit(resource.RLIMIT_NOFILE)
+            used = len(os.listdir("/proc/self/fd")) - 1
+            try:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (used, unlimited[1]))
+                for _ in range(3):  # what was kept for a start is kept again
+                    assert process.pid is not None
+                    os.kill(process.pid, signal.SIGKILL)
+                    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+                    assert await process.run(write, "with what was kept") > 0
+                assert process.pid is not None
+                os.kill(process.pid, signal.SIGKILL)
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (3, unlimited[1]))
+                for _ in range(3):
+                    with pytest.raises(NotStarted, match="Too many open files"):
+                        await process.run(write, "never")
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, unlimited)
+            assert await process.run(write, "after") == 4
+
+    asyncio.run(run())
+    assert not [pid for pid in _children() if "connection_process" in Path(f"/proc/{pid}/cmdline").read_text()]
+
+
+@pytest.mark.parametrize("end", ["raise", "die"])
+def test_a_connector_that_fails_for_a_while_is_called_again(tmp_path: Path, end: str) -> None:
+    """What it raises, or its death, is NotStarted; nothing of the call was begun."""
+    broken = tmp_path / "broken"
+
+    async def run() -> None:
+        process = ConnectionProcess(partial(_fragile, tmp_path / "a.db", broken, end))
+        await process.open()
+        try:
+            await process.run(make_table)
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGKILL)
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            broken.touch()
+            for _ in range(2):
+                with pytest.raises(NotStarted, match="broken for now" if end == "raise" else "ended with -9"):
+                    await process.run(write, "never")
+            broken.unlink()
+            assert await process.run(write, "after") == 1
+        finally:
+            await process.close()
+
+    asyncio.run(run())
+
+
+def _fragile(path: Path, broken: Path, end: str) -> Connection:
+    if broken.exists():
+        if end == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise EngineError("broken for now")
+    return sqlite.connect_writer(path, busy_timeout_ms=5000, checkpoints=True)
+
+
+def _children() -> list[str]:
+    return Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()

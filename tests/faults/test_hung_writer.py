@@ -1,0 +1,334 @@
+"""A writing process that hangs, dies or cannot be started: who waits is answered, and nothing is lost or doubled."""
+
+import asyncio
+import contextlib
+import os
+import re
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.faults.disks import freezable_disk, frozen
+from tests.faults.journal import Journal, Load, check
+from tests.ledger_check import broken_invariants
+from tests.live import START_TIMEOUT_S, Client, LiveService, passbook
+
+IMPATIENT = {"PASSBOOK_WRITE_STALL_S": "1", "PASSBOOK_WRITE_TIMEOUT_S": "3", "PASSBOOK_WRITE_RESTART_S": "0"}
+DEBIT = {"telegram_id": "1", "amount": 1, "reason": "hung"}
+END_S = 30
+"""How long a test waits for what should take a few seconds, on a machine that does something else too."""
+
+
+def _until(true: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + END_S
+    while not true():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def _ready(client: Client) -> tuple[int, str]:
+    """The status of /readyz, and what it says of writes."""
+    answer = client.get("/readyz")
+    return answer.status_code, answer.json().get("writes", "")
+
+
+def _code(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json().get("code", "")
+
+
+def _metric(client: Client, name: str) -> float:
+    found = re.search(rf"^{re.escape(name)} (\S+)$", client.get("/metrics").text, re.M)
+    assert found, name
+    return float(found[1])
+
+
+def _state(pid: int) -> str:
+    """The process's state as the kernel names it; empty where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return ""
+
+
+def _end(service: LiveService) -> int:
+    """The exit code of a service that was told to end."""
+    assert service.process is not None
+    try:
+        return service.process.wait(END_S)
+    finally:
+        service.stop()
+
+
+@contextmanager
+def _stopped(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def _waiting(service: LiveService) -> Iterator[Callable[[str], "Future[httpx.Response]"]]:
+    """A way to ask for a debit by its key and not to wait for the answer."""
+    with ThreadPoolExecutor(16) as pool:
+        yield lambda key: pool.submit(service.client().write, "/v1/debits", DEBIT, key=key)
+
+
+def test_a_stopped_writing_process_is_seen_and_those_who_wait_are_answered(own_service: LiveService) -> None:
+    """SIGSTOP: readyz, metrics and callers tell within the limits; after SIGCONT each key has its one answer."""
+    own_service.environment = IMPATIENT
+    own_service.start()
+    client = own_service.client()
+    client.credit("1", 1000)
+    with _waiting(own_service) as ask:
+        with _stopped(own_service.writer_pid):
+            begun = ask("begun")
+            _until(lambda: client.get("/readyz").json().get("queue_depth") == 1, "the batch is not counted")
+            queued = ask("queued")
+            _until(lambda: _ready(client) == (503, "stalled"), "/readyz does not tell")
+            told = client.get("/readyz")
+            assert told.json()["reads"] == "ok"
+            assert re.search(r"No writes are taken: the writing process has not answered for \d+ s", told.text)
+            assert _metric(client, "passbook_writer_batch_age_seconds") >= 1
+            assert _metric(client, 'passbook_writer_state{state="stalled"}') == 1
+            assert _metric(client, "passbook_writer_queue_depth") == 2
+            before = time.monotonic()
+            refused = client.write("/v1/debits", DEBIT, key="refused")
+            assert time.monotonic() - before < 2
+            assert _code(refused) == (503, "writes_stalled")
+            assert int(refused.headers["Retry-After"]) >= 1
+            assert client.get("/livez").status_code == 200
+            assert client.get("/v1/users/1/balance").json()["balance"] == 1000
+            assert _code(begun.result(END_S)) == (503, "outcome_unknown")
+            assert _code(queued.result(END_S)) == (503, "writes_stalled")
+            assert "nothing was begun" in queued.result().json()["detail"]
+        _until(lambda: _ready(client) == (200, "ok"), "/readyz does not recover")
+    answers = {key: client.write("/v1/debits", DEBIT, key=key) for key in ("begun", "queued", "refused")}
+    assert {answer.status_code for answer in answers.values()} == {201}
+    assert [key for key, answer in answers.items() if "Idempotency-Replayed" in answer.headers] == ["begun"]
+    assert client.get("/v1/users/1/balance").json()["balance"] == 997
+    assert _metric(client, "passbook_writer_batch_age_seconds") == 0
+    assert own_service.stop() == 0
+    assert broken_invariants(own_service.database) == []
+
+
+def test_a_stopped_writing_process_is_seen_while_nobody_writes(own_service: LiveService) -> None:
+    """An idle one is asked now and then whether it is there, and replaced when it has died."""
+    own_service.environment = IMPATIENT
+    own_service.start()
+    client = own_service.client()
+    pid = own_service.writer_pid
+    with _stopped(pid):
+        _until(lambda: _ready(client) == (503, "stalled"), "/readyz does not tell")
+    _until(lambda: _ready(client) == (200, "ok"), "/readyz does not recover")
+    assert own_service.writer_pid == pid
+    os.kill(pid, signal.SIGKILL)
+    _until(lambda: _state(pid) in {"", "Z"} and own_service.writer_pid != pid, "nobody starts another")
+    assert own_service.stop() == 0
+
+
+def test_stops_under_load_lose_and_double_nothing(own_service: LiveService, tmp_path: Path) -> None:
+    """Whoever waited too long is told so, and all of it is true."""
+    own_service.environment = {**IMPATIENT, "PASSBOOK_WRITE_TIMEOUT_S": "1"}
+    own_service.start()
+    pid = own_service.writer_pid
+
+    async def run(journal: Journal) -> None:
+        load = Load(journal, url=own_service.url, api_key=own_service.admin_key, seed=3, clients=16, name="stopped")
+        clients = asyncio.create_task(load.run(count=40))
+        for _ in range(2):
+            await journal.after(100).wait()
+            with _stopped(pid):
+                await journal.after(32).wait()  # none of them is answered but by the watch
+        await clients
+
+    with Journal.opened(tmp_path / "journal") as journal:
+        asyncio.run(run(journal))
+        _until(lambda: _ready(own_service.client()) == (200, "ok"), "/readyz does not recover")
+        found = check(own_service.database, journal, own_service, actor="first-admin", api_key=own_service.admin_key)
+        assert found.broken == []
+        assert found.unknown > 0
+    assert own_service.stop() == 0, own_service.said
+
+
+def test_a_writing_process_that_stays_away_is_replaced(own_service: LiveService) -> None:
+    """After its last limit it is killed: what it had is rolled back, the next writes are carried out by another."""
+    own_service.environment = {**IMPATIENT, "PASSBOOK_WRITE_RESTART_S": "2"}
+    own_service.start()
+    client = own_service.client()
+    client.credit("1", 1000)
+    pid = own_service.writer_pid
+    with _waiting(own_service) as ask, _stopped(pid):
+        assert _code(ask("begun").result(END_S)) == (503, "outcome_unknown")
+        _until(lambda: _ready(client) == (200, "ok"), "no other process writes")
+    assert own_service.writer_pid != pid
+    again = client.write("/v1/debits", DEBIT, key="begun")
+    assert (again.status_code, "Idempotency-Replayed" in again.headers) == (201, False)
+    assert client.get("/v1/users/1/balance").json()["balance"] == 999
+    assert own_service.stop() == 0
+    assert broken_invariants(own_service.database) == []
+
+
+@pytest.mark.parametrize("twice", [False, True], ids=["within the grace", "asked twice"])
+def test_a_stopped_writing_process_does_not_keep_the_service_from_ending(own_service: LiveService, twice: bool) -> None:
+    """SIGTERM: it ends within its grace, asked twice at once; the process is killed, and the exit code says so."""
+    own_service.environment = {**IMPATIENT, "PASSBOOK_SHUTDOWN_GRACE_S": "600" if twice else "2"}
+    own_service.environment["PASSBOOK_WRITE_TIMEOUT_S"] = "900"
+    own_service.start()
+    client = own_service.client()
+    client.credit("1", 1000)
+    pid = own_service.writer_pid
+    assert own_service.process is not None
+    with _waiting(own_service) as ask, _stopped(pid):
+        begun = ask("begun")
+        _until(lambda: _ready(client) == (503, "stalled"), "/readyz does not tell")
+        own_service.process.send_signal(signal.SIGTERM)
+        if twice:
+            _until(lambda: _is_closed(own_service), "it does not stop")
+            own_service.process.send_signal(signal.SIGTERM)
+        assert _end(own_service) == 3, own_service.said
+        if twice:
+            with contextlib.suppress(httpx.HTTPError):  # cut off, or told
+                assert _code(begun.result(END_S)) == (503, "outcome_unknown")
+        else:
+            assert _code(begun.result(END_S)) == (503, "outcome_unknown")
+    assert re.search(r"^The writing process did not answer for \d+ s and was killed\.$", own_service.said, re.M)
+    assert "Traceback" not in own_service.said
+    assert _state(pid) in {"", "Z"}
+    own_service.start()
+    assert own_service.client().write("/v1/debits", DEBIT, key="begun").status_code == 201
+    assert own_service.client().get("/v1/users/1/balance").json()["balance"] == 999
+    assert own_service.stop() == 0
+    assert broken_invariants(own_service.database) == []
+
+
+def _is_closed(service: LiveService) -> bool:
+    try:
+        httpx.get(f"{service.url}/livez", timeout=5)
+    except httpx.ConnectError:
+        return True
+    return False
+
+
+def test_a_disk_that_does_not_answer_is_seen_and_does_not_keep_the_service_from_ending(tmp_path: Path) -> None:
+    """A frozen file system: reads and probes go on, writers are told, SIGTERM ends the service though the writing
+    process cannot even be killed; the next start names it, and after the thaw each key has its one answer."""
+    with freezable_disk(tmp_path / "disk") as disk:
+        service = LiveService(disk / "passbook.db", {**IMPATIENT, "PASSBOOK_SHUTDOWN_GRACE_S": "2"}).start()
+        try:
+            client = service.client()
+            client.credit("1", 1000)
+            pid = service.writer_pid
+            with _waiting(service) as ask, frozen(disk):
+                # The first read after a commit is the one that SQLite would write to its index for.
+                assert client.get("/v1/users/1/balance", timeout=END_S).json()["balance"] == 1000
+                begun = ask("begun")
+                _until(lambda: _ready(client) == (503, "stalled"), "/readyz does not tell")
+                assert client.get("/readyz").json()["reads"] == "ok"
+                assert client.get("/livez").status_code == 200
+                assert client.get("/v1/deposits").status_code == 200
+                assert client.get("/v1/users/1/balance").status_code == 200
+                assert client.get("/v1/audit-logs").status_code == 200
+                assert _code(client.write("/v1/debits", DEBIT, key="refused")) == (503, "writes_stalled")
+                assert _code(begun.result(END_S)) == (503, "outcome_unknown")
+                assert service.process is not None
+                service.process.send_signal(signal.SIGTERM)
+                assert service.process.wait(END_S) == 3
+                assert _state(pid) == "D"
+                refused = passbook("serve", "--port", "0", "--database", str(service.database))
+                assert refused.returncode == 1
+                assert "is in use by process" in refused.stderr
+            _until(lambda: _state(pid) in {"", "Z"}, "the killed process has not ended")
+            service.stop()
+            assert "has not ended: its disk does not answer." in service.said
+            service.start()
+            answers = [service.client().write("/v1/debits", DEBIT, key=key) for key in ("begun", "refused")]
+            assert [answer.status_code for answer in answers] == [201, 201]
+            assert service.client().get("/v1/users/1/balance").json()["balance"] == 998
+            assert service.stop() == 0
+            assert broken_invariants(service.database) == []
+        finally:
+            if service.process is not None:
+                service.kill()
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process are Linux's")
+def test_a_writing_process_that_cannot_be_started_is_started_when_it_can(own_service: LiveService) -> None:
+    """Without descriptors: first those that were kept for it, then 503 with nothing begun, and readyz that recovers."""
+    own_service.start()
+    assert own_service.process is not None
+    service = own_service.process.pid
+    client = own_service.client()
+    client.credit("1", 1000)
+    unlimited = resource.prlimit(service, resource.RLIMIT_NOFILE)
+
+    def kill_writer() -> None:
+        pid = own_service.writer_pid
+        os.kill(pid, signal.SIGKILL)
+        _until(lambda: _state(pid) in {"", "Z"}, "it does not die")
+
+    used = max(int(number) for number in os.listdir(f"/proc/{service}/fd"))
+    resource.prlimit(service, resource.RLIMIT_NOFILE, (used + 1, unlimited[1]))
+    for number in range(2):
+        kill_writer()
+        assert client.write("/v1/debits", DEBIT, key=f"kept-{number}").status_code == 201
+    kill_writer()
+    resource.prlimit(service, resource.RLIMIT_NOFILE, (3, unlimited[1]))
+    refused = client.write("/v1/debits", DEBIT, key="refused")
+    assert _code(refused) == (503, "writes_stalled")
+    assert "nothing was begun" in refused.json()["detail"]
+    assert int(refused.headers["Retry-After"]) >= 1
+    for _ in range(20):  # while it is tried again and again
+        assert _ready(client) == (503, "not_started")
+        time.sleep(0.1)
+    assert "Too many open files" in client.get("/readyz").json()["detail"]
+    resource.prlimit(service, resource.RLIMIT_NOFILE, unlimited)
+    _until(lambda: _ready(client) == (200, "ok"), "/readyz does not recover")
+    done = client.write("/v1/debits", DEBIT, key="refused")
+    assert (done.status_code, "Idempotency-Replayed" in done.headers) == (201, False)
+    assert client.get("/v1/users/1/balance").json()["balance"] == 997
+    assert own_service.stop() == 0
+    assert broken_invariants(own_service.database) == []
+
+
+def test_a_service_that_was_killed_under_load_starts_again_at_once(own_service: LiveService, tmp_path: Path) -> None:
+    """However much had queued: the writing process ends with it, and the next start need not wait for the queue."""
+    own_service.start()
+    client = own_service.client()
+    users = [f"91{n:03d}" for n in range(10)]
+    for user in users:
+        client.credit(user, 100_000)
+    changes = [{"telegram_id": users[n % 10], "amount": -1, "reason": "load"} for n in range(1000)]
+
+    def ask(number: int) -> None:
+        with contextlib.suppress(httpx.HTTPError, RuntimeError):  # the service is gone, and its clients are closed
+            body = {"changes": [{**c, "reference": f"{number}-{i}"} for i, c in enumerate(changes)]}
+            own_service.client().write("/v1/balance-changes", body)
+
+    with ThreadPoolExecutor(40) as pool:
+        asked = [pool.submit(ask, number) for number in range(40)]
+        _until(lambda: _metric(client, "passbook_writer_queue_depth") >= 20, "nothing queues")
+        pid = own_service.writer_pid
+        assert own_service.process is not None
+        own_service.process.kill()
+        own_service.process.wait(START_TIMEOUT_S)
+        began = time.monotonic()
+        own_service.kill_alone()
+        own_service.start()
+        ready_s = time.monotonic() - began
+        assert own_service.client().get("/readyz").status_code == 200
+        for one in asked:
+            one.result(END_S)
+    assert _state(pid) in {"", "Z"}
+    assert ready_s < 10, ready_s
+    assert own_service.stop() == 0
+    assert broken_invariants(own_service.database) == []
