@@ -6,6 +6,7 @@ from litestar import Response, Router, post
 from litestar.params import JSONBody
 
 from service.api.auth import needs
+from service.api.new_users import check_none_is_padded
 from service.api.params import IdempotencyKey
 from service.api.problems import invalid
 from service.api.request import ApiRequest, write
@@ -41,6 +42,8 @@ async def post_changes(
     zero = first_zero(data.changes)
     if zero is not None:
         raise invalid(f"#/changes/{zero}/amount", "must not be 0")
+    named = ((f"#/changes/{place}/telegram_id", change.telegram_id) for place, change in enumerate(data.changes))
+    check_none_is_padded(request, idempotency_key, named)
     return await write(request, door.POST, data, idempotency_key)
 
 

@@ -6,6 +6,7 @@ from litestar import Response, Router, get, post
 from litestar.params import JSONBody, QueryParameter
 
 from service.api.auth import needs
+from service.api.new_users import check_none_is_padded
 from service.api.params import LIMIT_DEFAULT, Cursor, IdempotencyKey, IdPath, Limit, TelegramIdQuery, before_id, page
 from service.api.request import ApiRequest, write
 from service.ledger.access import Scope
@@ -41,6 +42,7 @@ async def announce(
 
     The user is made on first use. `collision` warns of a name and amount that another deposit has as well.
     """
+    check_none_is_padded(request, idempotency_key, [("#/telegram_id", data.telegram_id)])
     return await write(request, door.ANNOUNCE, data, idempotency_key)
 
 

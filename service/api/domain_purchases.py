@@ -8,7 +8,7 @@ from litestar.params import JSONBody
 from service.api.auth import needs
 from service.api.params import LIMIT_DEFAULT, Cursor, IdempotencyKey, IdPath, Limit, TelegramIdQuery, before_id, page
 from service.api.problems import invalid
-from service.api.request import ApiRequest, write
+from service.api.request import ApiRequest, was_answered, write
 from service.ledger.access import Scope
 from service.ledger.domain_purchases import (
     DomainPurchase,
@@ -17,6 +17,7 @@ from service.ledger.domain_purchases import (
     DomainPurchasePage,
     DomainPurchaseRelease,
     DomainPurchaseWritten,
+    check_is_registrable,
     parse_name,
 )
 from service.ledger.errors import DomainPurchaseNotFound, ErrorCode
@@ -40,9 +41,14 @@ async def make(
 ) -> Response[DomainPurchaseWritten]:
     """Takes the price. The name is registered at once, or with "hold": true pending until completed or released."""
     try:
-        parse_name(data.domain)
+        name = parse_name(data.domain)
     except ValueError as error:
         raise invalid("#/domain", f"is no domain name: {error}") from error
+    try:
+        check_is_registrable(name)
+    except ValueError as error:
+        if not was_answered(request, idempotency_key):
+            raise invalid("#/domain", f"is no domain name: {error}") from error
     return await write(request, door.MAKE, data, idempotency_key)
 
 

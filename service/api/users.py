@@ -6,6 +6,7 @@ from litestar import Response, Router, get, post
 from litestar.params import JSONBody
 
 from service.api.auth import needs
+from service.api.new_users import check_none_is_padded
 from service.api.params import LIMIT_DEFAULT, Cursor, IdempotencyKey, Limit, TelegramIdPath, before_id, page
 from service.api.request import ApiRequest, write
 from service.ledger.access import Scope
@@ -28,6 +29,7 @@ async def create(
     data: JSONBody[UserCreate], request: ApiRequest, idempotency_key: IdempotencyKey
 ) -> Response[UserWritten]:
     """201 for a new user, 200 for one that was there. A user name that differs is taken over and audited."""
+    check_none_is_padded(request, idempotency_key, [("#/telegram_id", data.telegram_id)])
     return await write(request, door.CREATE, data, idempotency_key)
 
 

@@ -96,6 +96,13 @@ def _say(report: ImportReport) -> None:
         more = ", …" if report.unreachable_users > len(report.unreachable_examples) else ""
         examples = ", ".join(report.unreachable_examples)
         click.echo(f"  unreachable users: {report.unreachable_users:,} (no telegram_id of digits: {examples}{more})")
+    if report.padded_users:
+        more = ", …" if report.padded_users > len(report.padded_examples) else ""
+        examples = ", ".join(report.padded_examples)
+        click.echo(
+            f"  users whose telegram_id begins with 0: {report.padded_users:,} ({examples}{more}); they stay reachable,"
+            " and no new user gets such an id"
+        )
     if report.unknown_types:
         click.echo(f"  unknown transaction types, counted as credits: {', '.join(report.unknown_types)}")
     if report.by_order:

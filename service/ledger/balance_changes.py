@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from service.ledger.errors import ErrorCode, Refusal
-from service.ledger.fields import AMOUNT_MAX, Reason, Reference, TelegramId
+from service.ledger.fields import AMOUNT_MAX, NewTelegramId, Reason, Reference
 
 CHANGES_MAX = 1000
 
@@ -27,7 +27,7 @@ SignedAmount = Annotated[
 class BalanceChange(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One change. `reference` is unique per caller: used again, the change is refused."""
 
-    telegram_id: TelegramId
+    telegram_id: NewTelegramId
     amount: SignedAmount
     reason: Reason
     reference: Reference

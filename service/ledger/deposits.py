@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from msgspec import UNSET, Struct, UnsetType
 
 from service.ledger.errors import DepositExpired, DepositNotPending
-from service.ledger.fields import AMOUNT_MAX, Amount, DepositorName, Instant, OptionalNote, TelegramId
+from service.ledger.fields import AMOUNT_MAX, Amount, DepositorName, Instant, NewTelegramId, OptionalNote
 from service.ledger.transactions import TransactionStatus
 
 NEARBY_MAX = 100
@@ -18,7 +18,7 @@ NEARBY_MAX = 100
 class DepositAnnounce(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Says that a bank transfer is on its way."""
 
-    telegram_id: TelegramId
+    telegram_id: NewTelegramId
     amount: Amount
     depositor_name: DepositorName
 

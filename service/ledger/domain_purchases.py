@@ -8,6 +8,7 @@ one was paid back, for good. The payment of a registered name is given back only
 who wants a held name's money back meets a name that was registered just before; the name stays registered.
 """
 
+import re
 from enum import StrEnum
 
 import idna
@@ -84,6 +85,9 @@ class DomainPurchasePage(Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
+_NUMBER_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
+
+
 class Name(Struct, frozen=True):
     """A domain name as people read it and as the DNS knows it, both in the one form that UTS 46 gives them."""
 
@@ -110,6 +114,15 @@ def check_pending(purchase: DomainPurchase) -> None:
         raise DomainPurchaseNotPending(
             f"Domain purchase {purchase.id} is {purchase.status}, not held.", current_status=purchase.status
         )
+
+
+def check_is_registrable(name: Name) -> None:
+    """Returns when `name` is no address: what ends with a number is one of IPv4 (WHATWG URL, "ends in a number").
+
+    Raises ValueError. Names that were taken before this was asked stay.
+    """
+    if _NUMBER_LABEL.fullmatch(name.ascii.rpartition(".")[2]):
+        raise ValueError("its last label is a number, as in an address")
 
 
 def check_paid(purchase: DomainPurchase, last: Transaction | None) -> Transaction:

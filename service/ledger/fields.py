@@ -86,6 +86,17 @@ TelegramId = Annotated[
     str,
     Meta(min_length=1, max_length=20, pattern=TELEGRAM_ID_PATTERN, description="Telegram's user id, digits as text."),
 ]
+NewTelegramId = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=20,
+        pattern=TELEGRAM_ID_PATTERN,
+        description="Telegram's user id, digits as text. A new user's begins with no 0; one that was taken over may.",
+        extra_json_schema={"pattern": "^[1-9][0-9]{0,19}$"},
+    ),
+]
+"""Of a request that makes the user on first use; who is new, `api/new_users.py` asks."""
 Amount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX, description="Won (KRW), a whole number.")]
 ResourceId = Annotated[int, Meta(ge=1, le=999_999_999_999_999, description="The id that the answer to the write gave.")]
 DepositorName = Annotated[
@@ -120,6 +131,11 @@ Instant = Annotated[str, Meta(description="UTC, RFC 3339 with Z.", extra_json_sc
 OptionalUsername = Username | UnsetType | None
 OptionalReference = Reference | UnsetType | None
 OptionalNote = Note | UnsetType | None
+
+
+def is_padded(telegram_id: str) -> bool:
+    """Whether it begins with 0, which no id of Telegram's does."""
+    return telegram_id[0] == "0"
 
 
 def given(value: str | UnsetType | None) -> str | None:

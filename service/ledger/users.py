@@ -2,13 +2,13 @@
 
 from msgspec import UNSET, Struct
 
-from service.ledger.fields import Instant, OptionalUsername, TelegramId
+from service.ledger.fields import Instant, NewTelegramId, OptionalUsername
 
 
 class UserCreate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Asks that a user exist; a user name that is given replaces the one on record."""
 
-    telegram_id: TelegramId
+    telegram_id: NewTelegramId
     username: OptionalUsername = UNSET
 
 

@@ -1,7 +1,8 @@
 """Users: made when they are named first."""
 
 from service.ledger.audit_logs import USER
-from service.ledger.fields import given
+from service.ledger.errors import UserNotFound
+from service.ledger.fields import given, is_padded
 from service.ledger.idempotency import Answer
 from service.ledger.timestamps import spoken
 from service.ledger.users import Account, UserCreate, UserWritten
@@ -10,7 +11,12 @@ from service.storage import users
 
 
 def open_account(work: UnitOfWork, telegram_id: str, username: str | None = None) -> tuple[Account, int]:
-    """Makes the user with a balance of 0; returns the account and the audit row's id."""
+    """Makes the user with a balance of 0; returns the account and the audit row's id.
+
+    Raises UserNotFound for an id that no new user may have: the edge saw a user who was erased since.
+    """
+    if is_padded(telegram_id):
+        raise UserNotFound(f"There is no user {telegram_id}.")
     account = work.session.open_account(telegram_id, username)
     return account, work.audit("user_created", USER, account.user_id, account, {"username": username})
 

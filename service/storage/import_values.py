@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
-from service.ledger.fields import BALANCE_MAX, TELEGRAM_ID_PATTERN
+from service.ledger.fields import BALANCE_MAX, TELEGRAM_ID_PATTERN, is_padded
 from service.ledger.timestamps import restored
 
 Value = str | int | float | bytes | None
@@ -64,8 +64,8 @@ def plain(table: str, column: str) -> Test:
         )
     if column in _TIMES:
         return lambda value: value is None or (type(value) is str and _PLAIN_TIME.fullmatch(value) is not None)
-    if column == "telegram_id" and table == "users":
-        return lambda value: type(value) is str and is_telegram_id(value)
+    if column == "telegram_id" and table == "users":  # one that begins with 0 is told of
+        return lambda value: type(value) is str and is_telegram_id(value) and not is_padded(value)
     if column == "telegram_id":
         return lambda value: value is None or (type(value) is str and is_telegram_id(value))
     return lambda value: value is None or type(value) is str

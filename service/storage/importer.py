@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from service.ledger.fields import BALANCE_MAX
+from service.ledger.fields import BALANCE_MAX, is_padded
 from service.ledger.timestamps import Clock, stored, system_clock
 from service.storage import import_values, lock, migrator, sqlite
 from service.storage.import_findings import EXAMPLES_MAX, Findings
@@ -77,10 +77,10 @@ class ImportReport(Struct, frozen=True, kw_only=True):
     "table.column (values)" that are in import_archive. openings: the first of the opening entries, in words.
     times_respelled: times that are the same instant in other letters. numbers_retyped: numbers and names of digits that
     are the same in another type. values_mended: audit rows import_value_mended. unreachable_users counts telegram_ids
-    that the API cannot name; the examples are the first few. unknown_types: "type (rows)" of transactions counted as
-    credits because nothing says otherwise. unknown_statuses: word -> rows that moved no money. (Of both the most
-    frequent.) by_order: tables whose columns are those of the baseline because the source did not name them. doubts:
-    sentences about what may be missing.
+    that the API cannot name, padded_users those that begin with 0; the examples are the first few. unknown_types: "type
+    (rows)" of transactions counted as credits because nothing says otherwise. unknown_statuses: word -> rows that moved
+    no money. (Of both the most frequent.) by_order: tables whose columns are those of the baseline because the source
+    did not name them. doubts: sentences about what may be missing.
     """
 
     tables: dict[str, int]
@@ -98,6 +98,8 @@ class ImportReport(Struct, frozen=True, kw_only=True):
     unknown_statuses: dict[str, int]
     unreachable_users: int
     unreachable_examples: list[str]
+    padded_users: int
+    padded_examples: list[str]
     unknown_types: list[str]
     by_order: list[str]
     doubts: list[str]
@@ -246,6 +248,8 @@ class _Copy:
         self.values_mended = 0
         self.unreachable_users = 0
         self.unreachable_examples: list[str] = []
+        self.padded_users = 0
+        self.padded_examples: list[str] = []
 
     def run(self) -> None:
         """Copies every table that is there. Raises ImportFailed with the rows that cannot be taken over."""
@@ -502,7 +506,22 @@ class _Copy:
             self.unreachable_users += 1
             if len(self.unreachable_examples) < _EXAMPLES_MAX:
                 self.unreachable_examples.append(import_values.shown(taken["telegram_id"]))
+        if table == "users" and not problems:
+            self._note_padded(taken)
         return taken, mended, problems
+
+    def _note_padded(self, taken: dict[str, Value]) -> None:
+        """Whose telegram_id begins with 0, as no new one may: they stay, and are told."""
+        telegram_id = str(taken["telegram_id"])
+        if not (import_values.is_telegram_id(telegram_id) and is_padded(telegram_id)):
+            return
+        self.padded_users += 1
+        if len(self.padded_examples) < _EXAMPLES_MAX:
+            self.padded_examples.append(telegram_id)
+        row = taken.get("id")
+        self._findings.add(
+            "padded_telegram_id", telegram_id, table="users", row=row, column="telegram_id", value=telegram_id
+        )
 
     def _same_telegram_id(self, table: str, taken: dict[str, Value]) -> str:
         """The row that stands in the way of this one, for the message."""
@@ -584,6 +603,8 @@ def _result(new: Connection, copy: _Copy, old: Source, findings: Findings) -> Im
         unknown_statuses=dict(statuses),
         unreachable_users=copy.unreachable_users,
         unreachable_examples=copy.unreachable_examples,
+        padded_users=copy.padded_users,
+        padded_examples=copy.padded_examples,
         unknown_types=[f"{name} ({count:,})" for name, count in unknown],
         by_order=sorted(old.by_order & copy.rows.keys()),
         doubts=old.doubts,

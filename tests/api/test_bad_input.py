@@ -199,7 +199,7 @@ GOOD = {
     "1e12": (with_raw("amount", "1e12"), "amount", 10**12),
     "0.1e1": (with_raw("amount", "0.1e1"), "amount", 1),
     "largest": (deposit(amount=10**12), "amount", 10**12),
-    "leading zeros": (deposit(telegram_id="007"), "telegram_id", "007"),
+    "20 digits": (deposit(telegram_id="9" * 20), "telegram_id", "9" * 20),
     **{
         name: (deposit(depositor_name=text), "depositor_name", text)
         for name, text in {

@@ -1,11 +1,13 @@
 """Domain purchases over real HTTP."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.live import Client, LiveService
+from tests.storage.broken import by_hand
 
 
 def buy(client: Client, telegram_id: str, domain: str, price: int = 11000, **more: Any) -> Any:
@@ -106,7 +108,26 @@ def test_one_name_goes_to_one_of_twenty_at_once(service: LiveService) -> None:
     assert left == 11_000 * len(refused)
 
 
-@pytest.mark.parametrize("domain", ["nodot", "-x.kr", "a..kr", "a_b.kr", "a b.kr", "x" * 64 + ".kr", ".kr", "a.\u200b"])
+@pytest.mark.parametrize(
+    "domain",
+    [
+        "1.2.3.4",
+        "a.1",
+        "a.0x7f",
+        "a.0X",
+        "1.2.3.4.",
+        "a.１",
+        "a.017",
+        "nodot",
+        "-x.kr",
+        "a..kr",
+        "a_b.kr",
+        "a b.kr",
+        "x" * 64 + ".kr",
+        ".kr",
+        "a.\u200b",
+    ],
+)
 def test_what_is_no_domain_name_is_400_by_name(service: LiveService, domain: str) -> None:
     """The field is named and nothing is taken."""
     client = service.client()
@@ -114,6 +135,36 @@ def test_what_is_no_domain_name_is_400_by_name(service: LiveService, domain: str
     refused = buy(client, "4007", domain)
     assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (400, "#/domain")
     assert client.get("/v1/domain-purchases", params={"telegram_id": "4007"}).json()["items"] == []
+
+
+def test_names_with_numbers_elsewhere_are_names(service: LiveService) -> None:
+    """Only the last label says that it is an address."""
+    client = service.client()
+    client.credit("4008", 3)
+    for domain in ("1.2.3.kr", "0x7f.kr", "a.x0"):
+        assert buy(client, "4008", domain, 1).status_code == 201, domain
+
+
+def test_a_name_that_was_bought_before_it_was_none_keeps_its_answer(tmp_path: Path) -> None:
+    """Asked again, the stored answer; the purchase can be settled; a new one is refused."""
+    service = LiveService(tmp_path / "passbook.db").start()
+    client = service.client()
+    key = client.headers["Authorization"].removeprefix("Bearer ")
+    client.credit("1", 100)
+    body = {"telegram_id": "1", "domain": "a.kr", "price": 10, "hold": True}
+    held = client.write("/v1/domain-purchases", body, key="before").json()
+    assert service.stop() == 0
+    by_hand(
+        service.database,
+        "UPDATE user_domains SET domain = '1.2.3.4', ascii_name = '1.2.3.4';"
+        "UPDATE idempotency_answers SET request = replace(request, 'a.kr', '1.2.3.4');",
+    )
+    client = service.start().client(key)
+    again = client.write("/v1/domain-purchases", {**body, "domain": "1.2.3.4"}, key="before")
+    assert (again.status_code, again.json()["id"]) == (201, held["id"])
+    assert client.write("/v1/domain-purchases", {**body, "domain": "1.2.3.4"}).status_code == 400
+    assert client.write(f"/v1/domain-purchases/{held['id']}/complete").status_code == 200
+    assert service.stop() == 0
 
 
 def test_unknown_user_and_purchase_are_404(service: LiveService) -> None:
