@@ -65,6 +65,51 @@ def test_keys_are_made_listed_revoked_and_audited(tmp_path: Path) -> None:
     assert key.encode() not in stored
 
 
+def test_the_scopes_of_a_key_are_changed_and_bite_on_the_next_request(tmp_path: Path) -> None:
+    """Named before and after in the audit log; the same set writes nothing, a revoked key is left as it is."""
+    service = LiveService(tmp_path / "p.db").start()
+    try:
+        where = ("--database", str(service.database))
+        client = service.client(service.make_key("--name", "bot", "--scope", "balance:read"))
+        prefix = client.headers["Authorization"].removeprefix("Bearer ")[:12]
+        body = {"telegram_id": "1"}
+        assert client.write("/v1/users", body).json()["code"] == "scope_missing"
+        changed = passbook("keys", "scopes", prefix, "--scope", "users:write", "--scope", "audit:write", *where)
+        assert changed.returncode == 0, changed.stderr
+        assert changed.stdout == f"{prefix} (bot) may now do audit:write, users:write; before balance:read.\n"
+        assert client.write("/v1/users", body).status_code == 201
+        assert client.get("/v1/users/1").json()["code"] == "scope_missing"
+        same = passbook("keys", "scopes", prefix, "--scope", "audit:write", "--scope", "users:write", *where)
+        assert same.stdout == f"{prefix} (bot) may do just that already: audit:write, users:write.\n"
+        rows = service.client().get("/v1/audit-logs", params={"action": "api_key_scopes_changed"}).json()["items"]
+        assert [row["details"] for row in rows] == [
+            {
+                "name": "bot",
+                "prefix": prefix,
+                "scopes": ["audit:write", "users:write"],
+                "scopes_before": ["balance:read"],
+            }
+        ]
+        assert [(row["resource_type"], row["actor"][:4]) for row in rows] == [("api_key", "cli:")]
+        listed = [json.loads(line) for line in passbook("keys", "list", "--json", *where).stdout.splitlines()]
+        assert [row["scopes"] for row in listed if row["prefix"] == prefix] == [["audit:write", "users:write"]]
+        assert passbook("integrity", *where).returncode == 0
+        assert passbook("keys", "revoke", prefix, *where).returncode == 0
+        for arguments, code, said in (
+            ((prefix, "--role", "admin"), 1, "was revoked"),
+            (("pbk_00000000", "--role", "bot"), 1, "There is no key pbk_00000000"),
+            ((prefix, "--scope", "everything"), 2, "is not one of 'users:write'"),
+            ((prefix,), 2, "Give either --role or one or more --scope"),
+            ((prefix, "--role", "bot", "--scope", "audit:read"), 2, "Give either --role or one or more --scope"),
+        ):
+            refused = passbook("keys", "scopes", *arguments, *where)
+            assert (refused.returncode, said in refused.stderr) == (code, True), refused.stderr
+        logged = read(service.database, "SELECT COUNT(*) FROM audit_logs WHERE action = 'api_key_scopes_changed'")
+        assert logged == [(1,)]
+    finally:
+        assert service.stop() == 0, service.said
+
+
 def test_single_scopes_make_a_key_of_just_these(tmp_path: Path) -> None:
     """--scope may be given more than once, and not together with --role."""
     where = ("--database", str(tmp_path / "p.db"))

@@ -1,7 +1,8 @@
-"""passbook keys: API keys made, listed and revoked."""
+"""passbook keys: API keys made, listed, changed and revoked."""
 
 import os
 import sys
+from collections.abc import Callable
 
 import click
 import msgspec
@@ -26,26 +27,35 @@ from service.storage import api_keys
 
 @click.group(cls=Group)
 def keys() -> None:
-    """Make, list and revoke API keys; also while the service runs."""
+    """Make, list, change and revoke API keys; also while the service runs."""
+
+
+def _scopes_options(command: Callable[..., None]) -> Callable[..., None]:
+    """--role, or --scope once or more."""
+    scope = click.option(
+        "--scope", "scopes", multiple=True, type=click.Choice([scope.value for scope in Scope]), help="A single scope."
+    )
+    return click.option("--role", type=click.Choice(sorted(ROLES)), help="A named set of scopes.")(scope(command))
+
+
+def _wanted(role: str | None, scopes: tuple[str, ...]) -> frozenset[Scope]:
+    if bool(role) == bool(scopes):
+        raise click.UsageError("Give either --role or one or more --scope.")
+    return ROLES[role] if role else frozenset(Scope(scope) for scope in scopes)
 
 
 @keys.command("create")
 @database_option
 @click.option("--name", required=True, help="Who acts with the key; stands in the audit log as actor.")
-@click.option("--role", type=click.Choice(sorted(ROLES)), help="A named set of scopes.")
-@click.option(
-    "--scope", "scopes", multiple=True, type=click.Choice([scope.value for scope in Scope]), help="A single scope."
-)
+@_scopes_options
 def keys_create(database: str | None, name: str, role: str | None, scopes: tuple[str, ...]) -> None:
     """Make a key and print it: on standard output, alone, and only this once."""
-    if bool(role) == bool(scopes):
-        raise click.UsageError("Give either --role or one or more --scope.")
+    wanted = _wanted(role, scopes)
     if not name.strip() or len(name) > 64 or not name.isprintable():
         raise click.UsageError("--name takes 1 to 64 printable characters.")
     for taken, by in ((CLI_ACTOR, "the command line"), (SERVICE_ACTOR, "the service's own work")):
         if name.strip().casefold().startswith(taken):
             raise click.UsageError(f"--name cannot begin with {taken}: the audit log names {by} so.")
-    wanted = ROLES[role] if role else frozenset(Scope(scope) for scope in scopes)
     with opened(config_of(database=database)) as connection:
         key = key_door.create(
             connection,
@@ -88,3 +98,27 @@ def keys_revoke(database: str | None, prefix: str) -> None:
         except key_door.ApiKeyNotFound as error:
             raise click.ClickException(f"There is no key {prefix}. See: passbook keys list") from error
     click.echo(f"Revoked {prefix} ({key.name})." if was_live else f"{prefix} ({key.name}) was revoked before.")
+
+
+@keys.command("scopes")
+@database_option
+@click.argument("prefix")
+@_scopes_options
+def keys_scopes(database: str | None, prefix: str, role: str | None, scopes: tuple[str, ...]) -> None:
+    """Set what the key with this PREFIX may do (see: passbook keys list): these scopes, and no others.
+
+    The next request with it goes by them.
+    """
+    wanted = _wanted(role, scopes)
+    with opened(config_of(database=database)) as connection:
+        try:
+            key, changed = key_door.change_scopes(connection, prefix=prefix, scopes=wanted, actor=actor(), now=now())
+        except key_door.ApiKeyNotFound as error:
+            raise click.ClickException(f"There is no key {prefix}. See: passbook keys list") from error
+        except key_door.ApiKeyRevoked as error:
+            raise click.ClickException(f"{prefix} was revoked and may do nothing; make a new key.") from error
+    may = ", ".join(sorted(wanted))
+    if not changed:
+        click.echo(f"{prefix} ({key.name}) may do just that already: {may}.")
+        return
+    click.echo(f"{prefix} ({key.name}) may now do {may}; before {', '.join(sorted(key.scopes))}.")

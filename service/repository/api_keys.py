@@ -1,4 +1,4 @@
-"""API keys: made and revoked from the command line, while the service runs or not."""
+"""API keys: made, changed and revoked from the command line, while the service runs or not."""
 
 from service.ledger.access import ApiKey, Scope, hash_of, make_key, prefix_of
 from service.ledger.audit_logs import API_KEY, Details
@@ -9,6 +9,10 @@ from service.storage.sqlite import Connection
 
 class ApiKeyNotFound(Exception):
     """No key has this prefix."""
+
+
+class ApiKeyRevoked(Exception):
+    """The key may do nothing any more."""
 
 
 def create(
@@ -38,5 +42,31 @@ def revoke(connection: Connection, *, prefix: str, actor: str, now: str) -> tupl
     return key, was_live
 
 
+def change_scopes(
+    connection: Connection, *, prefix: str, scopes: frozenset[Scope], actor: str, now: str
+) -> tuple[ApiKey, bool]:
+    """Sets what the key with this public prefix may do, audited as `api_key_scopes_changed` with what it could before.
+
+    The key as it was, and whether that changed anything; where it did not, no row is written. It bites on the next
+    request, and on those whose write has not begun. Raises ApiKeyNotFound, ApiKeyRevoked.
+    """
+    with audited(connection, actor=actor, now=now) as work:
+        key = api_keys.find_by_prefix(work.tx, prefix)
+        if key is None:
+            raise ApiKeyNotFound(prefix)
+        if key.revoked_at is not None:
+            raise ApiKeyRevoked(prefix)
+        changes = scopes != key.scopes
+        if changes:
+            api_keys.update_scopes(work.tx, key_id=key.id, scopes=scopes)
+            details = {**_details(key.name, prefix, scopes), "scopes_before": _in_order(key.scopes)}
+            work.audit("api_key_scopes_changed", API_KEY, key.id, None, details)
+    return key, changes
+
+
+def _in_order(scopes: frozenset[Scope]) -> list[str]:
+    return [scope.value for scope in sorted(scopes)]
+
+
 def _details(name: str, prefix: str, scopes: frozenset[Scope]) -> Details:
-    return {"name": name, "prefix": prefix, "scopes": [scope.value for scope in sorted(scopes)]}
+    return {"name": name, "prefix": prefix, "scopes": _in_order(scopes)}

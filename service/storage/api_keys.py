@@ -51,6 +51,11 @@ def list_all(tx: Connection) -> list[ApiKey]:
     return [_api_key(row) for row in tx.execute(f"{_SELECT} ORDER BY id").fetchall()]
 
 
+def update_scopes(tx: Connection, *, key_id: int, scopes: frozenset[Scope]) -> None:
+    """Sets what the key may do."""
+    tx.execute("UPDATE api_keys SET scopes = ? WHERE id = ?", (" ".join(sorted(scopes)), key_id))
+
+
 def revoke(tx: Connection, *, key_id: int, now: str) -> bool:
     """Marks the key as revoked; False when it was already."""
     return (

@@ -72,7 +72,7 @@ _DEPOSIT_ACTIONS = str(audit_retention.DEPOSIT_ACTIONS)
 _DOMAIN_ACTIONS = str(audit_retention.DOMAIN_ACTIONS)
 _BANK_ACTIONS = str((audit_retention.RECEIVED, audit_retention.MATCHED))
 _USER_ACTIONS = "('user_created', 'user_renamed')"
-_KEY_ACTIONS = "('api_key_created', 'api_key_revoked')"
+_KEY_ACTIONS = "('api_key_created', 'api_key_scopes_changed', 'api_key_revoked')"
 _archived = audit_prunes.sql_of_told
 _IS_ERASED = "EXISTS (SELECT 1 FROM audit_erasures WHERE audit_log_id = a.id)"
 
