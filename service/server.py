@@ -24,6 +24,7 @@ from service.config import Config, ConfigError
 from service.connections import Bounds, Connections, Cut, places
 from service.http_protocol import BoundedHttp, refusal
 from service.ledger.errors import ErrorCode
+from service.lifeguard import Lifeguard
 from service.measures import Measures
 
 _BACKLOG = 2048
@@ -111,7 +112,7 @@ def run(
 
     async def serve() -> None:
         # The lifespan is entered here, so that its errors are ours to explain and it ends after the last request.
-        async with app.lifespan():
+        async with app.lifespan(), Lifeguard(listener).running():
             await server.serve(sockets=[listener])
 
     with signals_taken_by(server.handle_exit), asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:

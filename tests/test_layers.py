@@ -24,7 +24,8 @@ ALLOWED = {
     "http_framing": set(),
     "connections": {"measures"},
     "http_protocol": {"ledger", "api", "connections", "http_framing"},
-    "server": {"config", "connections", "http_protocol", "ledger", "measures", "signals"},
+    "lifeguard": {"ledger", "api"},
+    "server": {"config", "connections", "http_protocol", "ledger", "lifeguard", "measures", "signals"},
     "cli": {"ledger", "storage", "repository", "api", "app", "server", "config", "resources", "cli"}
     | {"logs", "telemetry"},
 }

@@ -65,6 +65,8 @@ _START_AGAIN_S = (0.25, 0.5, 1.0, 2.0)
 """How long after each failed start of the owner the next one is tried; then always after the last."""
 _KILLED_WITHIN_S = 1.0
 _HURRIED_S = 2.0
+_ONE_CALL_S = 1.0
+"""What a call that has just begun is given at the end in any case."""
 _UNKNOWN_DETAIL = (
     "The commit failed in a way that does not say whether the change is on disk. Send the same request with the same"
     " Idempotency-Key again: it is carried out at most once."
@@ -184,6 +186,7 @@ class Writer:
         self._idle_since = 0.0
         self._check_due = False
         self._killed = False
+        self._stalled = False
         self._trouble = _WELL
         self._failed_starts = 0
         self._start_not_before = 0.0
@@ -197,8 +200,8 @@ class Writer:
         """Whether writes can be taken now, as far as is known."""
         if self._stopped_because is not None:
             return Condition(WriteState.STOPPED, f"{self._stopped_because}. Restart the service")
-        age = self.call_age_s
-        if age >= self._patience.stall_s:
+        if self._stalled:
+            age = self.call_age_s
             killed = " and was killed; it ends when its disk answers" if self._killed else ""
             return Condition(WriteState.STALLED, f"the writing process has not answered for {age:.0f} s{killed}")
         return self._trouble
@@ -251,13 +254,14 @@ class Writer:
 
     def hurry(self) -> None:
         """Finishes soon, or not at all: somebody asked twice."""
-        self.finish_by(_HURRIED_S)
+        self.finish_by(0 if self._stalled else _HURRIED_S)
 
     async def _end(self, task: "asyncio.Task[None]") -> None:
         loop = asyncio.get_running_loop()
         if self._finish_by is None:
             self.finish_by(self._patience.timeout_s)
-        while not task.done() and loop.time() < (self._finish_by or 0):  # which may come nearer meanwhile
+        at_least = max(loop.time() + _TICK_S, (self._call_began or 0) + _ONE_CALL_S)
+        while not task.done() and loop.time() < max(at_least, self._finish_by or 0):  # which may come nearer meanwhile
             await asyncio.wait({task}, timeout=_TICK_S)
         if task.done():
             await task
@@ -361,8 +365,9 @@ class Writer:
         """What the age of the call under way, and of those who wait, asks for."""
         now, age = asyncio.get_running_loop().time(), self.call_age_s
         stalled = age >= self._patience.stall_s
-        if stalled and self._refuses is None:
+        if stalled and not self._stalled:
             _log.critical("the writing process has not answered for %.0f s; new writes are refused", age)
+        self._stalled = stalled
         self._refuses = f"The writing process has not answered for {age:.0f} s" if stalled else None
         if self._trouble.state is WriteState.NOT_STARTED and now < self._start_not_before:
             self._refuses = f"The writing process is not there: {self._trouble.why}"
@@ -437,7 +442,7 @@ class Writer:
             if trouble.state is not self._trouble.state:
                 _log.warning("writes: %s", f"{trouble.state}: {trouble.why}" if trouble.why else "taken again")
             self._trouble = trouble
-            self._call_began, self._killed, self._refuses = None, False, None
+            self._call_began, self._killed, self._stalled, self._refuses = None, False, False, None
             self._idle_since = loop.time()
 
     def _put_off(self, why: str) -> Condition:

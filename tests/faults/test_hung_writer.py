@@ -5,7 +5,9 @@ import contextlib
 import os
 import re
 import resource
+import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -332,3 +334,38 @@ def test_a_service_that_was_killed_under_load_starts_again_at_once(own_service: 
     assert ready_s < 10, ready_s
     assert own_service.stop() == 0
     assert broken_invariants(own_service.database) == []
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="only strace can hold a read of another process up")
+def test_probes_are_answered_while_a_read_holds_the_event_loop(own_service: LiveService, tmp_path: Path) -> None:
+    """A disk that does not answer reads: /livez is 200 and /readyz 503 over new connections, and then all goes on."""
+    own_service.start()
+    assert own_service.process is not None
+    pid = own_service.process.pid
+    client = own_service.client()
+    client.credit("1", 1000)
+    log = tmp_path / "strace"
+    # The thread of the event loop alone; what was committed since its last read is read from the log.
+    strace = ["strace", "-qq", "-p", str(pid), "-o", str(log), "-e", "trace=pread64"]
+    tracer = subprocess.Popen([*strace, "-e", "inject=pread64:delay_enter=8000000:when=1"], stderr=subprocess.DEVNULL)
+    try:
+        _until(lambda: f"TracerPid:\t{tracer.pid}" in _status(pid), "strace does not come")
+        with ThreadPoolExecutor(1) as pool:
+            held = pool.submit(own_service.client().write, "/v1/debits", DEBIT, key="held")
+            _until(lambda: _state(pid) == "t", "no read is held up")
+            alive = httpx.get(f"{own_service.url}/livez", timeout=7)
+            assert (alive.status_code, alive.json()) == (200, {"status": "ok"})
+            ready = httpx.get(f"{own_service.url}/readyz", timeout=2)
+            assert (ready.status_code, ready.json()["reads"]) == (503, "stalled")
+            assert not held.done()
+            assert held.result(END_S).status_code == 201
+        _until(lambda: _ready(own_service.client()) == (200, "ok"), "/readyz does not recover")
+        assert own_service.client().get("/v1/users/1/balance").json()["balance"] == 999
+    finally:
+        tracer.terminate()
+        tracer.wait(END_S)
+    assert own_service.stop() == 0, own_service.said
+
+
+def _status(pid: int) -> str:
+    return Path(f"/proc/{pid}/status").read_text()
