@@ -20,7 +20,7 @@ READ_BYTES_MAX = 64 * 1024
 """The most that is read from one socket at once."""
 HELD_BYTES_MAX = 16 * 2**20
 """What may be read and not yet acted on: unfinished heads, bodies that nobody has asked for, requests behind others."""
-UNSENT_BYTES_MAX = 48 * 2**20
+UNSENT_BYTES_MAX = 32 * 2**20
 """Answers that their clients have not taken."""
 _DESCRIPTORS_WANTED = 65_536
 _DESCRIPTORS_RESERVED = 160

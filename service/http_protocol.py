@@ -180,7 +180,7 @@ class BoundedHttp(asyncio.BufferedProtocol):
         """What is to be told when the answer under way is complete, or when the application asks for more body."""
         self._thrown_away = 0
         self._read_paused = False
-        self._written = self._taken = 0
+        self._written = self._taken = self._last_write = 0
         self._taken_at = self._since
         self._stuck = False
 
@@ -240,7 +240,8 @@ class BoundedHttp(asyncio.BufferedProtocol):
         """The socket takes no more for now."""
         self._flow.pause_writing()
         self._taken_at = self._loop.time()
-        self._connections.unsent(self, self.transport.get_write_buffer_size())
+        # The whole of what was written stays in memory until its last byte is taken.
+        self._connections.unsent(self, max(self._last_write, self.transport.get_write_buffer_size()))
 
     def resume_writing(self) -> None:
         """There is room again."""
@@ -330,6 +331,7 @@ class BoundedHttp(asyncio.BufferedProtocol):
     def write(self, data: bytes) -> None:
         """Sends bytes of an answer."""
         if self._phase is not _Phase.LEAVING and not self.transport.is_closing():
+            self._last_write = len(data)
             self._written += len(data)
             self.transport.write(data)
 

@@ -1,5 +1,6 @@
 """The audit log whole: as CSV and as NDJSON, read while it is sent."""
 
+import contextlib
 import csv
 import http.client
 import io
@@ -21,6 +22,9 @@ from tests.live import Client, LiveService
 from tests.repository.house import writing
 
 ROWS = 2500
+PATIENCE_S = 4
+SLOW_BYTES, SLOW_S = 16_384, 0.25
+"""Of an answer of megabytes, so much is taken so often."""
 LARGE_ROWS, LARGE_DETAILS = 60_000, 2000
 """A log of 120 MB: more than sockets hold, and than a process may keep."""
 
@@ -152,7 +156,8 @@ def test_what_is_wrong_is_told_before_a_file_begins(ops: Client) -> None:
 
 @pytest.fixture
 def large(own_service: LiveService) -> LiveService:
-    """A log that no socket holds."""
+    """A log that no socket holds, and a service that waits some seconds for its clients."""
+    own_service.environment = {"PASSBOOK_ANSWER_TIMEOUT_S": str(PATIENCE_S)}
     own_service.start()
     with writing(own_service.database) as connection:
         connection.execute(
@@ -217,6 +222,65 @@ def test_only_so_many_run_at_once_and_one_that_is_left_ends(large: LiveService) 
         time.sleep(0.1)
     else:
         pytest.fail("no place became free")
+
+
+def open_files(service: LiveService) -> int:
+    """Descriptors of the service's process."""
+    assert service.process is not None
+    return len(list(Path(f"/proc/{service.process.pid}/fd").iterdir()))
+
+
+def test_a_client_that_is_slow_is_not_one_that_takes_nothing(large: LiveService) -> None:
+    """For thrice the time after which it would be cut off, it takes less than one piece of the export."""
+    with begun(large) as answer:
+        deadline = time.monotonic() + 3 * PATIENCE_S
+        taken = 0
+        while time.monotonic() < deadline:
+            part = answer.read(SLOW_BYTES)
+            assert len(part) == SLOW_BYTES
+            taken += len(part)
+            time.sleep(SLOW_S)
+        while part := answer.read(2**20):
+            taken += len(part)
+    assert taken > LARGE_ROWS * LARGE_DETAILS
+    assert large.stop() == 0
+    assert "cut off" not in large.said
+
+
+@pytest.mark.parametrize(
+    ("target", "accept"),
+    [
+        pytest.param("/v1/audit-logs", "text/csv", id="an export"),
+        pytest.param("/v1/audit-logs?limit=1000", "application/json", id="a page"),
+        pytest.param("/docs/assets/swagger-ui-bundle.js", "*/*", id="files without a key"),
+    ],
+)
+def test_a_client_that_takes_nothing_is_cut_off(large: LiveService, target: str, accept: str) -> None:
+    """After its time and not before; its descriptor is free then, and the log and the metrics say so."""
+    before = open_files(large)
+    address = urlsplit(large.url)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(30)
+        connection.connect((address.hostname, address.port))
+        key = f"Authorization: Bearer {large.admin_key}\r\n" if target.startswith("/v1") else ""
+        asked = f"GET {target} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n{key}\r\n"
+        connection.sendall(asked.encode() * 20)
+        time.sleep(PATIENCE_S / 2)
+        assert open_files(large) > before
+        deadline = time.monotonic() + 5 * PATIENCE_S
+        while 'passbook_connections_cut_total{reason="stalled"} 1' not in large.client().get("/metrics").text:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        received = 0
+        with contextlib.suppress(ConnectionResetError):
+            while part := connection.recv(65_536):
+                received += len(part)
+    assert received < 30 * 2**20
+    assert large.stop() == 0
+    assert "1 took nothing of their answer for too long" in large.said
+    assert "Traceback" not in large.said
+    assert "uvicorn" not in large.said
 
 
 def test_a_service_that_stops_cuts_off_and_the_client_can_tell(large: LiveService) -> None:
