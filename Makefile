@@ -5,7 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 VENV_BENCH := .venv-bench
 BIN := $(VENV)/bin
-DATABASE ?= data/passbook.db
+# Where `make serve` keeps its database; without it PASSBOOK_DATABASE says, or data/passbook.db.
+DATABASE ?=
 # How many tests run at the same time.
 WORKERS ?= 2
 
@@ -33,8 +34,8 @@ $(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 
-serve: $(VENV)/.installed ## Run the service on 127.0.0.1:8000 with data/passbook.db
-	$(BIN)/passbook serve --database $(DATABASE)
+serve: $(VENV)/.installed ## Run the service: PASSBOOK_… say how, DATABASE=file where; else 127.0.0.1:8000 and data/passbook.db
+	$(BIN)/passbook serve $(if $(DATABASE),--database "$(DATABASE)")
 
 # The documents' commands are run by the tests as they stand, with curl; processes are killed at system
 # calls by strace, and their clock is set by libfaketime; the image is built by buildah, on a base by mmdebstrap.

@@ -47,10 +47,12 @@ from service.ledger.timestamps import Clock, SteadyClock, system_clock
 from service.measures import Measures
 from service.repository.sweeper import Sweeper, system_elapsed
 from service.repository.writer import Patience, Writer
-from service.storage import lock, migrator, sqlite
+from service.storage import guard, lock, migrator, schema, sqlite
 from service.storage.audit_logs import find_newest_id
 from service.storage.checkpoints import Contradiction, Signer
 from service.storage.connection_process import ConnectionProcess
+from service.storage.guard import Files, ReadersGuard
+from service.storage.migrator import NotMigrated
 from service.storage.sqlite import Connection
 from service.telemetry import Telemetry
 
@@ -140,21 +142,33 @@ async def _opened(
         hold_expiry_s=config.hold_expiry_s,
     )
     async with contextlib.AsyncExitStack() as stack:
-        held = stack.enter_context(lock.exclusive(path))
-        connector = partial(sqlite.connect_writer, path, busy_timeout_ms=timeout_ms, checkpoints=True)
+        held = stack.enter_context(lock.exclusive(path, purpose="serve"))
+        if held.database is None:
+            raise NotMigrated(f"There is no database {path}. Make one with: passbook migrate up")
+        migrations = migrator.load(resources.folder("migrations"))
+        wanted = migrator.schema_after(migrations)
+        files = Files(path, descriptor=held.database)
+        connector = partial(
+            guard.connect_writer,
+            files,
+            wanted,
+            busy_timeout_ms=timeout_ms,
+            lock_file=None if writes_here else held.lock_file,
+        )
         writing = (
             sqlite.Thread(connector)
             if writes_here
             else ConnectionProcess(
                 connector,
                 imports=[problems.__name__, *(name for name in sys.modules if name.startswith("service.repository."))],
-                keeps=[held],
+                keeps=held.descriptors,
             )
         )
         await writing.open()
         stack.push_async_callback(_close_writing, app, writing)
-        migrations = migrator.load(resources.folder("migrations"))
+        files.learn()
         schema_version = await writing.run(migrator.require_latest, migrations)
+        await writing.run(schema.check, wanted)
         engine = await writing.run(sqlite.engine_info)
         readers = await stack.enter_async_context(
             sqlite.Readers(path, count=config.readers, busy_timeout_ms=timeout_ms).opened()
@@ -205,6 +219,7 @@ async def _opened(
             checkpoints=checkpoints,
             measures=measures,
             figures=figures,
+            guard=ReadersGuard(files, wanted),
             database=path,
             writes_in=lambda: writing.pid if isinstance(writing, ConnectionProcess) else None,
         )

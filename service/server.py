@@ -116,7 +116,17 @@ def run(
             await server.serve(sockets=[listener])
 
     with signals_taken_by(server.handle_exit), asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-        runner.run(serve())
+        try:
+            runner.run(serve())
+        except BaseExceptionGroup as group:  # the lifespan runs within a group of tasks, which wraps what is raised
+            raise _only_one_in(group) from group
+
+
+def _only_one_in(group: BaseException) -> BaseException:
+    """The one error in `group`, or in the groups in it; `group` where there are more."""
+    while isinstance(group, BaseExceptionGroup) and len(group.exceptions) == 1:
+        group = group.exceptions[0]
+    return group
 
 
 def bounds_of(config: Config, *, connections: int) -> Bounds:

@@ -49,6 +49,8 @@ class LiveService:
     url: str = ""
     admin_key: str = ""
     said: str = ""
+    arguments: tuple[str, ...] = ()
+    """More of `passbook serve`."""
     under: tuple[str, ...] = ()
     """A program with its arguments that becomes the service, such as `strace -D`."""
     process: "subprocess.Popen[str] | None" = None
@@ -87,7 +89,7 @@ class LiveService:
 
     def command(self) -> list[str]:
         """What is started."""
-        return [*PASSBOOK, "serve", "--database", str(self.database), "--port", "0"]
+        return [*PASSBOOK, "serve", "--database", str(self.database), "--port", "0", *self.arguments]
 
     @property
     def writer_pid(self) -> int:

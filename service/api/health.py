@@ -10,11 +10,10 @@ from service import __version__
 from service.api.auth import OPEN
 from service.api.request import ApiRequest, Passbook
 from service.ledger.errors import NotReady
-from service.storage import sqlite
-from service.storage.sqlite import EngineInfo
+from service.storage.sqlite import DatabaseError, EngineInfo, NotTrusted
 
 _READ_WITHIN_S = 2.0
-_OK, _STALLED, _FAILED = "ok", "stalled", "failed"
+_OK, _STALLED, _FAILED, _NOT_TRUSTED = "ok", "stalled", "failed", "not_trusted"
 _WHY_NO_READS = {
     _STALLED: "A read of one page has not been answered in time: is the disk there?",
     _FAILED: "A read of one page failed; the log of the service says why.",
@@ -56,9 +55,9 @@ async def readyz(request: ApiRequest) -> Readiness:
         raise NotReady("The service is stopping.")
     writes = passbook.writer.condition
     why = [f"No writes are taken: {writes.why}."] if writes.why else []
-    reads = await _reads(passbook)
-    if reads != _OK:
-        why.append(_WHY_NO_READS[reads])
+    reads, why_no_reads = await _reads(passbook)
+    if reads != _OK and why_no_reads not in why:
+        why.append(why_no_reads)
     if why:
         raise NotReady(" ".join(why), reads=reads, writes=writes.state.value)
     return Readiness(
@@ -72,15 +71,18 @@ async def readyz(request: ApiRequest) -> Readiness:
     )
 
 
-async def _reads(passbook: Passbook) -> str:
+async def _reads(passbook: Passbook) -> tuple[str, str]:
+    """Whether a page can be read, of files and by a schema that are still those of the database; and why not."""
     try:
         async with asyncio.timeout(_READ_WITHIN_S):
-            await passbook.readers.read(sqlite.ping)
+            await passbook.readers.read(passbook.guard.check)
     except TimeoutError:
-        return _STALLED
-    except sqlite.DatabaseError:
-        return _FAILED
-    return _OK
+        return _STALLED, _WHY_NO_READS[_STALLED]
+    except NotTrusted as error:
+        return _NOT_TRUSTED, f"{error}."
+    except DatabaseError:
+        return _FAILED, _WHY_NO_READS[_FAILED]
+    return _OK, ""
 
 
 ROUTER = Router("/", route_handlers=[livez, readyz], tags=["health"])

@@ -32,6 +32,7 @@ from service.repository.unit_of_work import Operation
 from service.repository.write_times import WriteTimes, now_ns
 from service.repository.writer import Writer
 from service.storage import idempotency
+from service.storage.guard import ReadersGuard
 from service.storage.sqlite import Connection, EngineInfo, Readers
 
 _USER_AGENT_CHARACTERS_MAX = 512
@@ -55,6 +56,7 @@ class Passbook:
     audit_feed: AuditFeed
     measures: Measures
     figures: Figures
+    guard: ReadersGuard
     database: Path
     writes_in: Callable[[], int | None]
     """The number of the process that owns the writing connection; None where that is this one, or is gone."""

@@ -1,5 +1,6 @@
 """The command line: a file per command or group of commands, each loaded when it is asked for."""
 
+import os
 from importlib import import_module
 
 import click
@@ -7,6 +8,8 @@ import click
 from service import __version__, logs
 from service.cli.common import Group
 
+_UMASK = 0o077
+"""Whatever a command makes is its owner's alone: all of it holds names of people or what they paid."""
 _COMMANDS = {
     "audit": "audit.audit",
     "backup": "backups.backup",
@@ -46,4 +49,5 @@ def main() -> None:
 
     Every setting is an environment variable too: PASSBOOK_DATABASE, PASSBOOK_PORT and so on; see docs/operating.md.
     """
+    os.umask(_UMASK)
     logs.set_up(format_="text", level="info", context=dict)

@@ -26,7 +26,7 @@ from service.ledger.fields import (
     WORD_PATTERN,
 )
 from service.ledger.timestamps import zone
-from service.storage import audit_chain, audit_exports, audit_prunes, audit_search, sqlite
+from service.storage import audit_chain, audit_exports, audit_prunes, audit_search, private_files, sqlite
 from service.storage.audit_exports import RowGone
 from service.storage.audit_logs import find_newest_id
 from service.storage.exporter import ExportFailed, new_file
@@ -158,7 +158,7 @@ def audit_export(
             return
         count = 0
         try:
-            with new_file(output) as unfinished, unfinished.open("xb") as file:
+            with new_file(output) as unfinished, private_files.create(unfinished) as file:
                 for rows, data in lines:
                     file.write(data)
                     count += rows

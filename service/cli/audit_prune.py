@@ -53,7 +53,7 @@ def prune(database: str | None, before: str, archive: Path, dry_run: bool, yes: 
     signed. The proofs of all rows stay in the database. Stopped or killed, the same command goes on.
     """
     config = config_of(database=database)
-    with lock.exclusive(config.retention_path), opened(config) as connection:
+    with lock.exclusive(config.retention_path, purpose="audit prune"), opened(config) as connection:
         unfinished = _unfinished(connection, archive)
         if unfinished is not None and dry_run:
             click.echo(f"{archive} is whole and on record; the rest of its rows would be removed.")

@@ -14,7 +14,7 @@ from msgspec import Struct
 from service import server, telemetry
 from service.cli.common import KNOWN_ERRORS, Command, config_of, database_option, load_migrations
 from service.config import Config
-from service.storage import figures, lock, migrator, sequences, sqlite
+from service.storage import figures, guard, lock, migrator, private_files, remains, sequences, sqlite
 from service.storage.checkpoints import Signer
 
 _MIB = 2**20
@@ -100,14 +100,15 @@ def _sqlite(_config: Config) -> Findings:
 def _lock(config: Config) -> Findings:
     holder = lock.holder(config.database_path)
     if holder is not None:
-        yield Verdict.REFUSED, f"{config.database} is in use by process {holder}."
+        yield Verdict.REFUSED, f"{config.database} is in use by {holder}."
     else:
         yield Verdict.OK, f"No process holds {config.database}."
 
 
 def _database(config: Config) -> Findings:
     path = config.database_path
-    if not path.exists() or (path.is_file() and path.stat().st_size == 0):
+    if remains.is_missing(path):
+        remains.require_none(path, config.audit_key_path)
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
             yield Verdict.REFUSED, f"{path} is not there and cannot be made in {folder}."
@@ -117,12 +118,17 @@ def _database(config: Config) -> Findings:
     if _is_interrupted(path):
         yield Verdict.NOTE, f"{path} was interrupted within a transaction, which would be undone before all else."
         return
+    guard.require_one_name(path)
     with _reading(config) as connection:
         version = migrator.require_latest(connection, load_migrations())
+        migrator.require_schema(connection, load_migrations())
         full = sequences.used_up(connection)
     yield Verdict.OK, f"{path} is at migration {version:03d}, the latest."
     for said in full:
         yield Verdict.NOTE, f"Writes would be answered 503 storage_full: {said}"
+    for file in (path, *sqlite.side_files(path)):
+        if private_files.is_open_to_others(file):
+            yield Verdict.NOTE, f"{file} can be read by others; a start would make it private."
     if not os.access(path, os.W_OK):
         yield Verdict.REFUSED, f"{path} cannot be written to."
 

@@ -22,6 +22,7 @@ from service.storage.copies import CopyFailed
 from service.storage.erasures import EraseFailed
 from service.storage.importer import ImportFailed
 from service.storage.migrator import MigrationError
+from service.storage.remains import LedgerMissing
 from service.telemetry import TelemetryError
 
 
@@ -31,6 +32,7 @@ class NoDatabase(Exception):
 
 KNOWN_ERRORS = (
     NoDatabase,
+    LedgerMissing,
     ConfigError,
     TelemetryError,
     MigrationError,

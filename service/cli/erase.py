@@ -44,9 +44,9 @@ def erase(database: str | None, force: bool, vacuum: bool, yes: bool, telegram_i
         raise click.UsageError("Name a user by TELEGRAM_ID.")
     config = config_of(database=database)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(lock.exclusive(config.retention_path))
+        stack.enter_context(lock.exclusive(config.retention_path, purpose="users erase"))
         if vacuum:
-            stack.enter_context(lock.exclusive(config.database_path))
+            stack.enter_context(lock.exclusive(config.database_path, purpose="users erase"))
         connection = stack.enter_context(opened(config))
         sqlite.overwrite_what_goes(connection)
         said = [] if telegram_id is None else _erase(connection, telegram_id, force=force, yes=yes)
@@ -99,7 +99,7 @@ def _clean(connection: Connection, config: Config, *, vacuum: bool) -> list[str]
         alone = vacuum
         if not vacuum:
             with contextlib.suppress(lock.DatabaseInUse):
-                stack.enter_context(lock.exclusive(config.database_path))
+                stack.enter_context(lock.exclusive(config.database_path, purpose="users erase"))
                 alone = True
         if vacuum:
             sqlite.rewrite(connection)

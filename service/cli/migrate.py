@@ -21,7 +21,7 @@ from service.cli.common import (
 from service.cli.output import Output
 from service.config import Config
 from service.ledger.timestamps import system_clock
-from service.storage import audit_chain, copies, lock, migration_check, migration_plan, migrator, sqlite
+from service.storage import audit_chain, copies, lock, migration_check, migration_plan, migrator, remains, sqlite
 from service.storage.migration_check import Before, CheckLine
 from service.storage.migration_plan import Plan, Review
 from service.storage.migrator import MigrationError
@@ -69,8 +69,10 @@ def migrate_up(database: str | None, to: int | None, no_backup: bool) -> None:
     path, migrations = config.database_path, load_migrations()
     before, copy = None, None
     sqlite.make_folder(path.parent)
-    with lock.exclusive(path):
-        if path.is_file() and path.stat().st_size > 0:
+    with lock.exclusive(path, purpose="migrate"):
+        if remains.is_missing(path):
+            remains.require_none(path, config.audit_key_path)
+        else:
             sqlite.undo_interrupted(path)
             with _reading(config) as connection, _Show() as show:
                 plan = migration_plan.plan(
@@ -109,7 +111,7 @@ def migrate_down(database: str | None, to: int | None, yes: bool) -> None:
     path, migrations = config.database_path, load_migrations()
     if not path.is_file():
         raise click.ClickException(f"There is no database {path}.")
-    with lock.exclusive(path):
+    with lock.exclusive(path, purpose="migrate"):
         sqlite.undo_interrupted(path)
         with _reading(config) as connection, _Show() as show:
             before = migration_check.count_before(connection, migrations)

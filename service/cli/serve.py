@@ -22,8 +22,20 @@ from service.cli.common import (
 )
 from service.config import Config
 from service.ledger.access import RANDOM_BYTES, ROLES
+from service.ledger.timestamps import system_clock
 from service.repository import api_keys as key_door
-from service.storage import api_keys, lock, migrator, sqlite
+from service.storage import (
+    api_keys,
+    backups,
+    checkpoints,
+    copies,
+    guard,
+    lock,
+    migrator,
+    private_files,
+    remains,
+    sqlite,
+)
 from service.storage.checkpoints import Signer
 from service.telemetry import Telemetry
 
@@ -36,14 +48,15 @@ _LOOK_AGAIN_S = 0.02
 @database_option
 @click.option("--host", help="Address to listen on. Default: 127.0.0.1.")
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one. Default: 8000.")
-def serve(database: str | None, host: str | None, port: int | None) -> None:
-    """Serve the API. Makes the database when there is none; prints an admin key, once, when there is no key."""
+@click.option("--new", is_flag=True, help="Begin a new ledger where one is missing, and put its log and key aside.")
+def serve(database: str | None, host: str | None, port: int | None, new: bool) -> None:
+    """Serve the API. Makes the database when there never was one; prints an admin key, once, when there is no key."""
     config = config_of(database=database, host=host, port=port)
     telemetry = Telemetry(os.environ)
     logs.set_up(format_=config.log_format, level=config.log_level, context=log_context)
     with contextlib.closing(telemetry), contextlib.closing(server.listen(config)) as listener:
         # Only now: a start that fails at the port must not use up the one time that the first key is shown.
-        first_key = _prepare(config)
+        first_key = _prepare(config, new=new)
         app = create_app(config, telemetry=telemetry)
         bound_host, bound_port = listener.getsockname()[:2]
         url = f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
@@ -63,21 +76,26 @@ def serve(database: str | None, host: str | None, port: int | None) -> None:
     click.echo("Stopped.")
 
 
-def _prepare(config: Config) -> str | None:
-    """Makes and migrates a database that is not there, and its first key; the key, or None when there were keys."""
+def _prepare(config: Config, *, new: bool) -> str | None:
+    """Makes a database where there never was one, and its first key; the key, or None when there were keys."""
     path = config.database_path
     sqlite.make_folder(path.parent)
     _await_left_behind(path)
-    with lock.exclusive(path):
+    with lock.exclusive(path, purpose="serve"):
+        if remains.is_missing(path):
+            _make(config, new=new)
+        elif new:
+            raise click.ClickException(f"{path} is there: --new begins a ledger only where there is none.")
+        for said in private_files.mend(_private(config)):
+            click.echo(said)
+        backups.drop_second_names(path.resolve())
+        guard.require_one_name(path)
         require_ours(config)
         connection = sqlite.connect_writer(path, busy_timeout_ms=config.busy_timeout_ms, checkpoints=True)
         with contextlib.closing(connection):
             migrations = load_migrations()
-            if migrator.version_of(connection, migrations) == -1:
-                migrator.up(connection, migrations, lambda line: click.echo(f"  {line}"))
-                sqlite.sync(path.parent)
-                click.echo(f"Made the database {path}.")
             migrator.require_latest(connection, migrations)
+            migrator.require_schema(connection, migrations)
             if api_keys.list_all(connection):
                 return None
             return key_door.create(
@@ -99,6 +117,39 @@ def _await_left_behind(path: Path) -> None:
             click.echo(f"The writing process of a killed service still has {path}; waiting for its end.", err=True)
             told = True
         time.sleep(_LOOK_AGAIN_S)
+
+
+def _make(config: Config, *, new: bool) -> None:
+    """A new database, under its name only when it is whole. Raises LedgerMissing where one is missing, unless `new`."""
+    path = config.database_path
+    if new:
+        for moved in remains.set_aside(path, config.audit_key_path, now=system_clock()):
+            click.echo(f"Put aside: {moved}")
+    else:
+        remains.require_none(path, config.audit_key_path)
+    real = path.resolve()
+    partial = private_files.partial_of(real)
+    files = sqlite.files_of(partial)
+    for left in files:  # by a killed run
+        left.unlink(missing_ok=True)
+    try:
+        connection = sqlite.connect_writer(partial, busy_timeout_ms=config.busy_timeout_ms, checkpoints=True)
+        with contextlib.closing(connection):
+            migrator.up(connection, load_migrations(), lambda line: click.echo(f"  {line}"))
+        sqlite.sync(partial)
+        partial.rename(real)
+    finally:
+        for left in files:
+            left.unlink(missing_ok=True)
+    sqlite.sync(real.parent)
+    click.echo(f"Made the database {path}.")
+
+
+def _private(config: Config) -> list[Path]:
+    """What nobody but the service's user is to read."""
+    real, key = config.database_path.resolve(), config.audit_key_path
+    lock_file = real.with_name(real.name + ".lock")
+    return [*sqlite.files_of(real), lock_file, key, checkpoints.last_file_of(key), *copies.beside(real)]
 
 
 def _say_ready(url: str, config: Config, first_key: str | None, signer: Signer) -> None:

@@ -47,10 +47,10 @@ from service.repository.fair_queue import FairQueue
 from service.repository.session import Context, Session, Spoilt
 from service.repository.unit_of_work import Operation, RenderRefusal, perform
 from service.repository.write_times import BatchTimes, Watch, WriteTimes, now_ns
-from service.storage import audit_chain, probes, sqlite
+from service.storage import audit_chain, guard, probes, sqlite
 from service.storage.audit_chain import Sealing, TreeBroken
 from service.storage.connection_process import ConnectionLost, NotStarted, Owner, portable
-from service.storage.sqlite import Connection
+from service.storage.sqlite import Connection, NotTrusted
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -521,7 +521,19 @@ def run_batch(tx: Connection, batch: list[Work], *, now: str, policy: Policy, re
         if sqlite.is_busy(error) or sqlite.is_full(error):
             raise _failed_before_commit(error) from error
         raise BatchFailed(OutcomeUnknown(_UNKNOWN_DETAIL), str(error)) from error
-    return Done(outcomes, instants, commit_began_ns, now_ns())
+    committed_ns = now_ns()
+    _check_went_into_the_database(tx)
+    return Done(outcomes, instants, commit_began_ns, committed_ns)
+
+
+def _check_went_into_the_database(tx: Connection) -> None:
+    """What was committed to a file that is no longer the database is answered to nobody. Raises BatchFailed."""
+    try:
+        guard.check_files(tx, committed=True)
+    except sqlite.DatabaseError as error:
+        raise BatchFailed(OutcomeUnknown(_UNKNOWN_DETAIL), str(error)) from error
+    except NotTrusted as error:
+        raise BatchFailed(OutcomeUnknown(f"{error}. {_UNKNOWN_DETAIL}"), str(error)) from error
 
 
 def _run_all(
@@ -550,8 +562,12 @@ def _run_all(
 def _begin(tx: Connection) -> Sealing:
     try:
         sqlite.give_way(tx)
+        guard.check_files(tx, committed=False)
         tx.execute("BEGIN IMMEDIATE")
+        guard.check_schema(tx)
         return Sealing(tx)
+    except NotTrusted as error:
+        raise BatchFailed(WritesStopped(f"{error}. Nothing was changed."), str(error)) from error
     except (sqlite.DatabaseError, TreeBroken) as error:
         raise _failed_before_commit(error) from error
 

@@ -7,7 +7,6 @@ never deleted.
 
 import contextlib
 import os
-import stat
 from pathlib import Path
 
 from msgspec import Struct
@@ -94,8 +93,8 @@ def restore(
     if target.is_dir():
         raise CopyFailed(f"{target} is a folder.")
     sqlite.make_folder(target.parent)
-    with lock.exclusive(target):
-        _drop_second_names(target)
+    with lock.exclusive(target, purpose="restore"):
+        drop_second_names(target)
         if not replace and target.exists() and target.stat().st_size > 0:
             raise CopyFailed(f"{target} is there already. To put {file} in its place and keep it aside: --replace")
         with contextlib.closing(sqlite.connect_reader(file, busy_timeout_ms=0)) as source:
@@ -106,7 +105,7 @@ def restore(
                 try:
                     kept = _put_in_place(partial, target, f"before-restore-{stamp(clock)}")
                 finally:
-                    _drop_second_names(target)
+                    drop_second_names(target)
         with contextlib.closing(sqlite.connect_reader(target, busy_timeout_ms=0)) as restored:
             if _counts(restored) != (report.users, report.transactions, report.audit_rows, report.audit_head):
                 raise CopyFailed(f"{target} is not what was restored; another program has written to it.")
@@ -197,7 +196,6 @@ def _put_in_place(partial: Path, target: Path, aside: str) -> list[Path]:
     name = copies.free_name(target, aside)
     if target.exists() and target.stat().st_size > 0:
         _fold_log(target)
-        partial.chmod(stat.S_IMODE(target.stat().st_mode))
         name.hardlink_to(target)
         kept.append(name)
     # What is still here is of no database, or of one that SQLite cannot read: it would be replayed over the new one.
@@ -232,7 +230,7 @@ def _fold_log(database: Path) -> None:
             raise
 
 
-def _drop_second_names(target: Path) -> None:
+def drop_second_names(target: Path) -> None:
     """Takes back the second name that a restore gave to `target` before it was killed: SQLite wants one for a file."""
     for path in target.parent.glob("*.before-restore-*"):
         if path.name.startswith(f"{target.name}.") and target.exists() and path.samefile(target):

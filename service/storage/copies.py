@@ -10,7 +10,6 @@ import errno
 import fcntl
 import os
 import shutil
-import stat
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +25,7 @@ PREFIX = "passbook-"
 _PARTIAL = ".passbook-partial"
 _PAGES = 256
 _LOOKS = 200_000
-_NO_COPIES = (*sqlite.SIDE_FILES, ".lock", ".source", ".importing")
+_NO_COPIES = (*sqlite.SIDE_FILES, ".lock", ".turn", ".source", ".importing")
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -37,14 +36,13 @@ class CopyFailed(Exception):
 def keep(source: Connection, path: Path, *, purpose: str, now: datetime, on_progress: Progress) -> Path:
     """A copy of the database at `path`, which `source` reads, beside it: from before what somebody may want undone.
 
-    It passes SQLite's own check, has as many rows in every table, and is as private as the database. Raises CopyFailed,
+    It passes SQLite's own check and has as many rows in every table; its owner alone reads it. Raises CopyFailed,
     OSError; then there is no copy.
     """
     with partial(source, path, on_progress) as copy:
         wrong = faults(copy, on_progress, like=source)
         if wrong:
             raise CopyFailed(f"The copy of {path} is not sound ({wrong}); nothing was changed.")
-        copy.chmod(stat.S_IMODE(path.stat().st_mode))
         kept = free_name(path, f"before-{purpose}-{now:%Y%m%d_%H%M%S}")
         give_name(copy, kept)
     return kept
@@ -98,11 +96,16 @@ def beside(path: Path) -> list[Path]:
     folder = path.parent / FOLDER
     for other in (*path.parent.iterdir(), *(folder.iterdir() if folder.is_dir() else ())):
         named = other.name.startswith(names if other.parent == path.parent else (*names, PREFIX))
-        if named and other.name != path.name and not other.name.endswith(_NO_COPIES):
-            with contextlib.suppress(OSError), other.open("rb") as file:
-                if file.read(len(sqlite.MAGIC)) == sqlite.MAGIC:
-                    found.append((other.stat().st_mtime_ns, other))
+        if named and other.name != path.name and not other.name.endswith(_NO_COPIES) and is_database(other):
+            found.append((other.stat().st_mtime_ns, other))
     return [other for _, other in sorted(found, reverse=True)]
+
+
+def is_database(path: Path) -> bool:
+    """Whether the file begins as SQLite's do."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return file.read(len(sqlite.MAGIC)) == sqlite.MAGIC
+    return False
 
 
 def give_name(partial: Path, target: Path) -> None:

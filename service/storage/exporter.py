@@ -13,6 +13,7 @@ The text:
 """
 
 import contextlib
+import io
 import math
 import os
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from typing import IO
 from msgspec import Struct
 
 from service.ledger.fields import BALANCE_MAX
-from service.storage import migrator, sqlite
+from service.storage import migrator, private_files, sqlite
 from service.storage.import_source import TABLES, columns_of
 from service.storage.import_values import Value
 from service.storage.migrator import Migration
@@ -74,13 +75,17 @@ def export_database(
     """
     with new_file(target) as partial:
         connection = sqlite.connect_reader(database, busy_timeout_ms=busy_timeout_ms)
-        with contextlib.closing(connection), partial.open("x", encoding="utf-8", newline="") as file:
+        with contextlib.closing(connection), _new_text(partial) as file:
             migrator.require_latest(connection, migrations)
             connection.execute("BEGIN")
             tables = _write(connection, file, migrations, with_schema=with_schema, progress=progress)
             connection.execute("COMMIT")
         size = partial.stat().st_size
     return ExportReport(tables=tables, size=size)
+
+
+def _new_text(path: Path) -> IO[str]:
+    return io.TextIOWrapper(private_files.create(path), encoding="utf-8", newline="")
 
 
 @contextlib.contextmanager

@@ -6,6 +6,8 @@ from typing import IO
 
 import msgspec
 
+from service.storage import private_files
+
 EXAMPLES_MAX = 20
 """Of each kind, for the terminal."""
 
@@ -31,7 +33,7 @@ class Findings:
     def open(self) -> None:
         """Makes the file. Raises FileExistsError: a list is never written over another one."""
         if self._path is not None:
-            self._file = self._path.open("xb")
+            self._file = private_files.create(self._path)
             self._is_ours = True
 
     def add(self, kind: str, said: str, **fields: object) -> None:

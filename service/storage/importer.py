@@ -126,7 +126,7 @@ def import_database(
         raise ImportFailed(f"There is no file {source}.")
     found = findings or Findings()
     sqlite.make_folder(target.parent)
-    with lock.exclusive(target):
+    with lock.exclusive(target, purpose="import"):
         _check_target_is_free(target)
         found.open()
         try:
@@ -202,7 +202,7 @@ def _check_target_is_free(target: Path) -> None:
 def _working_files(target: Path) -> Iterator[tuple[Path, Path]]:
     """Two free paths beside `target` for the block; what is left of them is deleted after it."""
     scratch, fresh = (target.with_name(f"{target.name}.{part}") for part in ("source", "importing"))
-    leftovers = [one for path in (scratch, fresh) for one in (path, *sqlite.side_files(path))]
+    leftovers = [one for path in (scratch, fresh) for one in sqlite.files_of(path)]
     for path in leftovers:
         path.unlink(missing_ok=True)
     try:

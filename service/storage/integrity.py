@@ -30,7 +30,7 @@ from service.ledger.integrity import (
     IntegrityStatus,
 )
 from service.ledger.timestamps import Clock, spoken, stored
-from service.storage import audit_chain, audit_prunes, migrator, sequences, sqlite
+from service.storage import audit_chain, audit_prunes, migrator, schema, sequences, sqlite
 from service.storage.audit_verification import ChainCheck
 from service.storage.audit_workers import Workers, WorkersFailed
 from service.storage.sqlite import Connection
@@ -893,19 +893,11 @@ class Proof:
 
     def _check_schema(self, connection: Connection, _: Callable[[], None]) -> None:
         wanted = migrator.schema_after(self._migrations)
-        found = migrator.schema_of(connection)
-        kinds: dict[str, str] = dict(connection.execute("SELECT name, type FROM sqlite_master").fetchall())
-        for name, sql in wanted.items():
-            self._found["schema"].checked += 1
-            if name not in found:
-                self._add("schema", None, None, None, None, f"{name} is not there.")
-            elif found[name] != sql:
-                self._add("schema", None, None, None, None, f"The {kinds[name]} {name} is not as it was made.")
+        self._found["schema"].checked += len(wanted)
+        for said in schema.faults(schema.read(connection), wanted):
+            self._add("schema", None, None, None, None, said)
         for said in sequences.used_up(connection):
             self._add("schema", None, None, "sqlite_sequence", None, said)
-        for name in found.keys() - wanted.keys():
-            if kinds[name] == "trigger":
-                self._add("schema", None, None, None, None, f"The trigger {name} is none of Passbook's.")
 
     def _check_file(self, connection: Connection, _: Callable[[], None]) -> None:
         pages = connection.execute("PRAGMA page_count").fetchone()[0]

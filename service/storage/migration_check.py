@@ -9,8 +9,9 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from service.storage import copies, migration_plan, migrator, sqlite
+from service.storage import copies, migration_plan, migrator, schema, sqlite
 from service.storage.migrator import Migration
+from service.storage.schema import Thing
 from service.storage.sqlite import Connection
 
 _NAMED_MAX = 5
@@ -61,8 +62,9 @@ def checklist(
 ) -> Iterator[CheckLine]:
     """The guide's nine points, some of ours, and how each stands; one by one, because some take a while."""
     version = migrator.version_of(connection, migrations)
-    found = migrator.schema_of(connection)
-    wanted = migrator.stages(migrations)[version] if version >= 0 else {}
+    things = schema.read(connection)
+    made = migrator.made(migrations)[version] if version >= 0 else {}
+    found, wanted = migrator.texts(things), migrator.texts(made)
     yield _constraint(connection, found, version, "user_deposits", "balance < 0", "balance >= 0")
     yield _constraint(
         connection,
@@ -75,7 +77,7 @@ def checklist(
     yield _audit_table(found, wanted, version)
     yield _indexes(found, wanted)
     yield _counts(connection, before, version)
-    yield _schema(found, wanted, version)
+    yield _schema(things, made, version)
     yield _files(connection, migrations)
     yield _refusals(connection, version)
     yield _deposits(connection, version)
@@ -176,17 +178,11 @@ def _expected(before: Before, version: int, openings: int) -> dict[str, tuple[in
     return expected
 
 
-def _schema(found: dict[str, str], wanted: dict[str, str], version: int) -> CheckLine:
-    extra = [
-        f"the trigger {name} is of no migration"
-        for name, sql in found.items()
-        if name not in wanted and sql.startswith("CREATE TRIGGER")
-    ]
-    extra += [f"{name} is left over" for name in sorted(found.keys() & migrator.WORKING_TABLES_OF_001)]
+def _schema(found: dict[str, Thing], wanted: dict[str, Thing], version: int) -> CheckLine:
+    wrong = [said.removeprefix("The ").rstrip(".") for said in schema.faults(found, wanted)]
+    wrong += [f"{name} is left over" for name in sorted(found.keys() & migrator.WORKING_TABLES_OF_001)]
     return _line(
-        f"Schema is what the migrations up to {version:03d} make",
-        migrator.differences(found, wanted) + extra,
-        f"{len(wanted)} tables, indexes and triggers",
+        f"Schema is what the migrations up to {version:03d} make", wrong, f"{len(wanted)} tables, indexes and triggers"
     )
 
 

@@ -14,10 +14,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from service.storage import copies, migration_values, migrator, sequences
+from service.storage import copies, migration_values, migrator, schema, sequences
 from service.storage.import_source import baseline_columns, columns_of
 from service.storage.migrator import Migration, MigrationError
 from service.storage.progress import Progress, quiet
+from service.storage.schema import Thing
 from service.storage.sqlite import Connection
 
 ROWS_PER_S = {1: 100_000, 3: 300_000, 9: 290_000}
@@ -81,7 +82,8 @@ def plan(
 ) -> Plan:
     """What `up` to number `to` would do to the database at `path`. Raises MigrationError when it is none of ours."""
     made = migrator.stages(migrations)
-    found = migrator.schema_of(connection)
+    things = schema.read(connection)
+    found = migrator.texts(things)
     stranded = _stranded(connection, found)
     try:
         version = migrator.version_of(connection, migrations)
@@ -103,6 +105,7 @@ def plan(
     if version >= 0:
         blockers += _left_over(connection, found, working, notices)
         blockers += _schema(found, made, version, working, pending)
+        blockers += _strangers(things, made[version], rebuilt=_REBUILT if version == 0 and pending else ())
     if pending and version >= 0:
         if version == 0:
             blockers += _unknown_to_001(connection)
@@ -248,7 +251,7 @@ def _own_working_tables(found: dict[str, str], migrations: list[Migration]) -> s
     scripts = (migrations[1].up, migrations[1].down or "")
     made: dict[str, set[str]] = {}
     for statement in (one for script in scripts for one in migrator.statements(script)):
-        sql = migrator.normalised(statement).rstrip(";").replace(" IF NOT EXISTS", "")
+        sql = schema.normalised(statement).rstrip(";").replace(" IF NOT EXISTS", "")
         if sql.startswith("CREATE TABLE "):
             made.setdefault(sql.split("(")[0].split()[2], set()).add(sql)
     return {name for name in migrator.WORKING_TABLES_OF_001 & found.keys() if found[name] in made.get(name, set())}
@@ -329,6 +332,19 @@ def _schema(
             for name in sorted(there)
         ]
     return blockers
+
+
+def _strangers(found: dict[str, Thing], made: dict[str, str], *, rebuilt: tuple[str, ...]) -> list[str]:
+    """Indexes and triggers of somebody else on tables of ours, which no service starts with. Not those of `rebuilt`."""
+    return [
+        f"The {thing.kind} {name} on {thing.table} is of no migration, and no service starts with it: drop it (DROP"
+        f" {thing.kind.upper()} {name})."
+        for name, thing in sorted(found.items())
+        if thing.kind in {"index", "trigger"}
+        and name not in made
+        and thing.table in made
+        and thing.table not in rebuilt
+    ]
 
 
 def _unknown_to_001(connection: Connection) -> list[str]:

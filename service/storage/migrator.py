@@ -18,9 +18,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from service.storage import audit_chain, sqlite
+from service.storage import audit_chain, schema, sqlite
 from service.storage.audit_chain import Sealing, TreeBroken
 from service.storage.progress import Progress
+from service.storage.schema import Thing
 from service.storage.sqlite import Connection, transaction
 
 _FILE = re.compile(r"^(\d{3})_(\w+)\.sql$")
@@ -141,14 +142,14 @@ def require_latest(connection: Connection, migrations: list[Migration]) -> int:
 
 def _recognise(connection: Connection, migrations: list[Migration]) -> int:
     found = schema_of(connection)
-    made = stages(migrations)
-    for version in reversed(range(len(made))):
-        if made[version].items() <= found.items() and not found.keys() & WORKING_TABLES_OF_001:
+    at = stages(migrations)
+    for version in reversed(range(len(at))):
+        if not differences(found, at[version]) and not found.keys() & WORKING_TABLES_OF_001:
             return version
-    baseline_kept = all(found.get(name) == made[0][name] for name in _BASELINE_TABLES)
+    baseline_kept = not differences(found, {name: at[0][name] for name in _BASELINE_TABLES})
     if baseline_kept and found.keys() & {"audit_logs", *WORKING_TABLES_OF_001}:
         return 0  # 001 stopped half-way; it may be run again from any point
-    why = f" ({'; '.join(differences(found, made[0])[:5])})" if "users" in found else ""
+    why = f" ({'; '.join(differences(found, at[0])[:5])})" if "users" in found else ""
     raise MigrationError(
         f"This is not the bot's database as the baseline describes it{why}. Export it and use: passbook import FILE"
     )
@@ -159,44 +160,44 @@ def differences(found: dict[str, str], wanted: dict[str, str]) -> list[str]:
     return [
         f"{name} {'is not there' if name not in found else 'is not as it was made'}"
         for name, sql in wanted.items()
-        if found.get(name) != sql
+        if name not in found or not schema.same(found[name], sql)
     ]
 
 
 def stages(migrations: list[Migration]) -> list[dict[str, str]]:
     """What `schema_of` gives after each of `migrations`."""
-    result = []
-    scratch = sqlite.open_scratch()
-    try:
-        for migration in migrations:
-            for statement in statements(migration.up):
-                scratch.execute(statement)
-            result.append(schema_of(scratch))
-    finally:
-        scratch.close()
-    return result
+    return [texts(things) for things in made(migrations)]
 
 
-def schema_after(migrations: list[Migration]) -> dict[str, str]:
-    """What `schema_of` gives for a database that all of `migrations` made."""
-    return stages(migrations)[-1]
+def schema_after(migrations: list[Migration]) -> dict[str, Thing]:
+    """The schema of a database that all of `migrations` made."""
+    return made(migrations)[-1]
 
 
 def schema_of(connection: Connection) -> dict[str, str]:
-    """Name -> normalised SQL of every table, index and trigger but SQLite's, Cloudflare's and the migrator's."""
-    rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
-    return {
-        name: normalised(sql)
-        for name, sql in rows
-        if not name.startswith(("sqlite_", "_cf_")) and name != "schema_migrations"
-    }
+    """Name -> normalised SQL of every table, index, trigger and view; see `schema.read`."""
+    return texts(schema.read(connection))
 
 
-def normalised(sql: str) -> str:
-    """`sql` without comments and with single spaces only between words, for comparison."""
-    bare = re.sub(r"--[^\n]*|/\*.*?\*/", " ", sql, flags=re.DOTALL)
-    bare = re.sub(r"\s+", " ", bare).strip().replace('"', "")
-    return re.sub(r"\s*([(),;])\s*", r"\1", bare)
+def require_schema(connection: Connection, migrations: list[Migration]) -> None:
+    """Raises SchemaChanged unless the schema is what `migrations` make, to the last trigger."""
+    schema.check(connection, schema_after(migrations))
+
+
+def texts(things: dict[str, Thing]) -> dict[str, str]:
+    """Name -> SQL of each."""
+    return {name: thing.sql for name, thing in things.items()}
+
+
+def made(migrations: list[Migration]) -> list[dict[str, Thing]]:
+    """The schema after each of `migrations`, which run in memory for it: some hundredths of a second."""
+    result = []
+    with contextlib.closing(sqlite.open_scratch()) as scratch:
+        for migration in migrations:
+            for statement in statements(migration.up):
+                scratch.execute(statement)
+            result.append(schema.read(scratch))
+    return result
 
 
 def status(connection: Connection, migrations: list[Migration]) -> list[Applied]:

@@ -1,15 +1,40 @@
 """Files that only their owner may read, written whole or not at all."""
 
+import contextlib
 import os
+import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
 from service.storage import sqlite
 
+_OTHERS = 0o077
+
 
 def partial_of(path: Path) -> Path:
     """The name under which `path` is written, beside it."""
     return path.with_name(f".{path.name}.partial")
+
+
+def mend(paths: Iterable[Path]) -> list[str]:
+    """Takes from everybody but the owner what they may do with the files that are there; a sentence for each file."""
+    said = []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            mode = stat.S_IMODE(path.stat().st_mode)
+            if mode & _OTHERS:
+                try:
+                    path.chmod(mode & ~_OTHERS)
+                    said.append(f"{path} could be read by others (mode {mode:04o}); it is private now.")
+                except PermissionError:
+                    said.append(f"{path} can be read by others (mode {mode:04o}), and belongs to another user.")
+    return said
+
+
+def is_open_to_others(path: Path) -> bool:
+    """Whether anybody but its owner may do something with the file that is there."""
+    return path.exists() and bool(path.stat().st_mode & _OTHERS)
 
 
 def create(path: Path) -> IO[bytes]:

@@ -52,15 +52,23 @@ _STATEMENTS_CACHED = 256
 # Primary result codes, https://www.sqlite.org/rescode.html
 _ERROR, _BUSY, _LOCKED, _READONLY, _FULL, _TOOBIG, _CONSTRAINT, _MISMATCH, _RANGE = 1, 5, 6, 8, 13, 18, 19, 20, 25
 _NONE = 0
+_PRIVATE_FILE, _PRIVATE_FOLDER = 0o600, 0o700
 _NICENESS = 15
+_TURN_SUFFIX = ".turn"
 _TURN_POLL_S = 0.001
 _WRITER_CACHE_MIB = 16
+LOG_BYTES_MAX = 64 * 2**20
+"""The write-ahead log is cut to this length when it begins anew after it has grown beyond it."""
 _LOG_PAGES = 4000
 """How long the write-ahead log gets before it is written back: 16 MiB, in which most pages are there many times."""
 
 
 class EngineError(Exception):
     """The database cannot be opened as Passbook needs it. The text says why and what to do."""
+
+
+class NotTrusted(EngineError):
+    """What was opened is no longer what the ledger can be trusted to. The text says in what, and what to do."""
 
 
 class EngineInfo(Struct, frozen=True, kw_only=True):
@@ -106,7 +114,9 @@ def is_of_statement(error: BaseException) -> bool:
     return error_code(error) in {_NONE, _ERROR, _TOOBIG, _CONSTRAINT, _MISMATCH, _RANGE}
 
 
-def connect_writer(path: Path, *, busy_timeout_ms: int, checkpoints: bool) -> Connection:
+def connect_writer(
+    path: Path, *, busy_timeout_ms: int, checkpoints: bool, factory: type[Connection] = driver.Connection
+) -> Connection:
     """Opens `path` for writing, creates it when it is not there, and reads back what was set.
 
     `checkpoints` is True for the one connection of the service and for exclusive work such as migrations.
@@ -115,11 +125,13 @@ def connect_writer(path: Path, *, busy_timeout_ms: int, checkpoints: bool) -> Co
     if version_tuple() < SQLITE_VERSION_MIN:
         raise EngineError(f"SQLite {SQLITE_VERSION} is too old; 3.40 or newer is needed.")
     try:
+        make_private(path)
         connection: Connection = driver.connect(
-            path, isolation_level=None, cached_statements=_STATEMENTS_CACHED, check_same_thread=False
+            path, isolation_level=None, cached_statements=_STATEMENTS_CACHED, check_same_thread=False, factory=factory
         )
-    except DatabaseError as error:
-        raise EngineError(f"Cannot open the database {path}: {error}.") from error
+    except (DatabaseError, OSError) as error:
+        said = error.strerror if isinstance(error, OSError) else error
+        raise EngineError(f"Cannot open the database {path}: {said}.") from error
     try:
         connection.execute(f"PRAGMA busy_timeout = {busy_timeout_ms:d}")
         connection.execute("PRAGMA journal_mode = WAL")
@@ -133,6 +145,7 @@ def connect_writer(path: Path, *, busy_timeout_ms: int, checkpoints: bool) -> Co
         # A batch of a thousand changes fits: else pages would go to the log once more, before they are whole.
         use_memory(connection, mib=_WRITER_CACHE_MIB)
         connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES if checkpoints else 0}")
+        connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES_MAX}")
         _check_settings(connection, path)
     except BaseException as error:
         connection.close()
@@ -252,6 +265,23 @@ def side_files(path: Path) -> list[Path]:
     return [path.with_name(f"{path.name}{suffix}") for suffix in SIDE_FILES]
 
 
+def files_of(path: Path) -> list[Path]:
+    """The database `path`, and what may be kept beside it while it is open."""
+    return [path, *side_files(path), path.with_name(f"{path.name}{_TURN_SUFFIX}")]
+
+
+def make_private(path: Path) -> bool:
+    """Makes the empty file `path`, which its owner alone may read, unless it is there; whether it was made.
+
+    SQLite would make it as the umask says, and what it keeps beside a file gets the file's mode. Raises OSError.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE_FILE))
+    except FileExistsError:  # it stays unopened: to close it would take SQLite's locks from this process
+        return False
+    return True
+
+
 def sync(path: Path) -> None:
     """Waits until a file, or the names in a folder, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -262,10 +292,10 @@ def sync(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes `folder` and what is missing above it, so that a power cut does not take them away again."""
+    """Makes `folder` and what is missing above it, for their owner alone; a power cut does not take them away again."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in missing:
+    for path in reversed(missing):
+        path.mkdir(mode=_PRIVATE_FOLDER, exist_ok=True)
         sync(path.parent)
 
 
@@ -283,6 +313,8 @@ def yield_to_others() -> None:
 
 def open_scratch(path: Path | str = ":memory:") -> Connection:
     """A throwaway database in memory or at `path`, without any of the settings above."""
+    if isinstance(path, Path):
+        make_private(path)
     # Its statements are seldom the same twice, and may be long.
     connection: Connection = driver.connect(path, isolation_level=None, cached_statements=5)
     return connection
@@ -353,7 +385,7 @@ def _wait_for_turn(connection: Connection, descriptor: int, lock: int) -> None:
 def _turn_file(connection: Connection) -> str | None:
     """The file whose lock is a turn; None for a database in memory."""
     path: str = connection.execute("PRAGMA database_list").fetchone()[2]
-    return f"{path}.turn" if path else None
+    return f"{path}{_TURN_SUFFIX}" if path else None
 
 
 class Thread:

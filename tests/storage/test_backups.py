@@ -411,7 +411,7 @@ def test_a_replaced_database_is_kept_whole_with_what_only_its_log_held(
     assert read(kept, "SELECT balance FROM user_deposits") == [(100,)]
     assert broken_invariants(kept) == []
     assert contents(own_service.database) == contents(copy)
-    assert own_service.database.stat().st_mode & 0o777 == 0o640
+    assert own_service.database.stat().st_mode & 0o777 == 0o600
     assert only(tmp_path, "data", "copy.db", "passbook.db", "passbook.db.lock", kept.name)
     assert run("restore", kept, "--replace", "--database", own_service.database).exit_code == 0
     assert read(own_service.database, "SELECT balance FROM user_deposits") == [(100,)]

@@ -227,7 +227,7 @@ from tests.storage.test_connection_process import opened, write
 
 async def run(folder):
     with lock.exclusive(folder / "a.db") as held:
-        async with opened(folder / "a.db", keeps=[held]) as process:
+        async with opened(folder / "a.db", keeps=held.descriptors) as process:
             print(process.pid, flush=True)
             await process.run(write, "last", reached=str(folder / "reached"), go_on=str(folder / "go_on"))
 

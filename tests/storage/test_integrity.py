@@ -152,9 +152,9 @@ def test_a_guard_taken_away_for_good_is_named(sound: Path) -> None:
     (check,) = found_in(prove(sound))
     assert check.name == "schema"
     assert {example.said for example in check.examples} == {
-        "users_refuse_delete is not there.",
+        "The trigger users_refuse_delete is not there.",
         "The trigger audit_logs_refuse_delete is not as it was made.",
-        "The trigger hidden is none of Passbook's.",
+        "The trigger hidden on users is of no migration.",
     }
 
 

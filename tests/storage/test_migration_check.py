@@ -70,7 +70,7 @@ REBUILT = (
         (NO_TRIGGERS + "DELETE FROM deposit_transactions WHERE id = 5;", "Record counts match", "should have 9"),
         (NO_TRIGGERS + "DELETE FROM user_deposits WHERE user_id = 4;", "Record counts match", "should have 4"),
         ("DROP TRIGGER users_refuse_delete;", "Schema is what", "users_refuse_delete is not there"),
-        ("CREATE TRIGGER mine AFTER INSERT ON users BEGIN SELECT 1; END;", "Schema is what", "trigger mine is of no"),
+        ("CREATE TRIGGER mine AFTER INSERT ON users BEGIN SELECT 1; END;", "Schema is what", "mine on users is of no"),
         ("CREATE TABLE migration_001_audit (x);", "Schema is what", "migration_001_audit is left over"),
         ("UPDATE schema_migrations SET checksum = 'x' WHERE version = 2;", "Applied files", "002_audit_trail.sql was"),
         (REBUILT.format(" CHECK (length(depositor_name) <= 50)", "deposit_transactions"),

@@ -1,0 +1,248 @@
+"""The files of a running service are removed, replaced, cut and linked: no write is answered that would be lost."""
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.ledger_check import broken_invariants
+from tests.live import LiveService, passbook
+
+BODY = {"telegram_id": "5001", "amount": 10, "depositor_name": "홍길동"}
+
+
+def _deposits(database: Path) -> int:
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        return int(connection.execute("SELECT COUNT(*) FROM deposit_transactions").fetchone()[0])
+
+
+def _write(client: httpx.Client, number: int) -> httpx.Response:
+    headers = {"Idempotency-Key": f"w-{number}"}
+    return client.post("/v1/deposits", json=BODY, headers=headers)
+
+
+def _refused(service: LiveService, named: str) -> None:
+    """The next write is refused by a sentence that names the file, the one after it too, and readyz says the same."""
+    client = service.client()
+    first = _write(client, 1000)
+    assert (first.status_code, first.json()["code"]) == (503, "writes_stopped"), first.text
+    assert named in first.json()["detail"]
+    again = _write(client, 1001)
+    assert (again.status_code, again.json()["code"]) == (503, "writes_stopped")
+    assert named in again.json()["detail"]
+    ready = client.get("/readyz")
+    assert (ready.status_code, ready.json()["code"]) == (503, "not_ready")
+    assert named in ready.json()["detail"]
+
+
+def _remove_log(database: Path) -> None:
+    database.with_name(f"{database.name}-wal").unlink()
+
+
+def _replace_log(database: Path) -> None:
+    log = database.with_name(f"{database.name}-wal")
+    shutil.copy(log, log.with_name("copy"))
+    log.with_name("copy").replace(log)
+
+
+def _remove_index(database: Path) -> None:
+    database.with_name(f"{database.name}-shm").unlink()
+
+
+def _remove_both(database: Path) -> None:
+    _remove_log(database)
+    _remove_index(database)
+
+
+@pytest.mark.parametrize(
+    ("act", "named"),
+    [
+        (_remove_log, "passbook.db-wal"),
+        (_replace_log, "passbook.db-wal"),
+        (_remove_index, "passbook.db-shm"),
+        (_remove_both, "passbook.db-wal"),
+    ],
+)
+def test_nothing_that_was_answered_is_lost_with_the_log(
+    own_service: LiveService, act: Callable[[Path], None], named: str
+) -> None:
+    """Its name is gone, not its content: that is brought into the database, writes stop, and a kill takes nothing."""
+    own_service.start()
+    client = own_service.client()
+    assert [_write(client, number).status_code for number in range(25)] == [201] * 25
+    act(own_service.database)
+    assert client.get("/readyz").status_code == 503
+    _refused(own_service, named)
+    own_service.kill()
+    for suffix in ("-wal", "-shm"):
+        own_service.database.with_name(f"passbook.db{suffix}").unlink(missing_ok=True)
+    assert _deposits(own_service.database) == 25
+    own_service.start()
+    assert _write(own_service.client(), 1000).status_code == 201
+    assert own_service.stop() == 0
+    assert broken_invariants(own_service.database) == []
+
+
+def _remove(database: Path, _other: Path) -> None:
+    database.unlink()
+
+
+def _move_over(database: Path, other: Path) -> None:
+    other.replace(database)
+
+
+def _move_folder(database: Path, _other: Path) -> None:
+    database.parent.rename(database.parent.with_name("moved"))
+
+
+@pytest.mark.parametrize("act", [_remove, _move_over, _move_folder])
+def test_a_database_that_lost_its_name_takes_no_write(tmp_path: Path, act: Callable[[Path, Path], None]) -> None:
+    """And what was answered can be saved from the descriptor that the refusal names."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    service = LiveService(folder / "passbook.db").start()
+    try:
+        client = service.client()
+        assert passbook("backup", "--to", str(folder / "other.db"), "--database", str(service.database)).returncode == 0
+        assert [_write(client, number).status_code for number in range(25)] == [201] * 25
+        act(service.database, folder / "other.db")
+        assert client.get("/readyz").status_code == 503
+        _refused(service, "passbook.db")
+        detail = _write(client, 1002).json()["detail"]
+        still_open = Path(detail.partition("still open as ")[2].partition(":")[0])
+        shutil.copy(still_open, tmp_path / "rescued.db")
+    finally:
+        service.kill()
+    assert _deposits(tmp_path / "rescued.db") == 25
+    assert broken_invariants(tmp_path / "rescued.db") == []
+
+
+def test_a_database_that_is_written_over_in_place_takes_no_write(own_service: LiveService, tmp_path: Path) -> None:
+    """`cp` keeps the inode: the header tells."""
+    own_service.start()
+    client = own_service.client()
+    backup = tmp_path / "backup.db"
+    assert passbook("backup", "--to", str(backup), "--database", str(own_service.database)).returncode == 0
+    assert _write(client, 1).status_code == 201
+    own_service.database.write_bytes(backup.read_bytes())
+    _refused_writes(own_service, "passbook.db was written over")
+
+
+def _refused_writes(service: LiveService, said: str) -> None:
+    """The next two writes are refused, and readyz says so from then on."""
+    client = service.client()
+    for number in (1000, 1001):
+        answer = _write(client, number)
+        assert (answer.status_code, answer.json()["code"]) == (503, "writes_stopped"), answer.text
+        assert said in answer.json()["detail"]
+    assert said in client.get("/readyz").json()["detail"]
+
+
+@pytest.mark.parametrize("left", [0, 40_000])
+def test_a_log_that_is_cut_answers_nothing_more(own_service: LiveService, left: int) -> None:
+    """No write is taken, readyz says 503, and what is missing in the log never goes into the database as zeros."""
+    own_service.start()
+    client = own_service.client()
+    assert [_write(client, number).status_code for number in range(25)] == [201] * 25
+    os.truncate(own_service.database.with_name("passbook.db-wal"), left)
+    assert [_write(client, number).status_code // 100 for number in (1000, 1001)] == [5, 5]
+    assert client.get("/readyz").status_code == 503
+    assert own_service.stop() == 0
+    with contextlib.closing(sqlite3.connect(own_service.database)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_second_name_stops_writes(own_service: LiveService, tmp_path: Path) -> None:
+    """A hard link, before the start and while it runs; without it everything goes on after a restart."""
+    own_service.start()
+    assert _write(own_service.client(), 1).status_code == 201
+    link = tmp_path / "elsewhere.db"
+    link.hardlink_to(own_service.database)
+    _refused(own_service, "passbook.db has 2 names")
+    second = passbook("serve", "--port", "0", "--database", str(link))
+    assert (second.returncode, second.stderr.count("\n")) == (1, 1)
+    assert f"in use by process {own_service.process.pid} " in second.stderr  # type: ignore[union-attr]
+    assert f"under the name {own_service.database}" in second.stderr
+    own_service.stop()
+    for arguments in (["serve", "--port", "0"], ["check", "--port", "0"]):
+        refused = passbook(*arguments, "--database", str(own_service.database))
+        assert refused.returncode == 1
+        assert "has 2 names" in refused.stdout + refused.stderr
+    link.unlink()
+    own_service.start()
+    assert _write(own_service.client(), 2).status_code == 201
+
+
+def test_a_file_is_locked_under_every_name_for_it(own_service: LiveService, tmp_path: Path) -> None:
+    """A bind mount of the file: the lock is the inode's; it is refused by who has it and under which name."""
+    own_service.start()
+    other = tmp_path / "mounted.db"
+    other.touch()
+    mounted = subprocess.run(["mount", "--bind", own_service.database, other], check=False, capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("a file can be mounted by root only, outside most containers")
+    try:
+        for command in (["serve", "--port", "0"], ["migrate", "up"], ["restore", "--replace", str(tmp_path / "x.db")]):
+            refused = passbook(*command, "--database", str(other))
+            assert refused.returncode == 1
+        refused = passbook("serve", "--port", "0", "--database", str(other))
+        assert f"in use by process {own_service.process.pid} " in refused.stderr  # type: ignore[union-attr]
+        assert passbook("check", "--port", "0", "--database", str(other)).returncode == 1
+        assert _write(own_service.client(), 1).status_code == 201
+    finally:
+        subprocess.run(["umount", other], check=True)
+    assert own_service.stop() == 0
+    assert broken_invariants(own_service.database) == []
+
+
+def test_the_lock_leaves_sqlites_own_locks_alone(own_service: LiveService) -> None:
+    """Another program cannot take the database out of WAL mode, which it could had the service lost its locks."""
+    own_service.start()
+    assert _write(own_service.client(), 1).status_code == 201
+    assert passbook("check", "--port", "0", "--database", str(own_service.database)).returncode == 1
+    script = (
+        "import sqlite3, sys\n"
+        "c = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=0)\n"
+        "try:\n    print(c.execute('PRAGMA journal_mode = DELETE').fetchone()[0])\n"
+        "except sqlite3.OperationalError as e:\n    print(e)\n"
+    )
+    said = subprocess.run(
+        ["python3", "-c", script, str(own_service.database)], capture_output=True, text=True, check=True
+    )
+    assert said.stdout.strip() in {"database is locked", "wal"}
+    locks = Path("/proc/locks").read_text()
+    inode = own_service.database.stat().st_ino
+    held = [line for line in locks.splitlines() if f":{inode} " in line]
+    kinds = {line.split()[1] for line in held}
+    assert kinds == {"OFDLCK", "POSIX"}, locks
+    assert _write(own_service.client(), 2).status_code == 201
+
+
+def test_a_trigger_that_is_dropped_stops_writes(own_service: LiveService) -> None:
+    """The database no longer moves the balance with the transaction: no write is answered by it, readyz says 503."""
+    own_service.start()
+    client = own_service.client()
+    assert client.credit("1", 1000)["balance_after"] == 1000
+    with contextlib.closing(sqlite3.connect(own_service.database)) as hand:
+        triggers = [name for (name,) in hand.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")]
+        for name in triggers:
+            hand.execute(f"DROP TRIGGER {name}")
+    ready = client.get("/readyz")
+    assert (ready.status_code, "trigger" in ready.json()["detail"]) == (503, True)
+    refused = _write(client, 1)
+    assert (refused.status_code, refused.json()["code"]) == (503, "writes_stopped"), refused.text
+    assert "The trigger" in refused.json()["detail"]
+    assert client.get("/v1/users/1/balance").json()["balance"] == 1000
+    assert own_service.stop() == 0
+    for command in (["serve", "--port", "0"], ["check", "--port", "0"]):
+        said = passbook(*command, "--database", str(own_service.database))
+        assert said.returncode == 1
+        assert (said.stdout + said.stderr).count("is not there.") == 5
+        assert f"And {len(triggers) - 5} more." in said.stdout + said.stderr
+    assert said.stdout.count("Traceback") == said.stderr.count("Traceback") == 0
