@@ -57,8 +57,8 @@ _log = logging.getLogger(__name__)
 _FULL_DETAIL = "The disk of the database is full; nothing was changed. Free some space and send the request again."
 _BUSY_DETAIL = "Another process holds the database; nothing was changed. Send the request again."
 _TICK_S = 0.25
-_IDLE_CHECK_S = 5.0
-"""How often an idle owner is asked whether it is there."""
+_IDLE_CHECK_S = 1.0
+"""How often an idle owner is asked whether it is there, and looks after its files."""
 _TROUBLED_CHECK_S = 1.0
 """How often it is tried whether writes are taken again while none come."""
 _START_AGAIN_S = (0.25, 0.5, 1.0, 2.0)
@@ -454,7 +454,7 @@ class Writer:
     async def _check(self) -> None:
         """Asks an idle owner whether it is there, and a troubled one whether it can write again."""
         with contextlib.suppress(Unavailable):
-            await self._on_owner(self._owner.run(probes.ping if self._trouble is _WELL else try_to_write))
+            await self._on_owner(self._owner.run(look_after if self._trouble is _WELL else try_to_write))
 
     async def _commit(self, batch: list[_Job]) -> None:
         outcomes: list[Answer | Exception]
@@ -486,6 +486,17 @@ class Writer:
                 job.answered.set_result(outcome)
             else:
                 job.answered.set_exception(outcome)
+
+
+def look_after(tx: Connection) -> None:
+    """What is due while nobody writes: are the files still the database, and has the log grown? Raises BatchFailed."""
+    try:
+        guard.check_files(tx, committed=False)
+        sqlite.shorten_log(tx)
+    except NotTrusted as error:
+        raise BatchFailed(WritesStopped(f"{error}."), str(error)) from error
+    except (sqlite.DatabaseError, OSError) as error:
+        _log.warning("the write-ahead log could not be looked after: %s", error)  # a write meets it, and tells
 
 
 def try_to_write(tx: Connection) -> None:

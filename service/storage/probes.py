@@ -11,10 +11,6 @@ ROOM_BYTES = 256 * 1024
 _BUSY_TIMEOUT_MS = 100
 
 
-def ping(_tx: Connection) -> None:
-    """Nothing: that it came back is the answer."""
-
-
 def write_nothing(tx: Connection) -> None:
     """Commits a page as it was, to the write-ahead log and to the disk, behind proof that more would fit.
 

@@ -239,6 +239,22 @@ def empty_log(connection: Connection) -> bool:
     return not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
 
 
+def shorten_log(connection: Connection) -> None:
+    """Empties the write-ahead log when it is longer than LOG_BYTES_MAX, unless a reader needs it; waits for nobody.
+
+    A log that grew behind a reader keeps its length until it begins anew, which without a write it never does.
+    """
+    path = connection.execute("PRAGMA database_list").fetchone()[2]
+    if os.stat(f"{path}-wal").st_size <= LOG_BYTES_MAX:
+        return
+    (waits_ms,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    connection.execute("PRAGMA busy_timeout = 0").fetchall()
+    try:
+        empty_log(connection)
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {waits_ms:d}").fetchall()
+
+
 def checkpoint_if_safe(connection: Connection) -> None:
     """From now on the connection keeps the write-ahead log short, where this version may do so beside a service."""
     if not has_wal_reset_bug():

@@ -5,6 +5,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -246,3 +247,19 @@ def test_a_trigger_that_is_dropped_stops_writes(own_service: LiveService) -> Non
         assert (said.stdout + said.stderr).count("is not there.") == 5
         assert f"And {len(triggers) - 5} more." in said.stdout + said.stderr
     assert said.stdout.count("Traceback") == said.stderr.count("Traceback") == 0
+
+
+def test_a_lost_log_is_noticed_without_a_write(own_service: LiveService) -> None:
+    """A moment later all that was answered is in the database, and a kill takes nothing."""
+    own_service.start()
+    client = own_service.client()
+    assert [_write(client, number).status_code for number in range(25)] == [201] * 25
+    log = own_service.database.with_name("passbook.db-wal")
+    assert log.stat().st_size > 0
+    _remove_log(own_service.database)
+    deadline = time.monotonic() + 30
+    while "All that was answered is in the database file now" not in client.get("/readyz").text:
+        assert time.monotonic() < deadline
+    own_service.kill()
+    own_service.database.with_name("passbook.db-shm").unlink()
+    assert _deposits(own_service.database) == 25

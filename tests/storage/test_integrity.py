@@ -27,7 +27,7 @@ from service.storage import integrity, migrator, sqlite
 from service.storage.integrity import PASSES, Proof
 from tests.contents import contents
 from tests.ledger_check import broken_invariants
-from tests.live import Client, LiveService
+from tests.live import Client, LiveService, passbook
 from tests.storage.broken import MUTANTS, by_hand, expected, make_sound, rows_and_leaves_apart
 from tests.storage.test_importer import make_bots_file, take_over
 
@@ -128,6 +128,10 @@ def test_what_a_hand_broke_is_named(sound: Path, made: tuple[Path, dict[str, int
     assert named == wanted, [c for c in report["checks"] if c["failed"]]
     assert report["status"] == "broken"
     assert all(example["said"] for check in report["checks"] for example in check["examples"])
+    if "schema" in wanted:  # no service starts on it
+        refused = passbook("serve", "--port", "0", "--database", str(sound))
+        assert (refused.returncode, "The schema is not what the migrations make" in refused.stderr) == (1, True)
+        return
     answered = by_api(sound, key)
     assert answered["checks"] == report["checks"]
     assert answered["status"] == "broken"
