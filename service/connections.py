@@ -149,7 +149,7 @@ class Connections:
         if size:
             self._unsent[connection] = size
         self._measures.unsent_bytes += size - before
-        while self._measures.unsent_bytes > UNSENT_BYTES_MAX:
+        while self._measures.unsent_bytes > UNSENT_BYTES_MAX and len(self._unsent) > 1:
             slowest = min(self._unsent, key=lambda one: one.taken_at())
             slowest.cut(Cut.UNSENT)
             if slowest in self._unsent:

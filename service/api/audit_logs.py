@@ -91,9 +91,9 @@ async def list_audit_logs(
 ) -> Response[AuditLogPage | AuditLogFeed]:
     """All conditions hold together.
 
-    As JSON a page; a search that finds little in much may answer a short one, and `next_cursor` says that there is
-    more. As `text/csv` or `application/x-ndjson` everything that matches, sent while it is read; one that is cut off
-    lacks the end of its chunked body.
+    As JSON a page; a search that finds little in much, or rows with large details, may make a short one, and
+    `next_cursor` says that there is more. As `text/csv` or `application/x-ndjson` everything that matches, sent while
+    it is read; one that is cut off lacks the end of its chunked body.
 
     With `follow` the rows with a higher id, oldest first: at once when there are some, else as soon as one is
     committed, or none after `wait` seconds. `next_follow` is what to follow next. Where the next row was archived and

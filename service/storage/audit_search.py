@@ -33,6 +33,9 @@ _VALUES_MAX = 2000
 _LEVEL_BITS = NODE_LEVELS
 _NODE_CHILDREN = 2**_LEVEL_BITS
 _GAP_MAX = 256
+PAGE_CHARACTERS_MAX = 4 * 2**20
+"""Of details, in one answer: a thousand rows could have 64 million, and a page is held until its client has it."""
+_DETAILS = [name.strip() for name in COLUMNS.split(",")].index("details")
 
 _EQUAL = {
     "request_id": "idx_audit_logs_request",
@@ -75,7 +78,8 @@ def search(
     """Up to `limit` rows that `wanted` holds for, behind the id `after` (None: from the start) in that order.
 
     Rows with an id above `up_to` are left out. Stops after about `budget_s` seconds with what it has: asked again
-    behind `reached`, it goes on from there.
+    behind `reached`, it goes on from there. Stops as well behind the row with which the details come to
+    PAGE_CHARACTERS_MAX.
     """
     newest = order == Order.NEWEST
     deadline = time.monotonic() + budget_s
@@ -86,6 +90,7 @@ def search(
     walk: _Walk | None = None
     near = _Walk(tx, wanted, _ALL, newest)
     rows: list[Row] = []
+    room = PAGE_CHARACTERS_MAX
     for number, span in enumerate(_merged(_spans(tx, wanted, low, high, newest), newest)):
         if number > 0 and time.monotonic() >= deadline:
             return Found(rows, span[1] + 1 if newest else span[0] - 1)
@@ -99,7 +104,11 @@ def search(
         while True:
             edge = None if here.is_exact or _ids(rest) <= step else here.nth(rest, step)
             part = rest if edge is None else (edge, rest[1]) if newest else (rest[0], edge)
-            rows += here.rows(part, limit - len(rows))
+            for row in here.rows(part, limit - len(rows)):
+                rows.append(row)
+                room -= len(row[_DETAILS] or "")
+                if room <= 0:
+                    return Found(rows, row[0])
             if len(rows) == limit:
                 return Found(rows, rows[-1][0])
             if edge is None:
@@ -160,12 +169,12 @@ class _Walk:
         ).fetchone()
         return found[0] if found else None
 
-    def rows(self, span: Span, limit: int) -> list[Row]:
-        """The first rows in `span` that all conditions hold for."""
+    def rows(self, span: Span, limit: int) -> Iterable[Row]:
+        """The first rows in `span` that all conditions hold for, as they are asked for."""
         return self._tx.execute(
             f"{self._select(COLUMNS, self._others)} {self._order} LIMIT :limit",
             {**self._parameters, "low": span[0], "high": span[1], "limit": limit},
-        ).fetchall()
+        )
 
     def _select(self, columns: str, others: str) -> str:
         return " UNION ALL ".join(

@@ -253,6 +253,24 @@ def test_a_pattern_of_too_many_actions_is_answered_all_the_same(tmp_path: Path) 
         assert list(itertools.chain(*found)) == [id_ for id_ in range(1000, 0, -1) if id_ % 10 == 8]
 
 
+@pytest.mark.parametrize("order", Order)
+def test_large_rows_make_short_pages_and_none_is_left_out(tmp_path: Path, order: Order) -> None:
+    """A thousand rows could have 64 MB of details, which would be in memory until the caller has taken them."""
+    size, count = 60_000, 200
+    with writing(make_database(tmp_path / "passbook.db")) as connection:
+        connection.executemany(
+            "INSERT INTO audit_logs (action, details) VALUES (?, ?)",
+            ((f"a{n % 3}", '"' + "x" * (size - 2) + '"') for n in range(count)),
+        )
+        for wanted, expected in ((AuditLogFilter(), count), (AuditLogFilter(action="a1"), len(range(1, count, 3)))):
+            pages = list(every(connection, wanted, order, 1000))
+            found = list(itertools.chain(*pages))
+            assert found == sorted(set(found), reverse=order == Order.NEWEST)
+            assert len(found) == expected
+            most = audit_search.PAGE_CHARACTERS_MAX // size + 1
+            assert [len(page) for page in pages[:-1]] == [most] * (expected // most)
+
+
 def test_suspicious_activity_goes_by_the_index_of_failures(path: Path) -> None:
     """By when the attempts were made; the rest of the log is not read."""
     with writing(path) as connection:
