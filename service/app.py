@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import secrets
 import sys
+import time
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -37,8 +39,10 @@ from service.api import (
 from service.api.audit_feed import AuditFeed
 from service.api.checkpoints import Checkpoints
 from service.api.figures import Figures
+from service.api.limits import Limits
 from service.api.openapi import PassbookOpenAPI, make_config
 from service.api.proofs import Proofs
+from service.api.pulse import Pulse
 from service.api.request import ApiRequest, Passbook
 from service.config import Config
 from service.ledger.errors import ErrorCode
@@ -219,8 +223,16 @@ async def _opened(
             checkpoints=checkpoints,
             measures=measures,
             figures=figures,
-            guard=ReadersGuard(files, wanted),
             database=path,
+            pulse=await stack.enter_async_context(Pulse(path, ReadersGuard(files, wanted).check).running()),
+            limits=Limits(
+                key_requests_max=config.key_requests_max,
+                key_writes_per_s=config.key_writes_per_s,
+                refused_keys_per_s=config.refused_keys_per_s,
+                bodies_bytes_max=config.bodies_bytes_max,
+                clock=time.monotonic,
+            ),
+            cursor_key=secrets.token_bytes(32),
             writes_in=lambda: writing.pid if isinstance(writing, ConnectionProcess) else None,
         )
         await stack.enter_async_context(_exporting(telemetry, passbook))

@@ -35,6 +35,33 @@ class Config(Struct, frozen=True, kw_only=True):
             description="largest request body; larger ones get 413 (batches of balance changes: 4 MiB)",
         ),
     ] = 65536
+    bodies_bytes_max: Annotated[
+        int,
+        Meta(
+            ge=8 * 2**20,
+            le=2**40,
+            description="bytes of the bodies of requests under way: of one key at most half (429), of all these (503)",
+        ),
+    ] = 32 * 2**20
+    key_requests_max: Annotated[
+        int,
+        Meta(
+            ge=0, le=10**6, description="requests of one API key under way at the same time; more get 429; 0: no limit"
+        ),
+    ] = 1024
+    key_writes_per_s: Annotated[
+        int,
+        Meta(ge=0, le=10**9, description="POST requests of one API key a second; more get 429; 0: no limit"),
+    ] = 20_000
+    refused_keys_per_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10**6,
+            description="requests a second without a valid API key that one client address (of IPv6, /64) may send; "
+            "more get 429 for 401; 0: no limit",
+        ),
+    ] = 100
     write_queue_max: Annotated[
         int,
         Meta(
@@ -215,6 +242,11 @@ class Config(Struct, frozen=True, kw_only=True):
                 except msgspec.ValidationError as error:
                     errors.append(f"{PREFIX}{name.upper()}={value!r}: {error}")
         config = cls(**values)
+        if 2 * config.body_bytes_max > config.bodies_bytes_max:
+            errors.append(
+                f"{PREFIX}BODIES_BYTES_MAX={config.bodies_bytes_max}: must be at least twice {PREFIX}BODY_BYTES_MAX, "
+                f"which is {config.body_bytes_max}"
+            )
         try:
             config.trusted_networks  # noqa: B018  what cannot be read is told at the start
         except ValueError as error:

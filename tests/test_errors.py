@@ -59,7 +59,7 @@ def raised() -> dict[ErrorCode, set[str]]:
             if name == "EdgeError":
                 codes = [ErrorCode[arg.attr] for arg in node.args if _is_code(arg)]
             for code in codes:
-                found[code] |= {keyword.arg for keyword in node.keywords if keyword.arg} - {"headers"}
+                found[code] |= {keyword.arg for keyword in node.keywords if keyword.arg} - {"headers", "retry_after_s"}
     return found
 
 
@@ -79,10 +79,10 @@ def test_the_members_are_those_that_the_code_gives() -> None:
 
 @pytest.mark.parametrize("status", sorted({kind.status for kind in CATALOGUE.values()}))
 def test_what_can_be_retried_goes_by_the_status(status: int) -> None:
-    """503 and 408 can; what the caller did wrong cannot. Of 500, a contradicted log needs people."""
+    """503, 429 and 408 can; what the caller did wrong cannot. Of 500, a contradicted log needs people."""
     retried = {code for code, kind in CATALOGUE.items() if kind.status == status and kind.retry}
     every = {code for code, kind in CATALOGUE.items() if kind.status == status}
-    expected = {503: every, 408: every, 500: {ErrorCode.INTERNAL_ERROR}}
+    expected = {503: every, 429: every, 408: every, 500: {ErrorCode.INTERNAL_ERROR}}
     assert retried == expected.get(status, set())
 
 

@@ -7,7 +7,7 @@ balance waits behind a long one.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -76,27 +76,34 @@ class AuditFeed:
         self._stopping.set()
 
     async def follow(
-        self, wanted: AuditLogFilter, *, after: int, limit: int, wait_s: float, receive: Receive
+        self, wanted: AuditLogFilter, *, after: int, limit: int, wait_s: float, receive: Receive, who: Hashable = None
     ) -> tuple[list[AuditLog], int] | None:
         """The next rows behind the id `after`, oldest first, and the id up to which it looked.
 
         Waits for the first of them for at most `wait_s`, until the client goes away or the service stops. None when
-        `after` is beyond the newest row. Raises Overloaded, AuditRowsArchived.
+        `after` is beyond the newest row. It reads in the turn of `who` asks. Raises Overloaded, AuditRowsArchived.
         """
         self._followers.take()
         try:
             with _tasks(_gone(receive), self._stopping.wait()) as ended:
-                return await self._follow(wanted, after, limit, asyncio.get_running_loop().time() + wait_s, ended)
+                until = asyncio.get_running_loop().time() + wait_s
+                return await self._follow(wanted, after, limit, until, ended, who)
         finally:
             self._followers.give_back()
 
     async def _follow(
-        self, wanted: AuditLogFilter, after: int, limit: int, until: float, ended: set[asyncio.Task[Any]]
+        self,
+        wanted: AuditLogFilter,
+        after: int,
+        limit: int,
+        until: float,
+        ended: set[asyncio.Task[Any]],
+        who: Hashable,
     ) -> tuple[list[AuditLog], int] | None:
         loop = asyncio.get_running_loop()
         pause_s = 0.0
         while True:
-            rows, reached, newest = await self.readers.read(_next_rows, wanted, after, limit)
+            rows, reached, newest = await self.readers.read_for(who, _next_rows, wanted, after, limit)
             if newest < after:
                 return None
             after = reached
@@ -123,6 +130,7 @@ class AuditFeed:
         order: Order,
         after: int | None,
         limit: int | None,
+        who: Hashable = None,
         encode: Encode,
         header: bytes,
         media_type: str,
@@ -130,11 +138,12 @@ class AuditFeed:
     ) -> "Export":
         """All rows behind the id `after` in that order, at most `limit`, as they are when this is asked, encoded.
 
-        What fails at the first rows is raised here, before an answer has begun. Raises Overloaded.
+        Read in the turn of `who` asks. What fails at the first rows is raised here, before an answer has begun. Raises
+        Overloaded.
         """
         self._exports.take()
         try:
-            chunks = self._chunks(wanted, order, after, limit, encode)
+            chunks = self._chunks(wanted, order, after, limit, encode, who)
             first = header + await anext(chunks, b"")
         except BaseException:
             self._exports.give_back()
@@ -143,13 +152,19 @@ class AuditFeed:
         return Export(parts, media_type=media_type, headers=headers)
 
     async def _chunks(
-        self, wanted: AuditLogFilter, order: Order, after: int | None, limit: int | None, encode: Encode
+        self,
+        wanted: AuditLogFilter,
+        order: Order,
+        after: int | None,
+        limit: int | None,
+        encode: Encode,
+        who: Hashable,
     ) -> AsyncIterator[bytes]:
         """Each chunk is a read of its own: the log only grows, so that no snapshot need be held."""
-        newest = await self.readers.read(audit_logs.find_newest_id)
+        newest = await self.readers.read_for(who, audit_logs.find_newest_id)
         while limit is None or limit > 0:
             most = _CHUNK_ROWS if limit is None else min(limit, _CHUNK_ROWS)
-            encoded, count, after = await self.readers.read(_chunk, wanted, order, after, newest, most, encode)
+            encoded, count, after = await self.readers.read_for(who, _chunk, wanted, order, after, newest, most, encode)
             limit = None if limit is None else limit - count
             yield encoded
             if after is None:

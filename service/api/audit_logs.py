@@ -121,8 +121,14 @@ async def list_audit_logs(
     if media_type(request.scope) != _JSON:
         return await _exported(request, wanted, Order(order), after, limit)
     limit = limit or LIMIT_DEFAULT
-    items, reached = await request.passbook.audit_feed.readers.read(
-        audit_search.find_page, wanted, order=Order(order), after=after, limit=limit, budget_s=PAGE_BUDGET_S
+    items, reached = await request.passbook.audit_feed.readers.read_for(
+        request.auth.key_id,
+        audit_search.find_page,
+        wanted,
+        order=Order(order),
+        after=after,
+        limit=limit,
+        budget_s=PAGE_BUDGET_S,
     )
     next_cursor = f"{order[0]}{reached}" if reached is not None else None
     headers = {**link_to(request, next_cursor, limit), **_VARY}
@@ -153,7 +159,7 @@ async def _followed(
     if head.is_asked(request.scope):
         return head.HeadersOnly(media_type=_JSON, headers=_VARY)
     found = await request.passbook.audit_feed.follow(
-        wanted, after=after, limit=limit, wait_s=wait_s, receive=request.receive
+        wanted, after=after, limit=limit, wait_s=wait_s, receive=request.receive, who=request.auth.key_id
     )
     if found is None:
         raise invalid("query/follow", "is beyond the newest row; give the next_follow of an answer, or 0")
@@ -174,6 +180,7 @@ async def _exported(
         order=order,
         after=after,
         limit=limit,
+        who=request.auth.key_id,
         encode=audit_lines.csv_lines if kind == _CSV else audit_lines.ndjson,
         header=audit_lines.CSV_HEADER if kind == _CSV else b"",
         media_type=kind,
@@ -219,8 +226,8 @@ async def list_suspicious(
     except (ValueError, OverflowError) as error:
         raise invalid("query/window", f"must be {REMEDIES[DURATION_PATTERN]}") from error
     return SuspiciousActivityList(
-        items=await passbook.audit_feed.readers.read(
-            audit_logs.list_suspicious, since=since, threshold=threshold, limit=_SUSPICIOUS_MAX
+        items=await passbook.audit_feed.readers.read_for(
+            request.auth.key_id, audit_logs.list_suspicious, since=since, threshold=threshold, limit=_SUSPICIOUS_MAX
         )
     )
 
@@ -233,7 +240,7 @@ async def list_suspicious(
 )
 async def get_audit_log(audit_log_id: IdPath, request: ApiRequest) -> AuditLog:
     """The row as it was written."""
-    return await request.passbook.readers.read(_find, int(audit_log_id))
+    return await request.read(_find, int(audit_log_id))
 
 
 def _find(tx: Connection, audit_log_id: int) -> AuditLog:

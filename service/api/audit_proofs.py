@@ -67,7 +67,7 @@ async def get_consistency(request: ApiRequest, earlier: From, later: To = None) 
         proof = consistency_proof(earlier, to, audit_chain.nodes(tx))
         return ConsistencyProof(from_=earlier, to=to, proof=proof)
 
-    return await request.passbook.readers.read(read)
+    return await request.read(read)
 
 
 @get(

@@ -1,7 +1,8 @@
 """The edge that every request passes before its handler: who asks, may they, and is the request well put.
 
-In this order: X-Request-ID, API key (401), scope (403), query parameters and headers (400), Accept (406). A handler
-says which scope it needs with `opt=needs(...)` or that it is open with `opt=OPEN`; one that says nothing is denied.
+In this order: X-Request-ID, API key (401), scope (403), what the key has under way (429), query parameters and headers
+(400), Accept (406). A handler says which scope it needs with `opt=needs(...)` or that it is open with `opt=OPEN`; one
+that says nothing is denied.
 """
 
 import re
@@ -15,9 +16,9 @@ from litestar.routes import HTTPRoute
 from litestar.types import ASGIApp, HTTPScope, Receive, Send
 from litestar.types import Scope as AsgiScope
 
-from service.api import request_ids
+from service.api import client_address, request_ids
 from service.api.problems import EdgeError, Violation, invalid, unsupported
-from service.api.request import Passbook
+from service.api.request import BODY_BYTES, DECODED_BYTES, SHARE, Passbook
 from service.ledger.access import Caller, Scope, hash_of, is_well_formed
 from service.ledger.errors import ErrorCode
 from service.storage import api_keys
@@ -77,8 +78,16 @@ def guarded(app: ASGIApp) -> ASGIApp:
     """`app` behind the edge. A middleware, since Litestar copies the handler for every guard with every request."""
 
     async def middleware(scope: AsgiScope, receive: Receive, send: Send) -> None:
-        _check(cast("HTTPScope", scope), scope["route_handler"])  # there are no websockets
-        await app(scope, receive, send)
+        state = scope["state"]
+        try:
+            _check(cast("HTTPScope", scope), scope["route_handler"])  # there are no websockets
+            await app(scope, receive, send)
+        finally:
+            share = state.get(SHARE)
+            if share is not None:
+                scope["litestar_app"].state["passbook"].limits.end(
+                    share, state.get(BODY_BYTES, 0), state.get(DECODED_BYTES, 0)
+                )
 
     return middleware
 
@@ -99,7 +108,9 @@ def _check(scope: HTTPScope, handler: BaseRouteHandler) -> None:
     if request_id and request_ids.of(scope) != request_id.decode("latin-1"):
         raise invalid("header/X-Request-ID", request_ids.REMEDY)
     if handler.opt.get("open") is not True:
-        scope["auth"] = _authorized(scope["litestar_app"].state["passbook"], given.get(b"authorization"), handler)
+        passbook = scope["litestar_app"].state["passbook"]
+        caller = scope["auth"] = _authorized(passbook, scope, given.get(b"authorization"), handler)
+        scope["state"][SHARE] = passbook.limits.begin(caller.key_id, caller.actor)
     if scope["query_string"]:
         known = scope["litestar_app"].state["query_parameters"]
         _check_query(scope["query_string"], known[scope["path_template"], scope["method"]])
@@ -118,20 +129,29 @@ def _check_framing(given: dict[bytes, bytes], scope: AsgiScope) -> None:
         raise invalid("header/Transfer-Encoding", "must be chunked, or absent")
 
 
-def _authorized(passbook: Passbook, authorization: bytes | None, handler: BaseRouteHandler) -> Caller:
+def _authorized(passbook: Passbook, scope: HTTPScope, authorization: bytes | None, handler: BaseRouteHandler) -> Caller:
+    """The caller of a live key that may do this. Raises EdgeError, and RateLimited where others have no such key.
+
+    A key of the right form is looked up in any case: a valid one passes whatever comes from its address.
+    """
+
+    def refuse(code: ErrorCode, detail: str) -> EdgeError:
+        passbook.limits.count_refused_key(client_address.of(scope, passbook.trusted_proxies))
+        return EdgeError(code, detail, errors=[Violation("header/Authorization", detail)])
+
     if authorization is None:
-        raise _unauthorized(ErrorCode.API_KEY_REQUIRED, "This path needs Authorization: Bearer <key>.")
+        raise refuse(ErrorCode.API_KEY_REQUIRED, "This path needs Authorization: Bearer <key>.")
     scheme, _, credentials = authorization.decode("latin-1").partition(" ")
     key = credentials.strip()
     if scheme.lower() != "bearer" or not key:
-        raise _unauthorized(ErrorCode.API_KEY_REQUIRED, "Authorization must be of the form: Bearer <key>.")
+        raise refuse(ErrorCode.API_KEY_REQUIRED, "Authorization must be of the form: Bearer <key>.")
     if not is_well_formed(key):
-        raise _unauthorized(ErrorCode.API_KEY_UNKNOWN, "This is no Passbook key: its form or its checksum is wrong.")
+        raise refuse(ErrorCode.API_KEY_UNKNOWN, "This is no Passbook key: its form or its checksum is wrong.")
     found = api_keys.find_by_hash(passbook.lookups, hash_of(key))
     if found is None:
-        raise _unauthorized(ErrorCode.API_KEY_UNKNOWN, "There is no such API key.")
+        raise refuse(ErrorCode.API_KEY_UNKNOWN, "There is no such API key.")
     if found.revoked_at is not None:
-        raise _unauthorized(ErrorCode.API_KEY_REVOKED, f"The API key {found.prefix} was revoked.")
+        raise refuse(ErrorCode.API_KEY_REVOKED, f"The API key {found.prefix} was revoked.")
     needed = handler.opt.get("scope")
     if needed not in found.scopes:
         named = needed or "a scope that no key has"
@@ -139,10 +159,6 @@ def _authorized(passbook: Passbook, authorization: bytes | None, handler: BaseRo
             ErrorCode.SCOPE_MISSING, f"The API key {found.prefix} lacks the scope {named}.", required_scope=str(named)
         )
     return Caller(key_id=found.id, key_prefix=found.prefix, actor=found.name, scopes=found.scopes)
-
-
-def _unauthorized(code: ErrorCode, detail: str) -> EdgeError:
-    return EdgeError(code, detail, errors=[Violation("header/Authorization", detail)])
 
 
 def query_parameters(app: Litestar) -> dict[tuple[str, str], dict[str, bool]]:

@@ -56,7 +56,7 @@ async def list_notifications(
     request: ApiRequest, status: StatusQuery = None, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None
 ) -> Response[BankNotificationPage]:
     """All of them, or those in one state, each with the deposits that its money may be for."""
-    found = await request.passbook.readers.read(
+    found = await request.read(
         bank_notifications.list_newest,
         status=status,
         window_s=request.passbook.policy.match_window_s,
@@ -74,9 +74,7 @@ async def list_notifications(
 )
 async def get_notification(bank_notification_id: IdPath, request: ApiRequest) -> BankNotification:
     """The notification as it stands, with the deposits that its money may be for."""
-    found = await request.passbook.readers.read(
-        _found, int(bank_notification_id), request.passbook.policy.match_window_s
-    )
+    found = await request.read(_found, int(bank_notification_id), request.passbook.policy.match_window_s)
     if found is None:
         raise BankNotificationNotFound(f"There is no bank notification {bank_notification_id}.")
     return found

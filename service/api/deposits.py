@@ -55,7 +55,7 @@ async def list_deposits(
     cursor: Cursor = None,
 ) -> Response[DepositPage]:
     """All deposits, or those in one state, or of one user."""
-    found = await request.passbook.readers.read(
+    found = await request.read(
         deposits.list_newest, status=status, telegram_id=telegram_id, before_id=before_id(cursor), limit=limit + 1
     )
     return page(request, DepositPage, found, limit)

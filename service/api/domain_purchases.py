@@ -62,7 +62,7 @@ async def list_purchases(
     request: ApiRequest, telegram_id: TelegramIdQuery = None, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None
 ) -> Response[DomainPurchasePage]:
     """All purchases, or those of one user; also those that the bot recorded."""
-    found = await request.passbook.readers.read(
+    found = await request.read(
         domain_purchases.list_newest, telegram_id=telegram_id, before_id=before_id(cursor), limit=limit + 1
     )
     return page(request, DomainPurchasePage, found, limit)

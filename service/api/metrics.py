@@ -40,6 +40,7 @@ def collect(passbook: Passbook) -> list[Family]:
     """All that is measured, as it is now."""
     return [
         *passbook.measures.families(),
+        *_of_limits(passbook),
         *_of_writer(passbook),
         *_of_audit_log(passbook),
         *_of_ledger(passbook),
@@ -57,6 +58,13 @@ def collect(passbook: Passbook) -> list[Family]:
             python_version=platform.python_version(),
         ),
     ]
+
+
+def _of_limits(passbook: Passbook) -> Iterator[Family]:
+    limits = passbook.limits
+    yield Family(limits.limited.metric, limits.limited.points)
+    yield gauge("passbook.bodies.size", "By", "Bodies of requests that are being answered.", limits.bodies_bytes)
+    yield gauge("passbook.bodies.limit", "By", "What they may take together.", limits.bodies_bytes_max)
 
 
 def _of_writer(passbook: Passbook) -> Iterator[Family]:

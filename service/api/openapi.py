@@ -37,6 +37,7 @@ _WITH_KEY = [
     ErrorCode.API_KEY_UNKNOWN,
     ErrorCode.API_KEY_REVOKED,
     ErrorCode.SCOPE_MISSING,
+    ErrorCode.RATE_LIMITED,
 ]
 _WITH_BODY = [
     ErrorCode.MALFORMED_JSON,
@@ -203,7 +204,7 @@ def _headers_of(status: str, operation: dict[str, Any]) -> list[str]:
         names.append("Location")
     if any(parameter["name"] == "cursor" for parameter in operation.get("parameters", [])) and status == "200":
         names.append("Link")
-    if status == "503":
+    if status in {"429", "503"}:
         names.append("Retry-After")
     return names
 

@@ -138,7 +138,7 @@ At = Annotated[
 ExplanationCursor = Annotated[
     str | None,
     QueryParameter(
-        max_length=50,
+        max_length=450,
         pattern=EXPLANATION_CURSOR_PATTERN,
         description="next_cursor of the page before, of the same moment and version; none for the first.",
     ),

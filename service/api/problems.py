@@ -143,6 +143,9 @@ CATALOGUE: dict[ErrorCode, Kind] = {
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: Kind(
         415, "The body's media type is not JSON", "Send application/json.", ("errors",)
     ),
+    ErrorCode.RATE_LIMITED: Kind(
+        429, "This caller asks for too much at once", "Retry after Retry-After with the same key.", retry=True
+    ),
     ErrorCode.HEADERS_TOO_LARGE: Kind(431, "The headers are too large", "Send fewer and shorter headers."),
     ErrorCode.INTERNAL_ERROR: Kind(
         500, "An error of the service", "Report request_id; retry with the same key.", retry=True

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import msgspec
 from litestar import Request, Response
@@ -18,8 +18,10 @@ from service.api.audit_feed import AuditFeed
 from service.api.checkpoints import Checkpoints
 from service.api.client_address import Networks
 from service.api.figures import Figures
+from service.api.limits import LARGE_BYTES, Limits, Share
 from service.api.problems import MEDIA_TYPE, EdgeError, unsupported
 from service.api.proofs import Proofs
+from service.api.pulse import Pulse
 from service.ledger.access import Caller
 from service.ledger.audit_chain import receipt
 from service.ledger.errors import ErrorCode
@@ -32,10 +34,17 @@ from service.repository.unit_of_work import Operation
 from service.repository.write_times import WriteTimes, now_ns
 from service.repository.writer import Writer
 from service.storage import idempotency
-from service.storage.guard import ReadersGuard
 from service.storage.sqlite import Connection, EngineInfo, Readers
 
+SHARE = "share"
+"""In the state of a request with a key: what its key has in use (limits.Share)."""
+BODY_BYTES = "body_bytes"
+"""There too: how much of that is this request's body."""
+DECODED_BYTES = "decoded_bytes"
+"""There too: how much of a large body is decoded."""
 _USER_AGENT_CHARACTERS_MAX = 512
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +65,11 @@ class Passbook:
     audit_feed: AuditFeed
     measures: Measures
     figures: Figures
-    guard: ReadersGuard
     database: Path
+    pulse: Pulse
+    limits: Limits
+    cursor_key: bytes
+    """Seals what a cursor says was read; made anew with every start."""
     writes_in: Callable[[], int | None]
     """The number of the process that owns the writing connection; None where that is this one, or is gone."""
 
@@ -70,6 +82,10 @@ class ApiRequest(Request[Caller, Any, State]):
         """The running application's parts."""
         return cast("Passbook", self.app.state["passbook"])
 
+    async def read(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`function(connection, …)` in one read transaction, in the turn of the caller's key."""
+        return await self.passbook.readers.read_for(self.auth.key_id, function, *args, **kwargs)
+
     async def body(self) -> bytes:
         """The body, never empty: Litestar asks for `json` only when there is a body, and none may stand for {}."""
         return await self._received() or b"{}"
@@ -81,6 +97,9 @@ class ApiRequest(Request[Caller, Any, State]):
             if body:
                 self._check_content_type()
             field = self.route_handler.parsed_data_field
+            if len(body) > LARGE_BYTES:
+                await self._decode_in_turn(len(body))
+                self._body = b" "  # it is needed no more
             self._json = strict_json.decode(body, field.annotation if field else Any)
         return self._json
 
@@ -88,8 +107,11 @@ class ApiRequest(Request[Caller, Any, State]):
         """The body as it came, read once. Litestar's own way to it is an asynchronous generator, which costs more."""
         if self._body is Empty:
             body_bytes_max = self.route_handler.resolve_request_max_body_size() or math.inf
-            if (self.content_length or 0) > body_bytes_max:
+            counted = self.content_length or 0
+            if counted > body_bytes_max:
                 raise RequestEntityTooLarge
+            if counted:
+                self._count_body(counted)
             chunks, size, more = [], 0, True
             while more:
                 event = cast("HTTPReceiveMessage", await self.receive())
@@ -101,8 +123,26 @@ class ApiRequest(Request[Caller, Any, State]):
                 more = event["more_body"]
                 if size > body_bytes_max:
                     raise RequestEntityTooLarge
+                if size > counted:  # it is sent in chunks, and nobody knew
+                    self._count_body(size - counted)
+                    counted = size
             self._body = b"".join(chunks)
         return self._body
+
+    async def _decode_in_turn(self, body_bytes: int) -> None:
+        state = self.scope["state"]
+        share: Share | None = state.get(SHARE)
+        if share is not None:
+            await self.passbook.limits.decode_in_turn(share, body_bytes)
+            state[DECODED_BYTES] = body_bytes
+
+    def _count_body(self, body_bytes: int) -> None:
+        """Before it is read. Raises RateLimited, Overloaded."""
+        state = self.scope["state"]
+        share: Share | None = state.get(SHARE)
+        if share is not None:
+            self.passbook.limits.take_body(share, body_bytes)
+            state[BODY_BYTES] = state.get(BODY_BYTES, 0) + body_bytes
 
     def _check_content_type(self) -> None:
         media_type, parameters = self.content_type
@@ -117,6 +157,7 @@ async def write(
     """Hands the command to the writer and gives its answer, new or replayed."""
     scope = request.scope
     user_agent = request.headers.get("user-agent")
+    request.passbook.limits.take_write(scope["state"][SHARE])
     seen = observation.of(scope)
     seen.write = WriteTimes(operation.name, now_ns(), trace=seen.trace)
     answer = await request.passbook.writer.submit(

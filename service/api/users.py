@@ -61,7 +61,7 @@ async def list_transactions(
     telegram_id: TelegramIdPath, request: ApiRequest, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None
 ) -> Response[TransactionPage]:
     """Everything that moved or may move the balance, with the balance before and after."""
-    found = await request.passbook.readers.read(_transactions_of, telegram_id, before_id(cursor), limit + 1)
+    found = await request.read(_transactions_of, telegram_id, before_id(cursor), limit + 1)
     if found is None:
         raise _not_found(telegram_id)
     return page(request, TransactionPage, found, limit)

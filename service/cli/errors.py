@@ -33,8 +33,9 @@ Members beyond the first six are there where they help; each code below has its 
 does not know.
 
 **Retry** says whether the same request, with the same `Idempotency-Key`, can succeed later. It is carried out
-at most once, so that nobody need know whether the first one got through. A 503 leaves nothing done, except
-`outcome_unknown`, which may or may not have been done; `Retry-After` says in how many seconds to ask again. A
+at most once, so that nobody need know whether the first one got through. A 429 leaves nothing done, and is not stored
+under the key. A 503 leaves nothing done, except `outcome_unknown`, which may or may not have been done. `Retry-After`
+of both says in how many seconds to ask again. A
 409 of a write is on record and stored: its key stays refused, and what is tried again later needs a new one.
 
 In a batch with `"atomic": false` the result of each change that was refused has its `code` and `detail`.

@@ -52,6 +52,7 @@ class ErrorCode(StrEnum):
     HEADERS_TOO_LARGE = "headers_too_large"
     INTERNAL_ERROR = "internal_error"
     AUDIT_LOG_CONTRADICTED = "audit_log_contradicted"
+    RATE_LIMITED = "rate_limited"
     OVERLOADED = "overloaded"
     DATABASE_BUSY = "database_busy"
     STORAGE_FULL = "storage_full"
@@ -212,8 +213,18 @@ class Unavailable(Exception):
         self.members = members
 
 
+class RateLimited(Unavailable):
+    """The caller has or sends more than one may. Nothing was done; in `retry_after_s` seconds it may be tried again."""
+
+    code = ErrorCode.RATE_LIMITED
+
+    def __init__(self, detail: str, *, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
 class Overloaded(Unavailable):
-    """The queue of writes is full, or too many long reads are under way. Nothing was done."""
+    """The queue of writes is full, too many long reads are under way, or bodies fill the memory. Nothing was done."""
 
     code = ErrorCode.OVERLOADED
 

@@ -51,7 +51,7 @@ ORDER_PATTERN = r"^(newest|oldest)" + _END
 OUTCOME_PATTERN = r"^(success|failure)" + _END
 AUDIT_CURSOR_PATTERN = r"^[no][1-9][0-9]{0,14}" + _END
 FOLLOW_PATTERN = r"^(0|[1-9][0-9]{0,14})" + _END
-EXPLANATION_CURSOR_PATTERN = r"^[0-9]{1,14}-(h|0|[1-9][0-9]{0,14})-[vt][1-9][0-9]{0,14}" + _END
+EXPLANATION_CURSOR_PATTERN = r"^[0-9]{1,14}-(h|0|[1-9][0-9]{0,14})-[vt][1-9][0-9]{0,14}(-[A-Za-z0-9_-]{1,400})?" + _END
 DURATION_PATTERN = r"^P([0-9]{1,3}D)?(T([0-9]{1,4}H)?([0-9]{1,5}M)?([0-9]{1,7}S)?)?" + _END
 
 REMEDIES = {

@@ -5,7 +5,7 @@ are the bot's and the takeover's. INDEXED BY, because without statistics an inde
 SQLite as the user's own, and would read every user's rows.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from service.ledger.explanations import BankLine, Cause, Source, Sums
 from service.ledger.timestamps import spoken
@@ -70,17 +70,29 @@ def find_latest_version(tx: Connection, user_id: int) -> int:
     return found
 
 
-def find_version_at(tx: Connection, user_id: int, moment: str) -> int | None:
-    """The highest version confirmed at or before the stored `moment`, or None.
+class VersionSought(NamedTuple):
+    """version: the one that was found, or None. below: where it is to be sought next; None when it is settled."""
+
+    version: int | None
+    below: int | None
+
+
+def find_version_at(tx: Connection, user_id: int, moment: str, *, below: int, limit: int) -> VersionSought:
+    """The highest version confirmed at or before the stored `moment`, among the `limit` that come next under `below`.
 
     Versions are the order of truth: where the clock went back, a lower version may have been confirmed later.
     """
-    row = tx.execute(
-        "SELECT version FROM deposit_transactions WHERE user_id = ? AND version IS NOT NULL AND confirmed_at <= ?"
-        " ORDER BY version DESC LIMIT 1",
-        (user_id, moment),
+    edge = tx.execute(
+        "SELECT version FROM deposit_transactions WHERE user_id = ? AND version < ? ORDER BY version DESC"
+        " LIMIT 1 OFFSET ?",
+        (user_id, below, limit - 1),
     ).fetchone()
-    return row[0] if row else None
+    row = tx.execute(
+        "SELECT version FROM deposit_transactions WHERE user_id = ? AND version < ? AND version >= ?"
+        " AND confirmed_at <= ? ORDER BY version DESC LIMIT 1",
+        (user_id, below, edge[0] if edge else 0, moment),
+    ).fetchone()
+    return VersionSought(row[0] if row else None, edge[0] if edge and not row else None)
 
 
 def find_recorded_balance(tx: Connection, user_id: int, version: int) -> int | None:
@@ -92,34 +104,126 @@ def find_recorded_balance(tx: Connection, user_id: int, version: int) -> int | N
     return row[0] if row else None
 
 
-def sum_history(tx: Connection, user_id: int, *, until: str | None) -> Sums:
+class HistoryPart(NamedTuple):
+    """Some of a user's rows. row: the last that was looked at, None at the end; end: the last that is history."""
+
+    sums: Sums
+    row: int | None
+    end: int | None
+
+
+def sum_history(
+    tx: Connection, user_id: int, *, until: str | None, after: int | None, limit: int
+) -> HistoryPart | None:
     """The sums of the confirmed history up to the stored `until`, or of all of it; `apart` counts what is later.
 
-    The bot's rows that have no time count at every moment.
+    Looks at the `limit` rows of the user's that come next behind the row `after`, in the order of created_at and id,
+    those without a time first. The bot's rows that have no time count at every moment. None where that row is gone.
     """
+    begin = _position(tx, after)
+    if begin is None and after is not None:
+        return None
+    moment, row = begin or (None, 0)
+    ranges: list[_Range] = [("created_at IS ? AND id > ?", (moment, row))]
+    edge = _nth(tx, user_id, ranges[0], limit)
+    if edge is not None:
+        ranges = [("created_at IS ? AND id > ? AND id <= ?", (moment, row, edge[1]))]
+    else:
+        later: _Range = ("created_at > -9e999", ()) if moment is None else ("created_at > ?", (moment,))
+        edge = _nth(tx, user_id, later, limit)
+        if edge is None:
+            ranges += [later]
+        else:
+            ranges += [(f"{later[0]} AND created_at < ?", (*later[1], edge[0])), ("created_at = ? AND id <= ?", edge)]
+    sums, end = Sums(), None
+    for one in ranges:
+        more, last = _sum_range(tx, user_id, one, until)
+        sums, end = sums.plus(more), last or end
+    return HistoryPart(sums, edge[1] if edge else None, end)
+
+
+_Range = tuple[str, tuple[Any, ...]]
+"""A condition that an index on (created_at, id) bounds at both ends, with its values. Numbers are before texts."""
+
+
+def _nth(tx: Connection, user_id: int, where: _Range, n: int) -> tuple[Any, int] | None:
+    """(created_at, id) of the nth row of the user's in the range, which the index alone tells; None with fewer."""
+    condition, values = where
+    found = tx.execute(
+        "SELECT created_at, id FROM deposit_transactions INDEXED BY idx_transactions_user"
+        f" WHERE user_id = ? AND {condition} ORDER BY created_at, id LIMIT 1 OFFSET ?",
+        (user_id, *values, n - 1),
+    ).fetchone()
+    return tuple(found) if found else None
+
+
+def _sum_range(tx: Connection, user_id: int, where: _Range, until: str | None) -> tuple[Sums, int | None]:
+    """The sums of the history in the range, and its last row."""
+    condition, values = where
+    history = (
+        "FROM deposit_transactions INDEXED BY idx_transactions_user"
+        f" WHERE user_id = ? AND {condition} AND version IS NULL AND status = 'confirmed'"
+    )
     row = tx.execute(
         f"SELECT {_TOTALS}, COUNT(*) FILTER (WHERE NOT counts) FROM ("
-        "SELECT amount, direction, COALESCE(confirmed_at <= ?, TRUE) AS counts FROM deposit_transactions"
-        " INDEXED BY idx_transactions_user WHERE user_id = ? AND version IS NULL AND status = 'confirmed') AS history",
-        (until, user_id),
+        f"SELECT amount, direction, COALESCE(confirmed_at <= ?, TRUE) AS counts {history}) AS history",
+        (until, user_id, *values),
     ).fetchone()
-    return Sums(count=row[0], credits=row[1], debits=row[2], apart=row[3])
+    sums = Sums(count=row[0], credits=row[1], debits=row[2], apart=row[3])
+    if not sums.count + sums.apart:
+        return sums, None
+    last = tx.execute(f"SELECT id {history} ORDER BY created_at DESC, id DESC LIMIT 1", (user_id, *values)).fetchone()
+    return sums, last[0]
 
 
-def sum_versions(tx: Connection, user_id: int, *, version: int, opening: int) -> Sums:
-    """The sums of versions 1 to `version`; `apart` counts those that do not continue the one before.
+def _position(tx: Connection, row_id: int | None) -> tuple[Any, int] | None:
+    """(created_at, id) of the row, or None where there is none."""
+    if row_id is None:
+        return None
+    found = tx.execute("SELECT created_at, id FROM deposit_transactions WHERE id = ?", (row_id,)).fetchone()
+    return tuple(found) if found else None
 
-    The first must continue `opening`, the balance in won before it.
+
+class ChainPart(NamedTuple):
+    """Some versions summed up. version: the highest of them; balance: what it left, None where that is not recorded."""
+
+    sums: Sums
+    version: int
+    balance: int | None
+
+
+def sum_versions(
+    tx: Connection, user_id: int, *, after: int, version: int, opening: int | None, limit: int
+) -> ChainPart:
+    """The sums of the versions that come next behind `after`, up to `version`, at most `limit` of them.
+
+    `apart` counts those that do not continue the one before; the first must continue `opening`, the balance in won
+    before it.
     """
+    edge = tx.execute(
+        "SELECT version FROM deposit_transactions WHERE user_id = ? AND version > ? AND version < ? ORDER BY version"
+        " LIMIT 1 OFFSET ?",
+        (user_id, after, version, limit - 1),
+    ).fetchone()
+    through = edge[0] if edge else version
+    # A look at the row before costs half of what a window does.
     row = tx.execute(
         f"SELECT {_TOTALS}, COUNT(*) FILTER (WHERE status <> 'confirmed' OR balance_before IS NOT previous"
         " OR balance_after IS NOT balance_before + CASE direction WHEN 'credit' THEN amount ELSE -amount END) FROM ("
-        "SELECT amount, direction, status, balance_before, balance_after, TRUE AS counts,"
-        " LAG(balance_after, 1, ?) OVER (ORDER BY version) AS previous"
-        " FROM deposit_transactions WHERE user_id = ? AND version BETWEEN 1 AND ?) AS chain",
-        (opening, user_id, version),
+        "SELECT t.amount, t.direction, t.status, t.balance_before, t.balance_after, TRUE AS counts,"
+        " CASE WHEN t.version = (SELECT MIN(version) FROM deposit_transactions WHERE user_id = ? AND version > ?)"
+        " THEN ? ELSE (SELECT b.balance_after FROM deposit_transactions AS b WHERE b.user_id = t.user_id"
+        " AND b.version < t.version ORDER BY b.version DESC LIMIT 1) END AS previous"
+        " FROM deposit_transactions AS t WHERE t.user_id = ? AND t.version > ? AND t.version <= ?) AS chain",
+        (user_id, after, opening, user_id, after, through),
     ).fetchone()
-    return Sums(count=row[0], credits=row[1], debits=row[2], apart=row[3])
+    last = tx.execute(
+        "SELECT balance_after FROM deposit_transactions WHERE user_id = ? AND version > ? AND version <= ?"
+        " ORDER BY version DESC LIMIT 1",
+        (user_id, after, through),
+    ).fetchone()
+    sums = Sums(count=row[0], credits=row[1], debits=row[2], apart=row[3])
+    return ChainPart(sums, through, last[0] if last else opening)
 
 
 def list_versions(tx: Connection, user_id: int, *, version_max: int, limit: int) -> list[Cause]:
@@ -131,17 +235,23 @@ def list_versions(tx: Connection, user_id: int, *, version_max: int, limit: int)
     return _causes(tx, keys, (user_id, version_max, limit))
 
 
-def list_history(tx: Connection, user_id: int, *, until: str | None, before_id: int, limit: int) -> list[Cause]:
-    """Up to `limit` causes of the history up to `until` with an id below `before_id`, the highest first."""
-    keys = (
-        "SELECT id FROM deposit_transactions INDEXED BY idx_transactions_user"
-        " WHERE user_id = ? AND version IS NULL AND status = 'confirmed' AND id < ?"
-        " AND COALESCE(confirmed_at <= ?, TRUE) ORDER BY id DESC LIMIT ?"
+def list_history(
+    tx: Connection, user_id: int, *, end: int, until: str | None, before_id: int, limit: int
+) -> list[Cause]:
+    """Up to `limit` causes of the history up to `until` with an id below `before_id`, the highest first.
+
+    `end` is the last row of the history by created_at and id: what comes behind it is not looked at.
+    """
+    conditions = (
+        "user_id = ? AND version IS NULL AND status = 'confirmed' AND id < ? AND COALESCE(confirmed_at <= ?, TRUE)"
     )
-    return _causes(tx, keys, (user_id, before_id, until, limit))
+    walk = f"SELECT id FROM deposit_transactions INDEXED BY idx_transactions_user WHERE {conditions}"
+    keys = f"{walk} AND created_at IS NULL UNION ALL {walk} AND (created_at, id) <= (?, ?) ORDER BY id DESC LIMIT ?"
+    asked = (user_id, before_id, until)
+    return _causes(tx, keys, (*asked, *asked, *(_position(tx, end) or (None, 0)), limit))
 
 
-def _causes(tx: Connection, keys: str, parameters: tuple[int | str | None, ...]) -> list[Cause]:
+def _causes(tx: Connection, keys: str, parameters: tuple[Any, ...]) -> list[Cause]:
     return [_cause(row) for row in tx.execute(_SELECT_CAUSES.format(keys=keys), parameters).fetchall()]
 
 

@@ -13,7 +13,8 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -442,12 +443,18 @@ def _call(connection: aiosqlite.Connection, function: Callable[..., T], *args: A
 
 
 class Readers:
-    """A few read-only connections; each read sees one snapshot. Lifetime: within the application's."""
+    """A few read-only connections; each read sees one snapshot. Lifetime: within the application's.
+
+    Whoever waits for one waits in turn with the others, and not behind all that one of them has asked for: who asks for
+    a hundred reads has one turn where another has one. So a read is to be short, and what takes long is many reads.
+    """
 
     def __init__(self, path: Path, *, count: int, busy_timeout_ms: int) -> None:
         connector = partial(connect_reader, path, busy_timeout_ms=busy_timeout_ms, index_is_kept=True)
         self._threads = [Thread(connector) for _ in range(count)]
-        self._free: asyncio.LifoQueue[Thread] = asyncio.LifoQueue()
+        self._free: list[Thread] = []
+        self._waiting: dict[Hashable, deque[asyncio.Future[Thread]]] = {}
+        """By who asks, in the order of their next turns."""
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator["Readers"]:
@@ -456,16 +463,47 @@ class Readers:
             for thread in self._threads:
                 await thread.open()
                 stack.push_async_callback(thread.close)
-                self._free.put_nowait(thread)
+                self._free.append(thread)
             yield self
 
     async def read(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """`function(connection, …)` in one read transaction, on the first connection that is free."""
-        thread = await self._free.get()
+        """`function(connection, …)` in one read transaction, for the service itself."""
+        return await self.read_for(None, function, *args, **kwargs)
+
+    async def read_for(
+        self, who: Hashable, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """The same in the turn of `who` asks."""
+        thread = self._free.pop() if self._free else await self._turn(who)
         work = asyncio.ensure_future(thread.run(partial(_in_snapshot, function), *args, **kwargs))
         # A cancelled caller must not give the connection back while its thread still reads.
-        work.add_done_callback(lambda _: self._free.put_nowait(thread))
+        work.add_done_callback(lambda _: self._give(thread))
         return await asyncio.shield(work)
+
+    async def _turn(self, who: Hashable) -> Thread:
+        given: asyncio.Future[Thread] = asyncio.get_running_loop().create_future()
+        queue = self._waiting.setdefault(who, deque())
+        queue.append(given)
+        try:
+            return await given
+        except asyncio.CancelledError:
+            if not given.cancelled():  # it was given at the same moment
+                self._give(given.result())
+            elif given in queue:
+                queue.remove(given)
+            raise
+
+    def _give(self, thread: Thread) -> None:
+        while self._waiting:
+            who = next(iter(self._waiting))
+            queue = self._waiting.pop(who)
+            given = queue.popleft() if queue else None
+            if queue:
+                self._waiting[who] = queue  # behind all others
+            if given is not None and not given.done():
+                given.set_result(thread)
+                return
+        self._free.append(thread)
 
 
 def _in_snapshot(function: Callable[..., T], connection: Connection, *args: Any, **kwargs: Any) -> T:

@@ -145,8 +145,10 @@ def find_last_of_chain(tx: Connection, transaction_id: int) -> Transaction | Non
 def list_of_user(tx: Connection, user_id: int, *, before_id: int, limit: int) -> list[Transaction]:
     """Up to `limit` transactions of the user with an id below `before_id`, newest first."""
     rows = tx.execute(
+        # Which ids are on the page is asked of the index alone: only they are read as rows.
         f"SELECT {_COLUMNS} FROM deposit_transactions AS t JOIN users AS u ON u.id = t.user_id"
-        " WHERE t.user_id = ? AND t.id < ? ORDER BY t.id DESC LIMIT ?",
+        " WHERE t.id IN (SELECT id FROM deposit_transactions INDEXED BY idx_transactions_user"
+        "  WHERE user_id = ? AND id < ? ORDER BY id DESC LIMIT ?) ORDER BY t.id DESC",
         (user_id, before_id, limit),
     ).fetchall()
     return [_transaction(row) for row in rows]

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ from service.storage import sqlite
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A database with one table of one row."""
+def path(tmp_path: Path) -> Iterator[Path]:
+    """A database with one table of one row, and a writer beside the readers, which keeps the index of its log."""
     made = tmp_path / "some.db"
     with closing(sqlite.connect_writer(made, busy_timeout_ms=0, checkpoints=True)) as connection:
         connection.execute("CREATE TABLE t (x INTEGER) STRICT")
         connection.execute("INSERT INTO t VALUES (1)")
-    return made
+        yield made
 
 
 def _count(tx: Any) -> int:
@@ -78,6 +78,38 @@ def test_reads_cancelled_at_any_moment_lose_no_connection(path: Path) -> None:
             await _both_at_once(readers)
 
     asyncio.run(run())
+
+
+def test_who_asks_for_much_waits_behind_itself(path: Path) -> None:
+    """One asks for twenty reads, then two others for one each: they are next, in turn with the first one's."""
+
+    async def run() -> list[str]:
+        order: list[str] = []
+        inside, go_on = threading.Event(), threading.Event()
+
+        def first(_tx: Any) -> None:
+            inside.set()
+            assert go_on.wait(60)
+
+        async with _readers(path, 1).opened() as readers:
+            holding = asyncio.create_task(readers.read_for("a", first))
+            await asyncio.to_thread(inside.wait, 30)
+            asked = [asyncio.create_task(readers.read_for("a", lambda _: order.append("a"))) for _ in range(20)]
+            await asyncio.sleep(0)
+            gone = asyncio.create_task(readers.read_for("gone", lambda _: order.append("gone")))
+            asked += [
+                asyncio.create_task(readers.read_for(who, lambda _, who=who: order.append(who))) for who in "bcbc"
+            ]
+            await asyncio.sleep(0)
+            gone.cancel()
+            await asyncio.wait([gone])
+            go_on.set()
+            await asyncio.gather(holding, *asked)
+        return order
+
+    order = asyncio.run(run())
+    assert order[:6] == ["a", "b", "c", "a", "b", "c"]
+    assert order[6:] == ["a"] * 18
 
 
 def _raises(_tx: Any) -> None:
