@@ -371,6 +371,9 @@ class BoundedHttp(asyncio.BufferedProtocol):
             self._refuse(*self._refusal)
         elif self._phase is _Phase.ANSWER:
             self._next()
+        else:  # the rest of its body is thrown away
+            self._tell(0)
+            self._resume_reading()
 
     def _next(self) -> None:
         if self._held:

@@ -6,7 +6,7 @@ import re
 import socket
 import sqlite3
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from typing import Any
 from urllib.parse import urlsplit
@@ -284,6 +284,47 @@ def test_what_follows_a_last_request_takes_nothing_from_its_answer(rich: LiveSer
             client.socket.sendall(last + client.debit(f"never-{uuid.uuid4()}") + b"\x00" * 200_000)
             assert [status for status, _ in client.rest()] == [201]
     assert balance(rich) == before - 20
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
+    """A service that waits a second for a request."""
+    environment = {"PASSBOOK_REQUEST_TIMEOUT_S": "1"}
+    live = LiveService(tmp_path_factory.mktemp("impatient") / "passbook.db", environment).start()
+    live.client().credit("7", 100_000)
+    yield live
+    assert live.stop() == 0, live.said
+
+
+@pytest.mark.parametrize(
+    "slow", [b"GET /livez HT", b"POST /v1/debits HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"]
+)
+def test_408_comes_after_the_answers_to_what_came_in_time(impatient: LiveService, slow: bytes) -> None:
+    """Of a head that is not whole; one whose body is not whole has no key, and got its answer: 401."""
+    before = balance(impatient)
+    with Client(impatient) as client:
+        client.socket.sendall(client.debit(f"408-{uuid.uuid4()}") + slow)
+        assert [status for status, _ in client.rest()] == [201, 401 if slow.endswith(b"{") else 408]
+    assert balance(impatient) == before - 1
+
+
+def test_408_waits_for_an_answer_that_takes_longer_than_a_request_may(impatient: LiveService) -> None:
+    """The first request is answered after two seconds, the second one is not whole a second later."""
+    newest = impatient.client().get("/v1/audit-logs?limit=1").json()["items"][0]["id"]
+    with Client(impatient) as client:
+        client.socket.sendall(client.get(f"/v1/audit-logs?follow={newest}&wait=2") + client.debit("never")[:-1])
+        assert [status for status, _ in client.rest()] == [200, 408]
+
+
+def test_a_body_that_never_ends_gets_one_answer(rich: LiveService) -> None:
+    """413 comes before the body's end; what follows is thrown away, and is answered by nothing."""
+    head = (
+        f"POST /v1/debits HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {rich.admin_key}\r\n"
+        "Content-Type: application/json\r\nIdempotency-Key: endless\r\nTransfer-Encoding: chunked\r\n\r\n"
+    ).encode()
+    with Client(rich) as client:
+        client.socket.sendall(head + b"4000\r\n%s\r\n" % (b" " * 0x4000) * 40 + b"zz\r\n" * 10)
+        assert [status for status, _ in client.rest()] == [413]
 
 
 def test_a_request_behind_an_upgrade_is_a_request(rich: LiveService) -> None:
