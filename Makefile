@@ -11,10 +11,10 @@ DATABASE ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint container faults fuzz stateful bench bench-full bench-docs openapi docs audit licences sbom lock lock-bench clean
+.PHONY: help serve test lint container faults faults-long fuzz stateful bench bench-full bench-docs openapi docs audit licences sbom lock lock-bench clean
 
 help: ## Show this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 # A Debian without python3-venv gets it here, where this can be done without asking.
 $(BIN)/python:
@@ -75,8 +75,11 @@ lint: $(VENV)/.installed-dev ## ruff and mypy --strict
 container: $(VENV)/.installed-dev $(VENV)/.tools ## Build the image, run it, and print its size and the time that it takes to start
 	$(BIN)/python -m pytest -s tests/test_container.py
 
-faults: $(VENV)/.installed-dev $(VENV)/.tools ## Migrations killed at every statement and write (the tests have a sample)
-	FAULTS=full $(BIN)/python -m pytest -s tests/faults/test_migration_kill.py
+faults: $(VENV)/.installed-dev $(VENV)/.tools ## Every fault of the plan in ten minutes; writes tests/faults/REPORT.md
+	$(BIN)/python -m tests.faults.suite --minutes 10
+
+faults-long: $(VENV)/.installed-dev $(VENV)/.tools ## The same with every kill point of a migration and many more rounds, in two hours
+	$(BIN)/python -m tests.faults.suite --minutes 120 --report build/faults-long.md
 
 fuzz: $(VENV)/.installed-dev ## A long schemathesis run (the tests have a short one)
 	PASSBOOK_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest tests/contract/test_schemathesis.py -s

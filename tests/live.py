@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Mapping
@@ -56,6 +57,8 @@ class LiveService:
     process: "subprocess.Popen[str] | None" = None
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
     _clients: "list[Client]" = field(default_factory=list)
+    _rest: list[str] = field(default_factory=list)
+    _drain: threading.Thread | None = None
 
     def start(self) -> "LiveService":
         """Starts the process and waits for the line that says it serves."""
@@ -85,6 +88,10 @@ class LiveService:
                 lines.append(line)
             self.admin_key = re.search(r"First admin key, shown only now: (\S+)", "".join(lines))[1]  # type: ignore[index]
         self.said = "".join(lines)
+        # A service whose pipe is full would wait for a reader of its log.
+        self._rest = []
+        self._drain = threading.Thread(target=self._rest.extend, args=(self.process.stdout,), daemon=True)
+        self._drain.start()
         return self
 
     def command(self) -> list[str]:
@@ -130,8 +137,9 @@ class LiveService:
     def _end(self) -> int:
         assert self.process is not None
         assert self.process.stdout is not None
-        rest = self.process.stdout.read()
-        self.said += rest
+        assert self._drain is not None
+        self._drain.join()
+        self.said += "".join(self._rest)
         code = self.process.wait(START_TIMEOUT_S)
         self.process.stdout.close()
         self.process = None

@@ -21,11 +21,11 @@ import random
 import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from service.ledger.audit_chain import read_receipt
 from service.storage import sqlite as sqlite_engine
@@ -46,6 +46,7 @@ _REFUSED = {
     "cancel": "deposit_cancel_failed",
     "debit": "debit_failed",
 }
+T = TypeVar("T")
 _USERS = [f"77{n:02d}" for n in range(8)]
 _NOBODY = "404404"
 
@@ -64,8 +65,8 @@ class Attempt:
 
     @property
     def known(self) -> bool:
-        """Whether the answer says what the key stands for: a 5xx, and the 401 of a revoked API key, do not."""
-        return self.status is not None and self.status < 500 and self.status != 401
+        """Whether the answer says what the key stands for: a 5xx, a 429 and the 401 of a revoked API key do not."""
+        return self.status is not None and self.status < 500 and self.status not in {401, 429}
 
 
 @dataclass
@@ -227,6 +228,26 @@ class Load:
         return Entry(key, "announce", "/v1/deposits", json.dumps(body))
 
 
+def load_until(
+    live: LiveService, journal: Journal, end: Callable[[], T], *, seed: int, clients: int, name: str, answers: int
+) -> T:
+    """Clients ask until `answers` have come; then `end` is called. Its result, when every client has noticed."""
+
+    async def run() -> T:
+        load = Load(journal, url=live.url, api_key=live.admin_key, seed=seed, clients=clients, name=name)
+        reached = journal.after(answers)
+        asked = asyncio.create_task(load.run())
+        waiting = asyncio.create_task(reached.wait())
+        # Whoever kills the service at a certain moment may come before the answers do.
+        await asyncio.wait({asked, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        result = await asyncio.to_thread(end)
+        await asked
+        return result
+
+    return asyncio.run(run())
+
+
 @dataclass
 class Findings:
     """What the check saw. `broken` is empty when every promise was kept."""
@@ -237,6 +258,10 @@ class Findings:
     unknown_done: int = 0
     replays: int = 0
     receipts: int = 0
+    lost: set[str] = field(default_factory=set)
+    """Keys with an answer that the database does not know."""
+    doubled: set[str] = field(default_factory=set)
+    """Keys that the database carried out more than once."""
     broken: list[str] = field(default_factory=list)
 
 
@@ -253,7 +278,7 @@ def check(database: Path, journal: Journal, live: LiveService, *, actor: str, ap
     """Holds `journal` against `database`, which `live` serves again; replays what is unknown and some that is known."""
     found = Findings()
     before = _held(database, actor)
-    _check_entries(journal, before, found)
+    _check_entries(journal.entries, before, found)
     client = live.client(api_key)
     known = [entry for entry in journal.entries.values() if entry.answers]
     unknown = [entry for entry in journal.entries.values() if not entry.answers]
@@ -263,23 +288,53 @@ def check(database: Path, journal: Journal, live: LiveService, *, actor: str, ap
         for _ in range(2):
             _replay(client, journal, entry)
             found.replays += 1
-    _check_entries(journal, _held(database, actor), found)
+    _check_entries(journal.entries, _held(database, actor), found)
     for entry in journal.entries.values():
         if not entry.answers:
             found.broken.append(f"{entry.key}: no answer even when replayed")
         elif entry.key in before.stored and before.stored[entry.key] not in entry.answers:
             found.broken.append(f"{entry.key}: the replay is not the stored answer")
-    _check_receipts(database, journal, found)
-    found.broken += broken_invariants(database)
-    found.done = sum(status < 400 for entry in journal.entries.values() for status, _ in entry.answers)
-    found.refused = sum(status >= 400 for entry in journal.entries.values() for status, _ in entry.answers)
+    _check_the_rest(database, journal.entries, found)
     return found
 
 
-def _check_receipts(database: Path, journal: Journal, found: Findings) -> None:
+def check_at_rest(database: Path, entries: Mapping[str, Entry], *, actor: str) -> Findings:
+    """The same for a database that nobody serves; nothing is replayed, so that an unknown outcome stays unknown."""
+    found = Findings()
+    held = _held(database, actor)
+    _check_entries(entries, held, found)
+    unknown = [entry for entry in entries.values() if not entry.answers]
+    found.unknown = len(unknown)
+    found.unknown_done = sum(entry.key in held.stored for entry in unknown)
+    _check_the_rest(database, entries, found)
+    return found
+
+
+def as_told(entries: Iterable[Entry], heard: Callable[[Attempt], bool]) -> dict[str, Entry]:
+    """The entries as a client knew them that had heard of some attempts only."""
+    return {
+        entry.key: Entry(
+            entry.key,
+            entry.kind,
+            entry.path,
+            entry.body,
+            [a if heard(a) else Attempt(a.request_id, a.sent_ns) for a in entry.attempts],
+        )
+        for entry in entries
+    }
+
+
+def _check_the_rest(database: Path, entries: Mapping[str, Entry], found: Findings) -> None:
+    _check_receipts(database, entries, found)
+    found.broken += broken_invariants(database)
+    found.done = sum(status < 400 for entry in entries.values() for status, _ in entry.answers)
+    found.refused = sum(status >= 400 for entry in entries.values() for status, _ in entry.answers)
+
+
+def _check_receipts(database: Path, entries: Mapping[str, Entry], found: Findings) -> None:
     """The whole audit log computed anew, and compared with what the callers kept of it."""
     receipts: dict[int, bytes] = {}
-    for entry in journal.entries.values():
+    for entry in entries.values():
         kept = {attempt.receipt for attempt in entry.attempts if attempt.known}
         if len(kept) > 1 or None in kept:
             found.broken.append(f"{entry.key}: its answers have the receipts {kept}")
@@ -324,16 +379,20 @@ def _held(database: Path, actor: str) -> _Held:
     return _Held(stored, audited, moved)
 
 
-def _check_entries(journal: Journal, held: _Held, found: Findings) -> None:
+def _check_entries(entries: Mapping[str, Entry], held: _Held, found: Findings) -> None:
     say = found.broken.append
-    for entry in journal.entries.values():
+    for entry in entries.values():
         for fault in _faults(entry, held):
             say(f"{entry.key} ({entry.kind}): {fault}")
+        if entry.answers and entry.key not in held.stored:
+            found.lost.add(entry.key)
+        if max(len(held.audited.get(entry.key, ())), len(held.moved.get(entry.key, ()))) > 1:
+            found.doubled.add(entry.key)
     for name, keys in (("stored answers", held.stored), ("audit rows", held.audited), ("transactions", held.moved)):
-        strangers = keys.keys() - journal.entries.keys()
+        strangers = keys.keys() - entries.keys()
         if strangers:
             say(f"{name} that nobody asked for: {sorted(map(str, strangers))[:3]}")
-    _check_order(journal, held, say)
+    _check_order(entries, held, say)
 
 
 def _faults(entry: Entry, held: _Held) -> Iterator[str]:
@@ -377,10 +436,10 @@ def _faults_of_change(entry: Entry, answer: dict[str, Any], held: _Held) -> Iter
             yield f"its deposit is {statuses.get(answer['id'])}"
 
 
-def _check_order(journal: Journal, held: _Held, say: Callable[[str], None]) -> None:
+def _check_order(entries: Mapping[str, Entry], held: _Held, say: Callable[[str], None]) -> None:
     """If A's answer came before B was sent, A is earlier in the audit log."""
     executed = []
-    for entry in journal.entries.values():
+    for entry in entries.values():
         first = next((a for a in entry.attempts if a.known and not a.replayed), None)
         if first is not None and first.received_ns is not None and len(held.audited.get(entry.key, ())) == 1:
             executed.append((first.sent_ns, first.received_ns, held.audited[entry.key][0][0], entry.key))

@@ -1,7 +1,8 @@
 """A migration killed anywhere and started again ends as one that nobody disturbed.
 
 Killed before and after every statement, in a forked process, and at write system calls of the whole `passbook migrate`,
-by strace. A sample of the points runs with every test run, all of them with `make faults` (FAULTS=full).
+by strace. A sample of the points runs with every test run. With FAULTS_SAMPLE it is every statement and so many of each
+system call (`make faults`); with FAULTS=full it is all of them (`make faults-long`).
 """
 
 import os
@@ -24,8 +25,9 @@ from tests.storage.test_importer import make_bots_file
 MIGRATIONS = migrator.load(resources.folder("migrations"))
 FULL = os.environ.get("FAULTS") == "full"
 SYSCALLS = ("pwrite64", "fdatasync", "fsync", "ftruncate", "unlink", "link")
-SAMPLE = 3
+SAMPLE = int(os.environ.get("FAULTS_SAMPLE") or 3)
 """Kill points for each system call when not FULL; the first and the last are among them."""
+EACH_STATEMENT = FULL or "FAULTS_SAMPLE" in os.environ
 
 
 def state(database: Path) -> tuple[Any, ...]:
@@ -111,7 +113,7 @@ def test_killed_at_every_statement_and_run_again_is_as_undisturbed(tmp_path: Pat
     migrate(connection, up=up)
     connection.close()
     undisturbed, whole = state(target), migrator.stages(MIGRATIONS)
-    points, step = 0, 1 if FULL else 11
+    points, step = 0, 1 if EACH_STATEMENT else 11
     while True:
         for path in tmp_path.glob("killed.db*"):
             path.unlink()

@@ -534,7 +534,9 @@ def _spelled(instant: datetime, kst: bool) -> str:
 def _otherwise(before: Request) -> dict[str, Any]:
     """The body of a request, with one member changed."""
     body = dict(before.body)
-    for name in ("amount", "price", "deposit_id"):
+    if "deposit_id" in body:
+        return {**body, "deposit_id": body["deposit_id"] + 1}  # one of this example, or nobody's
+    for name in ("amount", "price"):
         if name in body:
             return {**body, name: body[name] % 1000 + 1}
     if "changes" in body:

@@ -85,9 +85,13 @@ def _a_key_answers_any_request(patch: Patch) -> None:
 
 
 def _the_first_of_two_deposits_is_guessed(patch: Patch) -> None:
-    def broken(candidates: Sequence[Candidate]) -> tuple[BankNotificationStatus, Candidate | None]:
+    def broken(
+        candidates: Sequence[Candidate], *, others_open: bool
+    ) -> tuple[BankNotificationStatus, Candidate | None]:
         pending = [one for one in candidates if one.likeness == "same_name" and one.status == "pending"]
-        return (BankNotificationStatus.MATCHED, pending[0]) if pending else fitting(candidates)
+        if pending:
+            return BankNotificationStatus.MATCHED, pending[0]
+        return fitting(candidates, others_open=others_open)
 
     patch.setattr(bank_notifications, "fitting", broken)
 
