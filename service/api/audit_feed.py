@@ -7,8 +7,10 @@ balance waits behind a long one.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 from litestar import Response
@@ -23,8 +25,10 @@ from service.storage.sqlite import Connection, Readers
 
 PAGE_BUDGET_S = 0.25
 """How long a search looks before it answers what it has."""
-FOLLOWERS_MAX = 256
-EXPORTS_MAX = 4
+FOLLOWERS_MAX, ALL_FOLLOWERS_MAX = 256, 1024
+"""Of one API key, and of all."""
+EXPORTS_MAX, ALL_EXPORTS_MAX = 4, 16
+"""Of one API key, and of all."""
 _CHUNK_ROWS = 1000
 _LOOK_EVERY_S = 1.0
 _PAUSE_S = 0.05
@@ -39,21 +43,25 @@ Encode = Callable[[list[AuditLog]], bytes]
 
 
 class _Slots:
-    """How many of a kind there may be at once."""
+    """How many of a kind each may have at once, and all together."""
 
-    def __init__(self, most: int, kind: str) -> None:
-        self._free = most
-        self._full = f"{most} {kind} are under way already. Send the request again later."
+    def __init__(self, most: int, all_most: int, kind: str) -> None:
+        self._most, self._all_most, self._kind = most, all_most, kind
+        self._taken: Counter[Hashable] = Counter()
 
-    def take(self) -> None:
-        """Raises Overloaded when none is free."""
-        if self._free == 0:
-            raise Overloaded(self._full)
-        self._free -= 1
+    def take(self, who: Hashable) -> None:
+        """Raises Overloaded when none is free for `who` asks."""
+        if self._taken[who] >= self._most:
+            raise Overloaded(f"{self._most} {self._kind} of this API key are under way. Send the request again later.")
+        if self._taken.total() >= self._all_most:
+            raise Overloaded(f"{self._all_most} {self._kind} are under way already. Send the request again later.")
+        self._taken[who] += 1
 
-    def give_back(self) -> None:
+    def give_back(self, who: Hashable) -> None:
         """For each one that was taken."""
-        self._free += 1
+        self._taken[who] -= 1
+        if not self._taken[who]:
+            del self._taken[who]
 
 
 class AuditFeed:
@@ -67,8 +75,8 @@ class AuditFeed:
         self.readers = readers
         self._writer = writer
         self._newest_id = newest_id
-        self._followers = _Slots(FOLLOWERS_MAX, "requests with follow")
-        self._exports = _Slots(EXPORTS_MAX, "exports of the audit log")
+        self._followers = _Slots(FOLLOWERS_MAX, ALL_FOLLOWERS_MAX, "requests with follow")
+        self._exports = _Slots(EXPORTS_MAX, ALL_EXPORTS_MAX, "exports of the audit log")
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -83,13 +91,13 @@ class AuditFeed:
         Waits for the first of them for at most `wait_s`, until the client goes away or the service stops. None when
         `after` is beyond the newest row. It reads in the turn of `who` asks. Raises Overloaded, AuditRowsArchived.
         """
-        self._followers.take()
+        self._followers.take(who)
         try:
             with _tasks(_gone(receive), self._stopping.wait()) as ended:
                 until = asyncio.get_running_loop().time() + wait_s
                 return await self._follow(wanted, after, limit, until, ended, who)
         finally:
-            self._followers.give_back()
+            self._followers.give_back(who)
 
     async def _follow(
         self,
@@ -141,14 +149,14 @@ class AuditFeed:
         Read in the turn of `who` asks. What fails at the first rows is raised here, before an answer has begun. Raises
         Overloaded.
         """
-        self._exports.take()
+        self._exports.take(who)
         try:
             chunks = self._chunks(wanted, order, after, limit, encode, who)
             first = header + await anext(chunks, b"")
         except BaseException:
-            self._exports.give_back()
+            self._exports.give_back(who)
             raise
-        parts = Parts(first, chunks, self._stopping, self._exports.give_back)
+        parts = Parts(first, chunks, self._stopping, partial(self._exports.give_back, who))
         return Export(parts, media_type=media_type, headers=headers)
 
     async def _chunks(

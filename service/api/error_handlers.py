@@ -11,7 +11,7 @@ from litestar.types import ExceptionHandlersMap
 
 from service.api import head, observation, request_ids
 from service.api.problems import CATALOGUE, MEDIA_TYPE, EdgeError, Violation, encode, invalid, readable
-from service.ledger.errors import AnswerErased, DatabaseBusy, ErrorCode, KeyRefused, Refusal, Unavailable
+from service.ledger.errors import AnswerErased, DatabaseBusy, ErrorCode, KeyRefused, Overloaded, Refusal, Unavailable
 from service.storage import sqlite
 
 _log = logging.getLogger(__name__)
@@ -91,6 +91,10 @@ def _on_database_error(request: Request[Any, Any, Any], error: Exception) -> Res
     """What a read met; writes tell of theirs as Unavailable."""
     if sqlite.is_busy(error) or sqlite.is_unrecovered(error):
         return _on_unavailable(request, DatabaseBusy("Another process holds the database. Send the request again."))
+    if sqlite.is_interrupted(error):
+        return _on_unavailable(
+            request, Overloaded("The read took too long and was broken off. Ask for less: a shorter time, fewer items.")
+        )
     return _on_exception(request, error)
 
 

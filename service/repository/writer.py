@@ -57,6 +57,7 @@ _log = logging.getLogger(__name__)
 _FULL_DETAIL = "The disk of the database is full; nothing was changed. Free some space and send the request again."
 _BUSY_DETAIL = "Another process holds the database; nothing was changed. Send the request again."
 _TICK_S = 0.25
+_LATE_S = 1.0
 _IDLE_CHECK_S = 1.0
 """How often an idle owner is asked whether it is there, and looks after its files."""
 _TROUBLED_CHECK_S = 1.0
@@ -354,8 +355,13 @@ class Writer:
             raise
 
     async def _watch_over(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
+            looked = loop.time()
             await asyncio.sleep(_TICK_S)
+            late = loop.time() - looked - _TICK_S
+            if late > _LATE_S and self._call_began is not None:
+                self._call_began += late  # this process stood still, and the owner may have answered long ago
             try:
                 self._look()
             except Exception:  # it looks again; nobody else would

@@ -1,5 +1,10 @@
 """Table deposit_transactions, its rows of type deposit."""
 
+import heapq
+from itertools import chain
+
+import msgspec
+
 from service.ledger.deposits import Deposit
 from service.ledger.expiry import Due
 from service.ledger.timestamps import spoken
@@ -87,19 +92,62 @@ def list_newest(
     tx: Connection, *, status: str | None, telegram_id: str | None, before_id: int, limit: int
 ) -> list[Deposit]:
     """Up to `limit` deposits with an id below `before_id`, newest first, of that status and user where given."""
-    conditions = ["t.type = 'deposit'", "t.id < ?"]
-    values: list[str | int] = [before_id]
-    if status is not None:
-        # A reversed deposit keeps `confirmed` in its row: it did move the balance.
-        reversed_too = status == TransactionStatus.REVERSED
-        conditions.append("t.status = ?")
-        values.append(TransactionStatus.CONFIRMED if reversed_too else status)
-        conditions.append(f"r.id IS {'NOT ' if reversed_too else ''}NULL")
     if telegram_id is not None:
-        conditions.append("t.user_id = (SELECT id FROM users WHERE telegram_id = ?)")
-        values.append(telegram_id)
-    rows = tx.execute(f"{_SELECT} WHERE {' AND '.join(conditions)} ORDER BY t.id DESC LIMIT ?", (*values, limit))
+        ids = _ids_of_user(tx, telegram_id, status, before_id, limit)
+    elif status == TransactionStatus.REVERSED:
+        ids = _ids(tx, _REVERSED, (before_id, limit))
+    else:
+        # Each is a walk along the index, which has the ids of one status in order; those of several are merged.
+        statuses = _statuses(tx) if status is None else [status]
+        walk = _OF_STATUS if status is None else _OF_STATUS_AND_NOT_REVERSED
+        found = (_ids(tx, walk, (one, before_id, limit)) for one in statuses)
+        ids = heapq.nlargest(limit, chain.from_iterable(found))
+    wanted = msgspec.json.encode(ids).decode()
+    rows = tx.execute(f"{_SELECT} WHERE t.id IN (SELECT value FROM json_each(?)) ORDER BY t.id DESC", (wanted,))
     return [_deposit(row) for row in rows.fetchall()]
+
+
+_OF_STATUS = (
+    "SELECT id FROM deposit_transactions AS t INDEXED BY idx_transactions_type"
+    " WHERE type = 'deposit' AND status = ? AND id < ? ORDER BY id DESC LIMIT ?"
+)
+# A reversed deposit keeps `confirmed` in its row: it did move the balance.
+_IS_REVERSED = "EXISTS (SELECT 1 FROM deposit_transactions WHERE reverses_id = t.id)"
+_OF_STATUS_AND_NOT_REVERSED = _OF_STATUS.replace(" ORDER", f" AND NOT {_IS_REVERSED} ORDER")
+_REVERSED = (
+    "SELECT t.id FROM deposit_transactions AS r INDEXED BY idx_transactions_reverses"
+    " CROSS JOIN deposit_transactions AS t ON t.id = r.reverses_id"  # in this order
+    " WHERE r.reverses_id < ? AND t.type = 'deposit' AND t.status = 'confirmed' ORDER BY r.reverses_id DESC LIMIT ?"
+)
+
+
+def _ids(tx: Connection, walk: str, values: tuple[str | int, ...]) -> list[int]:
+    return [row[0] for row in tx.execute(walk, values).fetchall()]
+
+
+def _statuses(tx: Connection) -> list[str]:
+    """The words that deposits have for their status, the bot's too: found by skipping from one to the next."""
+    found: list[str] = []
+    walk = "SELECT status FROM deposit_transactions INDEXED BY idx_transactions_type WHERE type = 'deposit'"
+    row = tx.execute(f"{walk} ORDER BY status LIMIT 1").fetchone()
+    while row is not None:
+        found.append(row[0])
+        row = tx.execute(f"{walk} AND status > ? ORDER BY status LIMIT 1", row).fetchone()
+    return found
+
+
+def _ids_of_user(tx: Connection, telegram_id: str, status: str | None, before_id: int, limit: int) -> list[int]:
+    """Of the user's own rows, by the index on them, whatever else would look as good to SQLite without statistics."""
+    conditions, values = "", []
+    if status == TransactionStatus.REVERSED:
+        conditions = f" AND status = 'confirmed' AND {_IS_REVERSED}"
+    elif status is not None:
+        conditions, values = f" AND status = ? AND NOT {_IS_REVERSED}", [status]
+    walk = (
+        "SELECT id FROM deposit_transactions AS t INDEXED BY idx_transactions_user"
+        " WHERE user_id = (SELECT id FROM users WHERE telegram_id = ?) AND id < ? AND type = 'deposit'"
+    )
+    return _ids(tx, f"{walk}{conditions} ORDER BY id DESC LIMIT ?", (telegram_id, before_id, *values, limit))
 
 
 def _deposit(row: tuple[int, str, int, str | None, str, str | None, str | None, int | None]) -> Deposit:

@@ -11,6 +11,7 @@ _SELECT = (
     f" p.registered_at, {sql_of_taken_back('p.transaction_id')}"
     " FROM user_domains AS p JOIN users AS u ON u.id = p.user_id"
 )
+_SELECT_OF_USER = _SELECT.replace("user_domains AS p", "user_domains AS p INDEXED BY idx_domains_user", 1)
 
 
 def find(tx: Connection, purchase_id: int) -> DomainPurchase | None:
@@ -78,10 +79,12 @@ def list_due(tx: Connection, *, created_before: str, after: Due, limit: int) -> 
 
 def list_newest(tx: Connection, *, telegram_id: str | None, before_id: int, limit: int) -> list[DomainPurchase]:
     """Up to `limit` purchases with an id below `before_id`, newest first, of that user where given."""
-    rows = tx.execute(
-        f"{_SELECT} WHERE p.id < ? AND (? IS NULL OR u.telegram_id = ?) ORDER BY p.id DESC LIMIT ?",
-        (before_id, telegram_id, telegram_id, limit),
-    ).fetchall()
+    walk, values = f"{_SELECT} WHERE p.id < ?", [before_id]
+    if telegram_id is not None:
+        user = tx.execute("SELECT id FROM users WHERE telegram_id = ?", (telegram_id,)).fetchone()
+        # The index on user_id has the ids of one user in order; without it all purchases would be passed by.
+        walk, values = f"{_SELECT_OF_USER} WHERE p.id < ? AND p.user_id = ?", [before_id, user[0] if user else 0]
+    rows = tx.execute(f"{walk} ORDER BY p.id DESC LIMIT ?", (*values, limit)).fetchall()
     return [_purchase(row) for row in rows]
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from service.ledger.timestamps import Clock, stored, system_clock
+from service.ledger.timestamps import Clock, spoken, stored, system_clock
 
 _BYTE = 2**62
 _FLOCK = struct.Struct("hhqqi0q")
@@ -68,7 +68,7 @@ def exclusive(database: Path, *, purpose: str = "passbook", clock: Clock = syste
             ) from None
         inode = _lock_inode(real)
         os.ftruncate(descriptor, 0)
-        since = stored(clock())
+        since = spoken(stored(clock()))
         host = os.uname().nodename
         os.pwrite(descriptor, f"pid {os.getpid()}\nsince {since}\ncommand {purpose}\nhost {host}\n".encode(), 0)
         yield Held(descriptor, inode)

@@ -53,6 +53,10 @@ _STATEMENTS_CACHED = 256
 # Primary result codes, https://www.sqlite.org/rescode.html
 _ERROR, _BUSY, _LOCKED, _READONLY, _FULL, _TOOBIG, _CONSTRAINT, _MISMATCH, _RANGE = 1, 5, 6, 8, 13, 18, 19, 20, 25
 _NONE = 0
+_INTERRUPT = 9
+READ_LIMIT_S = 10.0
+"""How long a caller's read may take. Those that are built to be short take a hundredth of it."""
+_STEPS_BETWEEN_LOOKS = 200_000
 _PRIVATE_FILE, _PRIVATE_FOLDER = 0o600, 0o700
 _NICENESS = 15
 _TURN_SUFFIX = ".turn"
@@ -95,6 +99,11 @@ def error_code(error: BaseException) -> int:
 def is_busy(error: BaseException) -> bool:
     """Whether `error` says that another connection holds the lock."""
     return error_code(error) in {_BUSY, _LOCKED}
+
+
+def is_interrupted(error: BaseException) -> bool:
+    """Whether `error` says that a statement was broken off, as one is that reads for too long."""
+    return error_code(error) == _INTERRUPT
 
 
 def is_full(error: BaseException) -> bool:
@@ -473,9 +482,10 @@ class Readers:
     async def read_for(
         self, who: Hashable, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """The same in the turn of `who` asks."""
+        """The same in the turn of `who` asks; broken off when it takes very long, so that no other waits behind it."""
         thread = self._free.pop() if self._free else await self._turn(who)
-        work = asyncio.ensure_future(thread.run(partial(_in_snapshot, function), *args, **kwargs))
+        limited = _in_snapshot if who is None else _in_limited_snapshot
+        work = asyncio.ensure_future(thread.run(partial(limited, function), *args, **kwargs))
         # A cancelled caller must not give the connection back while its thread still reads.
         work.add_done_callback(lambda _: self._give(thread))
         return await asyncio.shield(work)
@@ -504,6 +514,15 @@ class Readers:
                 given.set_result(thread)
                 return
         self._free.append(thread)
+
+
+def _in_limited_snapshot(function: Callable[..., T], connection: Connection, *args: Any, **kwargs: Any) -> T:
+    until = time.monotonic() + READ_LIMIT_S
+    connection.set_progress_handler(lambda: time.monotonic() > until, _STEPS_BETWEEN_LOOKS)
+    try:
+        return _in_snapshot(function, connection, *args, **kwargs)
+    finally:
+        connection.set_progress_handler(None, 0)
 
 
 def _in_snapshot(function: Callable[..., T], connection: Connection, *args: Any, **kwargs: Any) -> T:

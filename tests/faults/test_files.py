@@ -2,16 +2,20 @@
 
 import contextlib
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
+from service.storage import sqlite as engine
 from tests.ledger_check import broken_invariants
 from tests.live import LiveService, passbook
 
@@ -263,3 +267,93 @@ def test_a_lost_log_is_noticed_without_a_write(own_service: LiveService) -> None
     own_service.kill()
     own_service.database.with_name("passbook.db-shm").unlink()
     assert _deposits(own_service.database) == 25
+
+
+def test_what_sqlite_itself_does_beside_the_service_is_no_swap(own_service: LiveService, tmp_path: Path) -> None:
+    """Checkpoints of every kind, VACUUM, a backup, a key: by other programs, under load, no write is refused for it."""
+    own_service.environment = {"PASSBOOK_BUSY_TIMEOUT_MS": "30000"}
+    own_service.start()
+    stop = threading.Event()
+
+    def load(number: int) -> set[int]:
+        client, statuses, count = own_service.client(), set(), 0
+        while not stop.is_set() or count < 20:
+            statuses.add(_write(client, 1_000_000 * number + count).status_code)
+            count += 1
+        return statuses
+
+    with ThreadPoolExecutor(4) as pool:
+        running = [pool.submit(load, number) for number in range(4)]
+        with contextlib.closing(engine.driver.connect(own_service.database, isolation_level=None, timeout=30)) as other:
+            for _ in range(5):
+                for mode in ("PASSIVE", "FULL", "RESTART", "TRUNCATE"):
+                    other.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+                other.execute("VACUUM")
+        assert own_service.make_key("--role", "bot")
+        backup = passbook("backup", "--to", str(tmp_path / "b.db"), "--database", str(own_service.database))
+        assert backup.returncode == 0, backup.stderr
+        stop.set()
+        assert [one.result() for one in running] == [{201}] * 4
+    assert own_service.client().get("/readyz").status_code == 200
+    assert own_service.stop() == 0
+    assert broken_invariants(own_service.database) == []
+
+
+def test_a_link_that_leads_elsewhere_takes_no_write(tmp_path: Path) -> None:
+    """A service that was started through a link: what the link leads to is the database, or nothing is."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "other").mkdir()
+    link = tmp_path / "link.db"
+    link.symlink_to(tmp_path / "real" / "passbook.db")
+    service = LiveService(link).start()
+    try:
+        assert _write(service.client(), 1).status_code == 201
+        shutil.copy(tmp_path / "real" / "passbook.db", tmp_path / "other" / "passbook.db")
+        link.unlink()
+        link.symlink_to(tmp_path / "other" / "passbook.db")
+        _refused(service, "link.db was replaced by another file")
+    finally:
+        service.kill()
+    assert _deposits(tmp_path / "real" / "passbook.db") == 1
+
+
+def _cut_database(database: Path) -> None:
+    os.truncate(database, 4096)
+
+
+def _cut_index(database: Path) -> None:
+    os.truncate(database.with_name("passbook.db-shm"), 0)
+
+
+@pytest.mark.parametrize("act", [_cut_database, _cut_index])
+def test_no_write_is_answered_from_a_file_that_was_cut(own_service: LiveService, act: Callable[[Path], None]) -> None:
+    """The index is in memory that the file backs: touching what is gone ends a process, and the log has it all."""
+    own_service.start()
+    client = own_service.client()
+    assert [_write(client, number).status_code for number in range(25)] == [201] * 25
+    act(own_service.database)
+    for number in (1000, 1001):
+        with contextlib.suppress(httpx.TransportError):
+            assert _write(own_service.client(), number).status_code >= 500
+    own_service.kill()
+    if act is _cut_index:
+        own_service.start()
+        assert _write(own_service.client(), 1000).status_code == 201
+        assert own_service.stop() == 0
+        assert broken_invariants(own_service.database) == []
+        assert _deposits(own_service.database) == 26
+
+
+def test_the_lock_says_who_has_it(own_service: LiveService) -> None:
+    """The process, the command, since when, and the writing process. Check says it too."""
+    own_service.start()
+    process, writer = own_service.process.pid, own_service.writer_pid  # type: ignore[union-attr]
+    text = own_service.database.with_name("passbook.db.lock").read_text()
+    assert re.fullmatch(
+        rf"pid {process}\nsince 20\S+Z\ncommand serve\nhost {re.escape(os.uname().nodename)}\nwriter {writer}\n", text
+    )
+    told = rf"in use by process {process} \(passbook serve, since 20\S+Z\)"
+    for command in ("serve", "check"):
+        refused = passbook(command, "--port", "0", "--database", str(own_service.database))
+        assert refused.returncode == 1
+        assert re.search(told, refused.stdout + refused.stderr)

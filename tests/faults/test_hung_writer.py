@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +21,7 @@ import pytest
 from tests.faults.disks import freezable_disk, frozen
 from tests.faults.journal import Journal, Load, check
 from tests.ledger_check import broken_invariants
-from tests.live import START_TIMEOUT_S, Client, LiveService, passbook
+from tests.live import CHECKOUT, START_TIMEOUT_S, Client, LiveService, passbook
 
 IMPATIENT = {"PASSBOOK_WRITE_STALL_S": "1", "PASSBOOK_WRITE_TIMEOUT_S": "3", "PASSBOOK_WRITE_RESTART_S": "0"}
 DEBIT = {"telegram_id": "1", "amount": 1, "reason": "hung"}
@@ -135,6 +136,26 @@ def test_a_stopped_writing_process_is_seen_while_nobody_writes(own_service: Live
     assert own_service.writer_pid == pid
     os.kill(pid, signal.SIGKILL)
     _until(lambda: _state(pid) in {"", "Z"} and own_service.writer_pid != pid, "nobody starts another")
+    assert own_service.stop() == 0
+
+
+def test_a_service_that_stood_still_itself_does_not_blame_its_writing_process(own_service: LiveService) -> None:
+    """Stopped for longer than every limit, with an answer on its way: it is given, and nobody is killed."""
+    own_service.environment = {**IMPATIENT, "PASSBOOK_WRITE_TIMEOUT_S": "2", "PASSBOOK_WRITE_RESTART_S": "3"}
+    own_service.start()
+    assert own_service.process is not None
+    client = own_service.client()
+    client.credit("1", 1000)
+    pid = own_service.writer_pid
+    with _waiting(own_service) as ask:
+        with _stopped(pid):
+            begun = ask("begun")
+            _until(lambda: client.get("/readyz").json().get("queue_depth") == 1, "the batch is not counted")
+            own_service.process.send_signal(signal.SIGSTOP)
+        time.sleep(4)
+        own_service.process.send_signal(signal.SIGCONT)
+        assert begun.result(END_S).status_code == 201
+    assert own_service.writer_pid == pid
     assert own_service.stop() == 0
 
 
@@ -369,3 +390,47 @@ def test_probes_are_answered_while_a_read_holds_the_event_loop(own_service: Live
 
 def _status(pid: int) -> str:
     return Path(f"/proc/{pid}/status").read_text()
+
+
+_LEFT_BEHIND = """
+import os, sys, time
+from pathlib import Path
+from service.storage import lock
+
+with lock.exclusive(Path(sys.argv[1])):
+    if os.fork() == 0:  # what was opened is inherited, and the lock with it
+        os.close(1)
+        time.sleep(600)
+    os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["ends soon", "does not end"])
+def test_a_start_waits_a_little_for_what_a_killed_service_left_behind(own_service: LiveService, ends: bool) -> None:
+    """The process that took the lock has ended, and one that inherited it has not: it says so, waits, and starts, or
+    gives up after five seconds."""
+    own_service.start()
+    own_service.stop()
+    command = [sys.executable, "-c", _LEFT_BEHIND, str(own_service.database)]
+    with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, start_new_session=True) as left:
+        assert left.stdout is not None
+        left.stdout.read()
+    try:
+        with subprocess.Popen(
+            own_service.command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=CHECKOUT
+        ) as start:
+            assert start.stdout is not None
+            assert "waiting for its end" in start.stdout.readline()
+            if ends:
+                os.killpg(left.pid, signal.SIGKILL)
+                assert " serves " in start.stdout.readline()
+                start.terminate()
+                assert start.stdout.read() == "Stopped.\n"
+            else:
+                refusal = start.stdout.read()
+                assert "is in use by process" in refusal
+                assert "Traceback" not in refusal
+        assert start.returncode == (0 if ends else 1)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(left.pid, signal.SIGKILL)

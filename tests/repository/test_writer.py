@@ -6,6 +6,7 @@ would let go of the first one's locks (https://www.sqlite.org/howtocorrupt.html 
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from service.ledger.errors import (
     Overloaded,
     StorageFull,
     Unavailable,
+    WritesStalled,
     WritesStopped,
 )
 from service.ledger.idempotency import Answer, Request
@@ -35,7 +37,7 @@ from service.ledger.policy import Policy
 from service.ledger.timestamps import system_clock
 from service.repository import debits, deposits
 from service.repository.unit_of_work import Context, Operation, UnitOfWork
-from service.repository.writer import Writer
+from service.repository.writer import Patience, Writer, WriteState
 from service.storage import migrator, sqlite
 from tests.ledger_check import broken_invariants
 
@@ -147,7 +149,13 @@ def path(tmp_path: Path) -> Iterator[Path]:
 
 @asynccontextmanager
 async def _desk(
-    path: Path, *, queue_max: int = 1000, queue_bytes_max: int = 2**25, batch_max: int = 100, busy_timeout_ms: int = 0
+    path: Path,
+    *,
+    queue_max: int = 1000,
+    queue_bytes_max: int = 2**25,
+    batch_max: int = 100,
+    busy_timeout_ms: int = 0,
+    patience: Patience | None = None,
 ) -> AsyncIterator[Desk]:
     made: list[Recording] = []
 
@@ -166,6 +174,7 @@ async def _desk(
             queue_max=queue_max,
             queue_bytes_max=queue_bytes_max,
             batch_max=batch_max,
+            patience=patience,
         )
         async with writer.running():
             made[0].statements.clear()
@@ -598,5 +607,67 @@ def test_a_writer_that_dies_answers_those_who_wait(path: Path) -> None:
             for n in range(5):
                 assert (await desk.announce(key=f"dead-{n}")).status == 201
             assert desk.counts() == (5, 6, 5)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("stall_s", [0.1, 60], ids=["stalled", "only slow"])
+def test_whoever_waits_too_long_is_told_whether_it_was_begun(path: Path, stall_s: float) -> None:
+    """In the batch the outcome is unknown, and the answer stored; what had queued is out of the queue, never done."""
+
+    async def run() -> None:
+        async with _desk(path, patience=Patience(stall_s=stall_s, timeout_s=0.3)) as desk:
+            goes_on = threading.Event()
+            reached = threading.Event()
+
+            def on(sql: str) -> None:
+                if sql == "COMMIT":
+                    reached.set()
+                    goes_on.wait(30)
+
+            desk.connection.on = on
+            begun = desk.announce(1, key="begun")
+            await asyncio.to_thread(reached.wait, 30)
+            queued = desk.announce(2, key="queued")
+            await asyncio.wait([begun, queued])
+            assert isinstance(_reached(begun), OutcomeUnknown)
+            assert isinstance(_reached(queued), WritesStalled if stall_s < 1 else Overloaded)
+            assert "nothing was begun" in str(_reached(queued))
+            assert desk.writer.condition.state is (WriteState.STALLED if stall_s < 1 else WriteState.OK)
+            if stall_s < 1:
+                with pytest.raises(WritesStalled):
+                    await desk.announce(3, key="refused")
+            assert desk.writer.queue_depth == 1
+            desk.connection.on = lambda _: None
+            goes_on.set()
+            while desk.writer.call_age_s:
+                await asyncio.sleep(0)
+            assert desk.writer.condition.state is WriteState.OK
+            assert desk.rows("SELECT amount FROM deposit_transactions") == [(1,)]
+            assert (await desk.announce(1, key="begun")).replayed
+            assert not (await desk.announce(2, key="queued")).replayed
+
+    asyncio.run(run())
+
+
+def test_a_full_disk_is_tried_again_by_a_commit_that_changes_nothing(path: Path) -> None:
+    """The state says so until the commit succeeds, and the ledger is what it was."""
+
+    async def run() -> None:
+        async with _desk(path) as desk:
+            desk.connection.on = _raise_at("COMMIT", _error("full", sqlite3.SQLITE_FULL))
+            with pytest.raises(StorageFull):
+                await desk.announce()
+            assert desk.writer.condition.state is WriteState.STORAGE_FULL
+            before = desk.counts()
+            tried = len(desk.connection.control())
+            while len(desk.connection.control()) < tried + 4:  # one that fails, and is rolled back, and the next
+                await asyncio.sleep(0.01)
+            assert desk.writer.condition.state is WriteState.STORAGE_FULL
+            desk.connection.on = lambda _: None
+            while desk.writer.condition.state is not WriteState.OK:
+                await asyncio.sleep(0.01)
+            assert desk.counts() == before == (0, 0, 0)
+            assert (await desk.announce()).status == 201
 
     asyncio.run(run())

@@ -154,3 +154,20 @@ def test_what_is_no_database_is_named_and_closed(tmp_path: Path) -> None:
     other.write_text("no database at all, but longer than the header of one would be, to be sure of it" * 20)
     with pytest.raises(sqlite.EngineError, match=r"notes\.txt"):
         sqlite.connect_reader(other, busy_timeout_ms=0)
+
+
+def test_a_read_that_takes_very_long_is_broken_off(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that nobody waits behind it for ever; the connection serves the next. The service's own may take longer."""
+    monkeypatch.setattr(sqlite, "READ_LIMIT_S", 0.05)
+    endless = "WITH RECURSIVE n(v) AS (SELECT 1 UNION ALL SELECT v + 1 FROM n LIMIT {}) SELECT MAX(v) FROM n"
+
+    async def run() -> None:
+        async with _readers(path, 1).opened() as readers:
+            with pytest.raises(sqlite.DatabaseError) as broken:
+                await readers.read_for("a", lambda tx: tx.execute(endless.format(10**12)).fetchone())
+            assert sqlite.is_interrupted(broken.value)
+            assert await readers.read_for("a", _count) == 1
+            slow = await readers.read(lambda tx: tx.execute(endless.format(10**6)).fetchone())
+            assert slow == (10**6,)
+
+    asyncio.run(run())

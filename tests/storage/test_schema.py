@@ -1,5 +1,6 @@
 """schema/schema.sql is what the migrations make, and the triggers refuse what the invariants forbid."""
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from service import resources
-from service.storage import migrator, sqlite
+from service.storage import migrator, schema, sqlite
 from tests.rows import all_rows
 
 MIGRATIONS = migrator.load(resources.folder("migrations"))
@@ -179,3 +180,70 @@ def test_user_written_by_hand_has_an_account(database: sqlite.Connection) -> Non
     assert database.execute(
         "SELECT balance, version FROM user_deposits WHERE user_id = (SELECT id FROM users WHERE telegram_id = '123456')"
     ).fetchone() == (0, 0)
+
+
+@pytest.mark.parametrize("version", range(-1, len(MIGRATIONS) - 1))
+def test_a_database_of_every_earlier_version_becomes_the_same(tmp_path: Path, version: int) -> None:
+    """Upgraded in place, it has what a new one has, and nothing else."""
+    with contextlib.closing(
+        sqlite.connect_writer(tmp_path / "p.db", busy_timeout_ms=0, checkpoints=True)
+    ) as connection:
+        if version >= 0:
+            migrator.up(connection, MIGRATIONS, lambda _: None, to=version)
+        migrator.up(connection, MIGRATIONS, lambda _: None)
+        assert schema.faults(schema.read(connection), migrator.schema_after(MIGRATIONS)) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("CREATE TABLE a (b TEXT)", 'CREATE TABLE "a"(\n  b TEXT -- c\n)', True),
+        ("CREATE TABLE a (b TEXT)", "create table [A] ( `B` text /* c */ )", True),
+        ("CREATE TABLE a (b TEXT DEFAULT 'x')", "CREATE TABLE a (b TEXT DEFAULT 'X')", False),
+        ("CREATE TABLE a (b TEXT DEFAULT 'x y')", "CREATE TABLE a (b TEXT DEFAULT 'x  y')", False),
+        ("CREATE TABLE a (b TEXT DEFAULT '--')", "CREATE TABLE a (b TEXT DEFAULT '-- c')", False),
+        ("CREATE TABLE a (b TEXT DEFAULT 'x')", 'CREATE TABLE a (b TEXT DEFAULT "x")', False),
+        ("CREATE TABLE a (b TEXT)", "CREATE TABLE a (b TEXT, c)", False),
+        ("CREATE TABLE a (b TEXT)", "CREATE TABLE a (bTEXT)", False),
+        ("SELECT a -- b\n, c", "SELECT a, c", True),
+        ("SELECT 'it''s -- not'", "SELECT 'it''s'", False),
+    ],
+)
+def test_what_makes_two_texts_the_same(one: str, other: str, *, same: bool) -> None:
+    """Words and texts count; whitespace, comments, quotes around names and the case of letters do not."""
+    assert schema.same(schema.normalised(one), schema.normalised(other)) is same
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("DROP TRIGGER users_refuse_delete", "The trigger users_refuse_delete is not there."),
+        ("DROP INDEX idx_domains_live", "The index idx_domains_live is not there."),
+        ("ALTER TABLE users ADD COLUMN mine TEXT", "The table users is not as it was made."),
+        ("CREATE INDEX mine ON users(username)", "The index mine on users is of no migration."),
+        (
+            "CREATE TRIGGER mine AFTER INSERT ON USERS BEGIN SELECT 1; END",
+            "The trigger mine on users is of no migration.",
+        ),
+        (
+            "CREATE TRIGGER _cf_1 AFTER INSERT ON users BEGIN SELECT 1; END",
+            "The trigger _cf_1 on users is of no migration.",
+        ),
+        ("CREATE TABLE mine (a)", None),
+        ("CREATE TABLE _cf_KV (a)", None),
+        ("CREATE VIEW mine AS SELECT * FROM users", None),
+        ("CREATE TEMP TRIGGER mine AFTER INSERT ON users BEGIN SELECT 1; END", None),
+    ],
+)
+def test_each_difference_is_named(database: sqlite.Connection, sql: str, said: str | None) -> None:
+    """What is missing, changed or extra, one sentence each; what others keep beside is not ours to judge."""
+    wanted = migrator.schema_after(MIGRATIONS)
+    watch = schema.Watch(wanted)
+    watch.check(database)
+    database.execute(sql)
+    assert schema.faults(schema.read(database), wanted) == ([said] if said else [])
+    if said:
+        with pytest.raises(schema.SchemaChanged, match=said):
+            watch.check(database)
+    else:
+        watch.check(database)
