@@ -247,3 +247,52 @@ def test_each_difference_is_named(database: sqlite.Connection, sql: str, said: s
             watch.check(database)
     else:
         watch.check(database)
+
+
+_BACK = (
+    "INSERT INTO deposit_transactions (user_id, type, direction, amount, status, balance_before, balance_after,"
+    " version, reverses_id) VALUES (1, '{type}', '{direction}', 400, 'confirmed', {before}, {after}, {version}, {of})"
+)
+
+
+def _back(kind: str, direction: str, version: int, of: int) -> str:
+    before, after = (600, 1000) if direction == "credit" else (1000, 600)
+    return _BACK.format(type=kind, direction=direction, before=before, after=after, version=version, of=of)
+
+
+def test_the_price_of_a_held_name_stays_where_its_status_says(database: sqlite.Connection) -> None:
+    """Through a chain of reversals as well; a refund may go with the name, and nothing else."""
+    database.execute(
+        "INSERT INTO deposit_transactions (id, user_id, type, direction, amount, status, balance_before, balance_after,"
+        " version) VALUES (10, 1, 'domain_purchase', 'debit', 400, 'confirmed', 1000, 600, 2)"
+    )
+    database.execute(
+        "INSERT INTO user_domains (id, user_id, domain, ascii_name, status, price, transaction_id)"
+        " VALUES (1, 1, 'a.kr', 'a.kr', 'pending', 400, 10)"
+    )
+    price, back = "a name is registered while its price is taken", "what a held name was paid with"
+    with pytest.raises(sqlite.IntegrityError, match=back):
+        database.execute(_back("reversal", "credit", 3, 10))
+    with pytest.raises(sqlite.IntegrityError, match=price):
+        database.execute("UPDATE user_domains SET status = 'released' WHERE id = 1")
+    (guard,) = database.execute(
+        "SELECT sql FROM sqlite_master WHERE name = 'deposit_transactions_keep_payments'"
+    ).fetchone()
+    database.execute("DROP TRIGGER deposit_transactions_keep_payments")
+    database.execute(_back("reversal", "credit", 3, 10))
+    database.execute(guard)
+    with pytest.raises(sqlite.IntegrityError, match=price):
+        database.execute("UPDATE user_domains SET status = 'registered' WHERE id = 1")
+    (first,) = database.execute("SELECT MAX(id) FROM deposit_transactions").fetchone()
+    database.execute(_back("reversal", "debit", 4, first))
+    (again,) = database.execute("SELECT MAX(id) FROM deposit_transactions").fetchone()
+    with pytest.raises(sqlite.IntegrityError, match=back):
+        database.execute(_back("reversal", "credit", 5, again))
+    database.execute("SAVEPOINT refunded")
+    database.execute(_back("domain_refund", "credit", 5, again))
+    with pytest.raises(sqlite.IntegrityError, match=price):
+        database.execute("UPDATE user_domains SET status = 'registered' WHERE id = 1")
+    database.execute("UPDATE user_domains SET status = 'expired' WHERE id = 1")
+    database.execute("ROLLBACK TO refunded")
+    database.execute("UPDATE user_domains SET status = 'registered' WHERE id = 1")
+    database.execute(_back("reversal", "credit", 5, again))  # goodwill is the program's to ask for
