@@ -39,7 +39,7 @@ class ConsistencyProof(Struct, frozen=True, kw_only=True, rename={"from_": "from
     operation_id="getAuditCheckpoint",
     summary="The signed state of the audit log",
     media_type=_TEXT,
-    opt=needs(Scope.AUDIT_READ, refusals=[ErrorCode.AUDIT_LOG_CONTRADICTED], produces=(_TEXT,)),
+    opt=needs(Scope.AUDIT_READ, refusals=[ErrorCode.AUDIT_LOG_CONTRADICTED, ErrorCode.NOT_READY], produces=(_TEXT,)),
 )
 async def get_checkpoint(request: ApiRequest) -> Response[str]:
     """How many rows there are and the hash over all of them, as a signed note (c2sp.org/tlog-checkpoint).
@@ -77,7 +77,7 @@ async def get_consistency(request: ApiRequest, earlier: From, later: To = None) 
     media_type=_TEXT,
     opt=needs(
         Scope.AUDIT_READ,
-        refusals=[ErrorCode.AUDIT_LOG_NOT_FOUND, ErrorCode.AUDIT_LOG_CONTRADICTED],
+        refusals=[ErrorCode.AUDIT_LOG_NOT_FOUND, ErrorCode.AUDIT_LOG_CONTRADICTED, ErrorCode.NOT_READY],
         produces=(_TEXT,),
     ),
 )

@@ -284,6 +284,25 @@ def test_a_disk_that_does_not_answer_is_seen_and_does_not_keep_the_service_from_
                 service.kill()
 
 
+def test_a_checkpoint_that_does_not_get_on_disk_is_refused_in_time(tmp_path: Path) -> None:
+    """On a frozen file system those who ask are answered after a limit, and the others meanwhile; then it is signed."""
+    with freezable_disk(tmp_path / "disk") as disk:
+        service = LiveService(disk / "passbook.db").start()
+        try:
+            client = service.client()
+            client.credit("1", 1000)
+            with frozen(disk), ThreadPoolExecutor(3) as pool:
+                asked = [pool.submit(service.client().get, "/v1/audit-logs/checkpoint") for _ in range(3)]
+                assert client.get("/v1/users/1/balance").status_code == 200
+                assert {_code(one.result(END_S)) for one in asked} == {(503, "not_ready")}
+            signed = client.get("/v1/audit-logs/checkpoint")
+            assert signed.status_code == 200
+            assert service.stop() == 0
+        finally:
+            if service.process is not None:
+                service.kill()
+
+
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process are Linux's")
 def test_a_writing_process_that_cannot_be_started_is_started_when_it_can(own_service: LiveService) -> None:
     """Without descriptors: first those that were kept for it, then 503 with nothing begun, and readyz that recovers."""

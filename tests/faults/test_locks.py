@@ -192,6 +192,9 @@ def test_a_full_disk_is_503_and_recovers_without_a_restart(tmp_path: Path) -> No
                 assert "disk of the database is full" in ready.json()["detail"]
                 time.sleep(0.1)
             assert client.get("/livez").status_code == 200
+            unsigned = client.get("/v1/audit-logs/checkpoint")
+            assert (unsigned.status_code, unsigned.json()["code"]) == (503, "not_ready")
+            assert "No space left on device" in unsigned.json()["detail"]
             changes = service.database.with_name("passbook.db-wal").stat().st_mtime_ns
             (disk / "filler").unlink()
             while client.get("/readyz").status_code != 200:
