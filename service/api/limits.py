@@ -109,11 +109,15 @@ class Limits:
         """The request is answered, and its body of `body_bytes` is let go, `decoded_bytes` by `decode_in_turn`."""
         share.under_way -= 1
         if body_bytes:
-            share.body_bytes -= body_bytes
-            self.bodies_bytes -= body_bytes
-            if decoded_bytes:
-                self._decoded_bytes -= decoded_bytes
-                self._give_turns()
+            self.let_go(share, body_bytes, decoded_bytes)
+
+    def let_go(self, share: Share, body_bytes: int, decoded_bytes: int) -> None:
+        """A body is needed no more, though its request is not answered: a client may take its answer slowly."""
+        share.body_bytes -= body_bytes
+        self.bodies_bytes -= body_bytes
+        if decoded_bytes:
+            self._decoded_bytes -= decoded_bytes
+            self._give_turns()
 
     async def decode_in_turn(self, share: Share, body_bytes: int) -> None:
         """Returns when a large body may be decoded: it counts as decoded then, until `end`."""

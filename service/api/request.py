@@ -181,6 +181,10 @@ async def write(
         times=seen.write,
     )
     seen.answered(answer)
+    state = scope["state"]
+    if DECODED_BYTES in state:
+        # How long the client takes to take its answer is its own affair; others wait to be decoded.
+        request.passbook.limits.let_go(state[SHARE], state.pop(BODY_BYTES), state.pop(DECODED_BYTES))
     headers = {}
     if answer.location:
         headers["Location"] = answer.location

@@ -276,3 +276,35 @@ def test_hundreds_of_large_batches_at_once_take_bounded_memory(own_service: Live
     assert sum(balances) == 1000 * statuses[200]
     assert own_service.stop() == 0
     assert broken_invariants(own_service.database) == []
+
+
+def test_answers_that_one_key_does_not_take_keep_no_other_body_waiting(own_service: LiveService) -> None:
+    """Sixty batches whose answers nobody reads are more than is decoded at once; another key's batch is answered."""
+    client = own_service.start().client()
+    client.credit("1", 7)
+    other = own_service.client(own_service.make_key("--role", "service"))
+    host, port = own_service.url.removeprefix("http://").split(":")
+    with contextlib.ExitStack() as stack:
+        for number in range(60):
+            changes = [
+                {
+                    "telegram_id": "1",
+                    "amount": 1,
+                    "reason": "a bonus for the customer",
+                    "reference": f"{number}-{place}",
+                }
+                for place in range(1000)
+            ]
+            body = json.dumps({"changes": changes, "atomic": False}).encode()
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect((host, int(port)))
+            connection.sendall(_head(own_service.admin_key, f"Content-Length: {len(body)}"))
+            connection.sendall(body)
+        while client.get("/v1/users/1/balance").json()["balance"] < 7 + 50_000:
+            time.sleep(0.1)
+        padded = json.dumps({"changes": [{**changes[0], "reference": "other"}]}).encode().ljust(100_000)
+        assert other.write("/v1/balance-changes", padded).status_code == 200
+        deadline = time.monotonic() + 60
+        while client.get("/v1/users/1/balance").json()["balance"] < 7 + 60_000:
+            assert time.monotonic() < deadline
