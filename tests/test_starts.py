@@ -138,6 +138,10 @@ def _bad_key(database: Path) -> None:
     database.with_name("passbook.db.audit-key").write_text("no key")
 
 
+def _pipe(database: Path) -> None:
+    os.mkfifo(database, 0o644)
+
+
 def _key_is_a_folder(database: Path) -> None:
     database.with_name("passbook.db.audit-key").mkdir()
 
@@ -235,7 +239,7 @@ def test_a_start_that_fails_says_one_sentence(
     assert (checked.returncode, bool(re.search(said, checked.stdout))) == (1, True), checked.stdout
 
 
-@pytest.mark.parametrize("spoil", [_folder, _key_is_a_folder, _folder_is_a_file])
+@pytest.mark.parametrize("spoil", [_folder, _pipe, _key_is_a_folder, _folder_is_a_file])
 def test_what_is_no_file_is_no_start(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
     """A folder where a file is wanted, a file where a folder is."""
     database = tmp_path / "data" / "passbook.db"

@@ -53,7 +53,8 @@ def check(database: str | None, host: str | None, port: int | None, as_json: boo
             try:
                 found += [Finding(subject=subject, verdict=verdict, said=said) for verdict, said in look(config)]
             except (*KNOWN_ERRORS, sqlite.DatabaseError, OSError) as error:
-                found.append(Finding(subject=subject, verdict=Verdict.REFUSED, said=str(error)))
+                said = f"{error.filename}: {error.strerror}." if isinstance(error, OSError) else str(error)
+                found.append(Finding(subject=subject, verdict=Verdict.REFUSED, said=said))
     would_start = all(finding.verdict is not Verdict.REFUSED for finding in found)
     if as_json:
         click.echo(msgspec.json.encode({"would_start": would_start, "findings": found}))
@@ -107,6 +108,7 @@ def _lock(config: Config) -> Findings:
 
 def _database(config: Config) -> Findings:
     path = config.database_path
+    remains.require_file(path)
     if remains.is_missing(path):
         remains.require_none(path, config.audit_key_path)
         folder = next(parent for parent in path.absolute().parents if parent.exists())

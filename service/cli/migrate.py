@@ -68,6 +68,7 @@ def migrate_up(database: str | None, to: int | None, no_backup: bool) -> None:
     config = config_of(database=database)
     path, migrations = config.database_path, load_migrations()
     before, copy = None, None
+    remains.require_file(path)
     sqlite.make_folder(path.parent)
     with lock.exclusive(path, purpose="migrate"):
         if remains.is_missing(path):

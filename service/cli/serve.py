@@ -79,6 +79,7 @@ def serve(database: str | None, host: str | None, port: int | None, new: bool) -
 def _prepare(config: Config, *, new: bool) -> str | None:
     """Makes a database where there never was one, and its first key; the key, or None when there were keys."""
     path = config.database_path
+    remains.require_file(path)
     sqlite.make_folder(path.parent)
     _await_left_behind(path)
     with lock.exclusive(path, purpose="serve"):

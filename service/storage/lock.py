@@ -101,7 +101,7 @@ def holder(database: Path) -> str | None:
         finally:
             os.close(descriptor)
     with contextlib.suppress(OSError):
-        descriptor = os.open(real, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # should it be a pipe
         try:
             if _is_locked(descriptor):
                 return _holder_of_inode(descriptor)
@@ -145,7 +145,7 @@ def _file_of(database: Path) -> Path:
 def _lock_inode(database: Path) -> int | None:
     """A locked descriptor of the file, if it is there. Raises DatabaseInUse, OSError."""
     try:
-        descriptor = os.open(database, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(database, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
     if _SET is not None:

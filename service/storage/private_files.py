@@ -22,8 +22,9 @@ def mend(paths: Iterable[Path]) -> list[str]:
     said = []
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
-            mode = stat.S_IMODE(path.stat().st_mode)
-            if mode & _OTHERS:
+            found = path.stat().st_mode
+            mode = stat.S_IMODE(found)
+            if stat.S_ISREG(found) and mode & _OTHERS:
                 try:
                     path.chmod(mode & ~_OTHERS)
                     said.append(f"{path} could be read by others (mode {mode:04o}); it is private now.")

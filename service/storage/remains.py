@@ -17,6 +17,12 @@ def is_missing(database: Path) -> bool:
     return not database.exists() or (database.is_file() and database.stat().st_size == 0)
 
 
+def require_file(database: Path) -> None:
+    """Raises LedgerMissing for a folder, a device or a pipe."""
+    if database.exists() and not database.is_file():
+        raise LedgerMissing(f"{database} is no regular file, so it can be no database; name another one.")
+
+
 def of(database: Path, key_file: Path) -> list[Path]:
     """The files of an earlier database whose own file is missing: its log, its key and last checkpoint, its copies."""
     real = database.resolve()
