@@ -7,6 +7,7 @@ import re
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -86,22 +87,36 @@ def _waiting(service: LiveService) -> Iterator[Callable[[str], "Future[httpx.Res
         yield lambda key: pool.submit(service.client().write, "/v1/debits", DEBIT, key=key)
 
 
+@contextmanager
+def _stopped_at(
+    service: LiveService, ask: Callable[[str], "Future[httpx.Response]"], key: str
+) -> Iterator["Future[httpx.Response]"]:
+    """The writing process is stopped while it carries out the debit of `key`, which another one's lock held up."""
+    client, pid = service.client(), service.writer_pid
+    with contextlib.closing(sqlite3.connect(service.database, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        begun = ask(key)
+        _until(lambda: _metric(client, "passbook_writer_batch_age_seconds") > 0.3, "it is not begun")
+        with _stopped(pid):
+            other.execute("ROLLBACK")
+            yield begun
+
+
 def test_a_stopped_writing_process_is_seen_and_those_who_wait_are_answered(own_service: LiveService) -> None:
     """SIGSTOP: readyz, metrics and callers tell within the limits; after SIGCONT each key has its one answer."""
-    own_service.environment = IMPATIENT
+    own_service.environment = {**IMPATIENT, "PASSBOOK_WRITE_STALL_S": "4", "PASSBOOK_WRITE_TIMEOUT_S": "8"}
     own_service.start()
     client = own_service.client()
     client.credit("1", 1000)
     with _waiting(own_service) as ask:
-        with _stopped(own_service.writer_pid):
-            begun = ask("begun")
-            _until(lambda: client.get("/readyz").json().get("queue_depth") == 1, "the batch is not counted")
+        with _stopped_at(own_service, ask, "begun") as begun:
+            assert _metric(client, "passbook_writer_queue_depth") == 1
             queued = ask("queued")
             _until(lambda: _ready(client) == (503, "stalled"), "/readyz does not tell")
             told = client.get("/readyz")
             assert told.json()["reads"] == "ok"
             assert re.search(r"No writes are taken: the writing process has not answered for \d+ s", told.text)
-            assert _metric(client, "passbook_writer_batch_age_seconds") >= 1
+            assert _metric(client, "passbook_writer_batch_age_seconds") >= 4
             assert _metric(client, 'passbook_writer_state{state="stalled"}') == 1
             assert _metric(client, "passbook_writer_queue_depth") == 2
             before = time.monotonic()
@@ -190,8 +205,8 @@ def test_a_writing_process_that_stays_away_is_replaced(own_service: LiveService)
     client = own_service.client()
     client.credit("1", 1000)
     pid = own_service.writer_pid
-    with _waiting(own_service) as ask, _stopped(pid):
-        assert _code(ask("begun").result(END_S)) == (503, "outcome_unknown")
+    with _waiting(own_service) as ask, _stopped_at(own_service, ask, "begun") as begun:
+        assert _code(begun.result(END_S)) == (503, "outcome_unknown")
         _until(lambda: _ready(client) == (200, "ok"), "no other process writes")
     assert own_service.writer_pid != pid
     again = client.write("/v1/debits", DEBIT, key="begun")
@@ -211,8 +226,7 @@ def test_a_stopped_writing_process_does_not_keep_the_service_from_ending(own_ser
     client.credit("1", 1000)
     pid = own_service.writer_pid
     assert own_service.process is not None
-    with _waiting(own_service) as ask, _stopped(pid):
-        begun = ask("begun")
+    with _waiting(own_service) as ask, _stopped_at(own_service, ask, "begun") as begun:
         _until(lambda: _ready(client) == (503, "stalled"), "/readyz does not tell")
         own_service.process.send_signal(signal.SIGTERM)
         if twice:
