@@ -547,7 +547,7 @@ def _check_went_into_the_database(tx: Connection) -> None:
     """What was committed to a file that is no longer the database is answered to nobody. Raises BatchFailed."""
     try:
         guard.check_files(tx, committed=True)
-    except sqlite.DatabaseError as error:
+    except (sqlite.DatabaseError, OSError) as error:
         raise BatchFailed(OutcomeUnknown(_UNKNOWN_DETAIL), str(error)) from error
     except NotTrusted as error:
         raise BatchFailed(OutcomeUnknown(f"{error}. {_UNKNOWN_DETAIL}"), str(error)) from error
@@ -585,7 +585,7 @@ def _begin(tx: Connection) -> Sealing:
         return Sealing(tx)
     except NotTrusted as error:
         raise BatchFailed(WritesStopped(f"{error}. Nothing was changed."), str(error)) from error
-    except (sqlite.DatabaseError, TreeBroken) as error:
+    except (sqlite.DatabaseError, TreeBroken, OSError) as error:  # the guard reads the files itself
         raise _failed_before_commit(error) from error
 
 

@@ -55,6 +55,8 @@ class Result:
     broken: list[str] = field(default_factory=list)
     caught: dict[str, bool] = field(default_factory=dict)
     skipped: str = ""
+    commit: str = ""
+    """What was run."""
 
 
 def run_row(name: str, seed: int, seconds: float, times: int, keep: str) -> Result:
@@ -70,7 +72,8 @@ def run_row(name: str, seed: int, seconds: float, times: int, keep: str) -> Resu
         last = traceback.format_exc().strip().splitlines()
         run.broken.append(f"the row broke off: {type(error).__name__}: {error}"[:500] + f" ({last[-3].strip()})")
         (folder / "traceback").write_text(traceback.format_exc())
-    result = Result(name, time.monotonic() - began, run.figures, run.broken, run.caught, run.skipped)
+    seconds_taken = time.monotonic() - began
+    result = Result(name, seconds_taken, run.figures, run.broken, run.caught, run.skipped, _commit())
     if result.broken:
         shutil.copytree(folder, Path(keep) / name, dirs_exist_ok=True, ignore_dangling_symlinks=True)
         (Path(keep) / name / "broken").write_text("\n".join(result.broken))
@@ -151,14 +154,15 @@ def report(results: Sequence[Result], text: str, *, date: str, commit: str, seed
         "",
         text,
         "",
-        "| row | fault | injected with | seconds | broken | mutants found |",
-        "|---|---|---|---|---|---|",
+        "| row | fault | injected with | commit | seconds | broken | mutants found |",
+        "|---|---|---|---|---|---|---|",
     ]
     for result in results:
         row = by_name[result.name]
         broken = f"skipped: {result.skipped}" if result.skipped else str(len(result.broken))
         found = f"{sum(result.caught.values())} of {len(result.caught)}"
-        lines.append(f"| {row.name} | {row.fault} | {row.injected_with} | {result.seconds:.0f} | {broken} | {found} |")
+        cells = (row.name, row.fault, row.injected_with, result.commit, f"{result.seconds:.0f}", broken, found)
+        lines.append(f"| {' | '.join(cells)} |")
     for result in results:
         lines += ["", f"## {result.name}", ""]
         lines += [f"- {name}: {_spelled(value)}" for name, value in result.figures.items()]
@@ -202,19 +206,25 @@ def main() -> int:
         "--report", type=Path, help=f"where to write it; of all rows it is {REPORT.relative_to(CHECKOUT)}"
     )
     parser.add_argument("--keep", type=Path, default=CHECKOUT / "build" / "faults", help="what broken rows leave")
+    parser.add_argument("--onto", type=Path, help="results.json of an earlier run, whose other rows the report repeats")
     chosen = parser.parse_args()
     seed = chosen.seed or random.SystemRandom().randrange(1, 2**31)
     rows = [row for row in ROWS if not chosen.only or row.name in chosen.only]
+    earlier = [Result(**kept) for kept in json.loads(chosen.onto.read_text())] if chosen.onto else []
     print(f"{len(rows)} rows, {chosen.minutes:g} minutes, PASSBOOK_FAULTS_SEED={seed}", flush=True)
     shutil.rmtree(chosen.keep, ignore_errors=True)
     chosen.keep.mkdir(parents=True)
     began = time.monotonic()
     results = run_all(rows, seed=seed, minutes=chosen.minutes, keep=chosen.keep)
     minutes = (time.monotonic() - began) / 60
+    if earlier:
+        fresh = {result.name: result for result in results}
+        results = [fresh.get(result.name, result) for result in earlier]
+        minutes = sum(result.seconds for result in results) / 60 / AT_ONCE
     date, commit = datetime.now(UTC).date().isoformat(), _commit()
     text = summary(results, date=date, commit=commit, seed=seed, minutes=minutes)
     (chosen.keep / "results.json").write_text(json.dumps([asdict(result) for result in results], indent=1))
-    target = chosen.report or (None if chosen.only else REPORT)
+    target = chosen.report or (None if chosen.only and not earlier else REPORT)
     if target is not None:
         target.write_text(report(results, text, date=date, commit=commit, seed=seed, minutes=minutes), "utf-8")
         if target == REPORT:

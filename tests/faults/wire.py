@@ -100,7 +100,8 @@ class Connection:
     def reset(self) -> None:
         """Ends the connection with RST: what was sent may have arrived, no answer can."""
         linger = struct.pack("ii", 1, 0)
-        self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        with contextlib.suppress(OSError):  # the other side was faster
+            self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self._writer.transport.abort()
 
     async def close(self) -> None:
