@@ -72,6 +72,10 @@ _UNKNOWN_DETAIL = (
     "The commit failed in a way that does not say whether the change is on disk. Send the same request with the same"
     " Idempotency-Key again: it is carried out at most once."
 )
+_UNANSWERED_DETAIL = (
+    "The write was begun, and its commit was not answered in time: whether the change is on disk is not known. Send the"
+    " same request with the same Idempotency-Key again: it is carried out at most once."
+)
 
 
 class Work(Struct, frozen=True):
@@ -282,7 +286,7 @@ class Writer:
 
     def _answer_waiting(self) -> None:
         """Tells everybody who waits that they wait in vain."""
-        self._fail(self._batch, OutcomeUnknown, _UNKNOWN_DETAIL)
+        self._fail(self._batch, OutcomeUnknown, _UNANSWERED_DETAIL)
         waiting = list(self._queue)
         for job in waiting:
             self._queue.remove(job)
@@ -378,7 +382,7 @@ class Writer:
         if self._trouble.state is WriteState.NOT_STARTED and now < self._start_not_before:
             self._refuses = f"The writing process is not there: {self._trouble.why}"
         if age >= self._patience.timeout_s:
-            self._fail(self._batch, OutcomeUnknown, _UNKNOWN_DETAIL)
+            self._fail(self._batch, OutcomeUnknown, _UNANSWERED_DETAIL)
         self._refuse_older(now_ns() - int(self._patience.timeout_s * 1e9), stalled=stalled)
         if self._finish_by is not None and now >= self._finish_by:
             self._accepting = False
