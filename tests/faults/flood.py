@@ -1,11 +1,12 @@
 """Callers that mean harm, as a program: each kind of them takes what memory and time a service lets it take.
 
-`python -m tests.faults.flood URL KEY SECONDS` runs all kinds at once against a service of the loopback interface. What
-they send is bounded, and they end by themselves.
+`python -m tests.faults.flood URL KEY,… SECONDS` runs all kinds at once against a service of the loopback interface. The
+last API key asks for pages, the others send batches. What they send is bounded, and they end by themselves.
 """
 
 import asyncio
 import contextlib
+import itertools
 import json
 import resource
 import socket
@@ -29,10 +30,11 @@ _AT_ONCE = 1500
 class Flood:
     """All kinds of floods on one service, until `seconds` have gone by."""
 
-    def __init__(self, url: str, key: str, seconds: float) -> None:
+    def __init__(self, url: str, keys: list[str], seconds: float) -> None:
         target = urlsplit(url)
         self._address = str(target.hostname), int(target.port or 0)
-        self._key = key
+        self._page_key = keys[-1]
+        self._keys = itertools.cycle(keys[:-1])
         self._end = asyncio.get_running_loop().time() + seconds
 
     @property
@@ -40,10 +42,12 @@ class Flood:
         return max(0.0, self._end - asyncio.get_running_loop().time())
 
     @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[socket.socket]:
+    async def _connected(self, *, receive_bytes: int = 0) -> AsyncIterator[socket.socket]:
         loop = asyncio.get_running_loop()
         with socket.socket() as one:
             one.setblocking(False)
+            if receive_bytes:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
             await loop.sock_connect(one, self._address)
             yield one
 
@@ -82,23 +86,25 @@ class Flood:
             await self._hold(one)
 
     async def page(self) -> None:
-        """A large page of the audit log that nobody reads."""
-        async with self._connected() as one:
-            head = f"GET /v1/audit-logs?limit=1000 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self._key}\r\n\r\n"
-            await self._send(one, head.encode())
+        """A large page of the audit log that nobody reads: two, since the kernel takes much of one."""
+        async with self._connected(receive_bytes=4096) as one:
+            head = (
+                f"GET /v1/audit-logs?limit=1000 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self._page_key}\r\n\r\n"
+            )
+            await self._send(one, head.encode() * 2)
             await asyncio.sleep(self._left)
 
     async def batch(self) -> None:
-        """A batch of a thousand changes."""
+        """A batch of a thousand changes to user 8."""
         async with self._connected() as one:
             name = f"{id(one)}-{self._left}"
             changes = [
-                {"telegram_id": str(n), "amount": -1, "reason": "x" * 60, "reference": f"{name}-{n}"}
+                {"telegram_id": "8", "amount": 1 - n % 2 * 2, "reason": "x" * 60, "reference": f"{name}-{n}"}
                 for n in range(CHANGES)
             ]
             body = json.dumps({"changes": changes}).encode()
             head = (
-                f"POST /v1/balance-changes HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self._key}\r\n"
+                f"POST /v1/balance-changes HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {next(self._keys)}\r\n"
                 f"Content-Type: application/json\r\nIdempotency-Key: {name}\r\n"
                 f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
             )
@@ -130,8 +136,8 @@ class Flood:
                     group.create_task(self._until_the_end(kind))
 
 
-async def _main(url: str, key: str, seconds: str, *kinds: str) -> None:
-    await Flood(url, key, float(seconds)).run(list(kinds))
+async def _main(url: str, keys: str, seconds: str, *kinds: str) -> None:
+    await Flood(url, keys.split(","), float(seconds)).run(list(kinds))
 
 
 if __name__ == "__main__":
