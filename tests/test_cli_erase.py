@@ -411,14 +411,12 @@ def test_an_erasure_that_its_row_tells_otherwise_is_found(database: Path, sql: s
 def test_what_an_import_kept_of_the_user_goes(tmp_path: Path) -> None:
     """The bot's own columns, rows without a version, rejected balances: all is still right."""
     database = tmp_path / "p.db"
-    take_over(make_bots_file(tmp_path / "bots.sqlite"), database)
-    by_hand(
-        database,
-        "INSERT INTO import_archive (source_table, row_id, column_values, imported_at)"
-        " SELECT 'users', id, json_object('phone', '010-1234'), 'x' FROM users;"
-        "INSERT INTO import_archive (source_table, row_id, column_values, imported_at)"
-        " SELECT 'deposit_transactions', id, json_object('memo', '010-1234'), 'x' FROM deposit_transactions",
+    more = (
+        "ALTER TABLE users ADD COLUMN phone TEXT; UPDATE users SET phone = '010-1234';"
+        "ALTER TABLE deposit_transactions ADD COLUMN memo TEXT; UPDATE deposit_transactions SET memo = '010-1234';"
     )
+    take_over(make_bots_file(tmp_path / "bots.sqlite", extra=more), database)
+    assert rows(database, "SELECT COUNT(*) FROM import_archive") != [(0,)]
     for (telegram_id,) in rows(database, "SELECT telegram_id FROM users"):
         ran = erase(database, "--yes", "--force", user=telegram_id)
         assert ran.exit_code == 0, ran.output

@@ -153,7 +153,7 @@ def reading(config: Config) -> Iterator[sqlite.Connection]:
 @contextlib.contextmanager
 def workers(config: Config, connection: sqlite.Connection, jobs: int | None) -> Iterator[Workers | None]:
     """The processes of `jobs_option` for the block, for the log that `connection` reads."""
-    number = audit_workers.jobs_for(audit_chain.tree(connection).size) if jobs is None else jobs
+    number = audit_workers.jobs_for(audit_chain.size_of(connection)) if jobs is None else jobs
     with audit_workers.started(config.database_path, number, busy_timeout_ms=config.busy_timeout_ms) as others:
         yield others
 

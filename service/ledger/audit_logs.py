@@ -4,6 +4,7 @@ A failure is an action that ends with `_failed`, in the guide's query for suspic
 column `outcome` says the same, and rows from before it need no other rule.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import date
 from enum import StrEnum
@@ -37,6 +38,9 @@ AUDIT_LOG = "audit_log"
 LEDGER_RESOURCE_TYPES = RULES[LATEST].ledger_resource_types
 """What the ledger's own rows are about, those of migrations and imports too. No caller's event may name one."""
 FAILED = "_failed"
+ANSWER_DIGEST = "answer_sha256"
+"""The member of details that tells the digest of the stored answer: on the last row of each request's."""
+_DIGEST_MEMBER = re.compile(rf'(?:,|(?<=^{{))"{ANSWER_DIGEST}":(?:"[0-9a-f]{{64}}"|null)}}$')
 DETAILS_BYTES_MAX = 8192
 _DETAILS_DEPTH_MAX = 16
 _NUMBERS_UP_TO = f"must hold whole numbers up to {BALANCE_MAX}; write larger ones as text"
@@ -343,10 +347,23 @@ def _check_floats(value: object) -> None:
             _check_floats(member)
 
 
+def with_answer_digest(details: str | None, digest: str) -> str:
+    """The JSON object `details` with the digest of the answer that is stored for the row's request, as last member."""
+    if details is None or details == "{}":
+        return f'{{"{ANSWER_DIGEST}":"{digest}"}}'
+    return f'{details[:-1]},"{ANSWER_DIGEST}":"{digest}"}}'
+
+
 def readable_details(text: str | None) -> Raw | None:
-    """`text` as a JSON object on one line: itself when it is one, {"text": …} when an old row holds anything else."""
+    """`text` as a JSON object on one line: itself when it is one, {"text": …} when an old row holds anything else.
+
+    The digest of the stored answer, which tells a reader nothing, is left out.
+    """
     if text is None:
         return None
+    found = _DIGEST_MEMBER.search(text) if ANSWER_DIGEST in text else None
+    if found:
+        text = text[: found.start()] + "}"
     try:
         if isinstance(msgspec.json.decode(text), dict):
             one_line = "\n" not in text and "\r" not in text

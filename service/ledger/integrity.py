@@ -67,8 +67,8 @@ DESCRIPTIONS = {
         " left and moves it by its amount, and the account stands where the last one left it."
     ),
     "audit_of_movements": (
-        "Every movement has exactly one audit row, which tells the same user, amount, balances and version unless it is"
-        " archived, and every audit row of a movement has its movement."
+        "Every movement has exactly one audit row, which tells the same user, amount, balances, version, reference,"
+        " reason, name and time unless it is archived, and every audit row of a movement has its movement."
     ),
     "audit_of_deposits": (
         "Every deposit has one audit row for each step that it took, no audit row tells another, and the announcement"
@@ -84,8 +84,13 @@ DESCRIPTIONS = {
     "audit_of_users": "Every audit row that makes a user names one that is there, and no user was made twice.",
     "audit_of_api_keys": (
         "Every API key has one audit row of its making, and one of its revocation if it was revoked, and no audit row"
-        " tells another."
+        " tells another; its name, prefix, scopes and hash are those that the rows tell of."
     ),
+    "stored_answers": (
+        "Every stored answer is of the caller, the time and the outcome that the audit row of its request tells, and"
+        " every row that a request wrote has its answer."
+    ),
+    "references": "Every reference of a balance change names the one that was posted under it, and none is missing.",
     "audit_rows": (
         "Every row of the audit log was sealed when it was written, and every sealed row is there, but for the oldest,"
         " up to a recorded prune."
@@ -99,6 +104,9 @@ DESCRIPTIONS = {
         "Every domain purchase was paid for by its user with its price, once, and the money is where its status says:"
         " taken while it is pending, taken when it was registered, paid back when it was given up. It is the only live"
         " one of its name. Every movement for a domain belongs to a purchase."
+    ),
+    "taken_over": (
+        "What an import took over is as the import's audit row tells: nothing was edited, taken away or put in since."
     ),
     "audit_chain": (
         "Every row of the audit log is the one that was sealed, in the order in which it was: each leaf, each node and"

@@ -82,9 +82,10 @@ _2 = SealingRule(
     | {
         "domain_purchase_id",
         "import_archive_rows",
-        "import_archive_sha256",
+        "last_ids",
         "key_sha256",
         "scopes_before",
+        "taken_over_sha256",
     },
     ledger_resource_types=_1.ledger_resource_types | {"import_archive"},
 )

@@ -1,5 +1,7 @@
 """API keys: made, changed and revoked from the command line, while the service runs or not."""
 
+from hashlib import sha256
+
 from service.ledger.access import ApiKey, Scope, hash_of, make_key, prefix_of
 from service.ledger.audit_logs import API_KEY, Details
 from service.repository.unit_of_work import audited
@@ -22,8 +24,11 @@ def create(
     key = make_key(random_bytes)
     prefix = prefix_of(key)
     with audited(connection, actor=actor, now=now) as work:
-        key_id = api_keys.insert(work.tx, prefix=prefix, name=name, key_hash=hash_of(key), scopes=scopes, now=now)
-        work.audit("api_key_created", API_KEY, key_id, None, _details(name, prefix, scopes))
+        key_hash = hash_of(key)
+        key_id = api_keys.insert(work.tx, prefix=prefix, name=name, key_hash=key_hash, scopes=scopes, now=now)
+        # Not the hash itself: nobody who reads the log shall have what the key is looked up by.
+        told = {**_details(name, prefix, scopes), "key_sha256": sha256(key_hash).hexdigest()}
+        work.audit("api_key_created", API_KEY, key_id, None, told)
     return key
 
 

@@ -2,7 +2,7 @@
 
 from service.ledger.audit_logs import AUDIT_LOG
 from service.repository.unit_of_work import audited
-from service.storage import audit_prunes
+from service.storage import audit_prunes, audit_told
 from service.storage.audit_prunes import Archived, Prune
 from service.storage.sqlite import Connection
 
@@ -35,6 +35,9 @@ def record(connection: Connection, archived: Archived, *, archive: str, actor: s
                 "archive": archive,
                 "sha256": archived.sha256.hex(),
                 "root": archived.root.hex(),
+                "created_at_min": prefix.created_at_min,
+                "created_at_max": prefix.created_at_max,
+                **audit_told.carried(work.tx),
             },
         )
     return prune

@@ -1,5 +1,7 @@
 """Bank notifications: received once for each bank transaction, matched with one deposit by rule or by hand."""
 
+from hashlib import sha256
+
 import msgspec
 
 from service.ledger.audit_logs import BANK_NOTIFICATION
@@ -53,6 +55,7 @@ def _receive(work: UnitOfWork, command: BankNotificationPost, _target: int) -> A
         status=BankNotificationStatus.UNMATCHED if deposit else status,
         now=work.now,
     )
+    message = given(command.raw_message)
     audit_log_id = work.audit(
         "bank_notification_received",
         BANK_NOTIFICATION,
@@ -63,6 +66,8 @@ def _receive(work: UnitOfWork, command: BankNotificationPost, _target: int) -> A
             "depositor_name": command.depositor_name,
             "amount": command.amount,
             "occurred_at": command.occurred_at,
+            "bank_name": given(command.bank_name),
+            "raw_message_sha256": sha256(message.encode()).hexdigest() if message is not None else None,
             "status": status,
             "matched_deposit_id": deposit.id if deposit else None,
             "candidate_deposit_ids": [candidate.deposit_id for candidate in found],

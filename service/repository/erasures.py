@@ -49,5 +49,7 @@ def erase(
         name = pseudonym(standing.user_id)
         erased = erasures.finish(tx, {*answers, *more}, **who, pseudonym=name, now=now)
         account = users.find_account(tx, name)
-        work.audit("user_erased", USER, standing.user_id, account, msgspec.structs.asdict(erased))
+        begun_at, begun_by = erasures.find_beginning(work.tx, standing.user_id)
+        told = {**msgspec.structs.asdict(erased), "begun_at": begun_at, "begun_by": begun_by}
+        work.audit("user_erased", USER, standing.user_id, account, told)
     return erased

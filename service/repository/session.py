@@ -19,6 +19,7 @@ from msgspec import Struct
 from service.ledger.access import Scope
 from service.ledger.audit_logs import AuditEvent, AuditLog
 from service.ledger.idempotency import Answer, Request
+from service.ledger.idempotency import digest as idempotency_digest
 from service.ledger.policy import Policy
 from service.ledger.transactions import Direction
 from service.ledger.users import Account
@@ -276,7 +277,17 @@ class Session:
         return audit_logs.shown(self._audit_logs[-1])
 
     def store_answer(self, request: Request, answer: Answer, *, actor: str) -> None:
-        """Stores the answer of the request for ever."""
+        """Stores the answer of the request for ever. The last row that the request wrote tells its digest."""
+        if answer.audit_log_id is not None and self._audit_logs[-1][0] == answer.audit_log_id:
+            digest = idempotency_digest(
+                idempotency_key=request.idempotency_key,
+                operation=request.operation,
+                request=request.body,
+                status=answer.status,
+                location=answer.location,
+                body=answer.body,
+            )
+            self._audit_logs[-1] = audit_logs.telling_answer(self._audit_logs[-1], digest)
         self._answers.append(idempotency.row(request, answer, actor=actor, now=self.now))
         self._stored[actor, request.idempotency_key] = StoredAnswer(
             request.operation, request.body, idempotency.replay(answer)

@@ -174,9 +174,16 @@ def is_unsealed(connection: Connection) -> bool:
     return bool(connection.execute(sql).fetchone()[0])
 
 
+def size_of(tx: Connection) -> int:
+    """How many leaves the tree says that it has; 0 when it has no row."""
+    return int(tx.execute("SELECT COALESCE(MAX(size), 0) FROM audit_tree").fetchone()[0])
+
+
 def tree(tx: Connection) -> Tree:
-    """Where the tree ends."""
+    """Where the tree ends. Raises TreeBroken."""
     row = tx.execute("SELECT size, last_id, last_hash, frontier FROM audit_tree").fetchone()
+    if row is None:
+        raise TreeBroken("audit_tree has no row")
     return Tree(size=row[0], last_id=row[1], last_hash=row[2], frontier=row[3])
 
 
@@ -200,6 +207,14 @@ def sealed_rows(tx: Connection, start: int, end: int) -> Iterator[tuple[Any, ...
 def root_of(tx: Connection, size: int) -> bytes:
     """The root that the tree had at `size` leaves. Raises LookupError when a leaf or a node is missing."""
     return root_at(size, nodes(tx))
+
+
+def find_root(tx: Connection, size: int) -> bytes | None:
+    """The root that the tree had at `size` leaves; None when a leaf or a node is missing."""
+    try:
+        return root_of(tx, size)
+    except LookupError:
+        return None
 
 
 def nodes(tx: Connection) -> NodeHash:

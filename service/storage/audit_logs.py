@@ -6,12 +6,14 @@ from typing import Any
 import msgspec
 
 from service.ledger.audit_logs import (
+    LEDGER_RESOURCE_TYPES,
     AuditEvent,
     AuditLog,
     Outcome,
     SuspiciousActivity,
     outcome_of,
     readable_details,
+    with_answer_digest,
 )
 from service.ledger.timestamps import spoken
 from service.storage.sqlite import Connection
@@ -69,6 +71,15 @@ def shown(new: Row) -> AuditLog:
     return audit_log(
         (audit_log_id, created_at, action, outcome, *about, actor, key_prefix, request_id, ip_address, user_agent)
     )
+
+
+def telling_answer(new: Row, digest: str) -> Row:
+    """A row to be written, which also tells the digest of the stored answer; a caller's event stays the caller's."""
+    if new[5] not in LEDGER_RESOURCE_TYPES:
+        return new
+    details = new[7]
+    assert not isinstance(details, int)
+    return (*new[:7], with_answer_digest(details, digest), *new[8:])
 
 
 def insert_many(tx: Connection, rows: Sequence[Row]) -> None:

@@ -91,6 +91,12 @@ def find_last(tx: Connection) -> Prune | None:
     return _one(tx, f"SELECT {_COLUMNS} FROM audit_prunes ORDER BY through_id DESC LIMIT 1")
 
 
+def list_all(tx: Connection) -> list[Prune]:
+    """Every prune, in their order."""
+    rows = tx.execute(f"SELECT {_COLUMNS} FROM audit_prunes ORDER BY through_id").fetchall()
+    return [Prune(**dict(zip(Prune.__struct_fields__, row, strict=True))) for row in rows]
+
+
 def find_of_row(tx: Connection, audit_log_id: int) -> Prune | None:
     """The prune whose archive has that row, which there was, or None."""
     if audit_chain.find_index(tx, audit_log_id) is None:

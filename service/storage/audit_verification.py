@@ -11,9 +11,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from service.ledger.audit_chain import Frontier, Verifier
+from service.ledger.audit_chain import NO_LEAF, Frontier, Verifier
 from service.ledger.notes import Checkpoint
 from service.storage import audit_chain, audit_prunes, audit_workers
+from service.storage.audit_chain import Tree, TreeBroken
 from service.storage.audit_prunes import Prune
 from service.storage.audit_workers import Workers
 from service.storage.sqlite import Connection
@@ -67,6 +68,44 @@ _KEPT = """
 SELECT audit_log_id FROM audit_leaves
 WHERE leaf_index >= ? AND leaf_index < ? AND (salt IS NOT NULL OR public_details IS NOT NULL OR rule IS NOT NULL)
 ORDER BY leaf_index LIMIT 1"""
+# The records of prunes go on from one to the next, each up to a leaf, and say what the rows that tell of them say.
+_WRONG_PRUNE = """
+SELECT p.through_id FROM audit_prunes AS p
+WHERE p.first_index IS NOT COALESCE((SELECT MAX(size) FROM audit_prunes WHERE through_id < p.through_id), 0)
+  OR p.through_id IS NOT (SELECT audit_log_id FROM audit_leaves WHERE leaf_index = p.size - 1)
+  OR EXISTS (
+    SELECT 1 FROM audit_logs AS a WHERE a.action = 'audit_log_pruned' AND a.resource_type = 'audit_log'
+      AND a.resource_id = p.through_id AND a.actor IS NOT NULL AND json_valid(a.details) AND (
+        a.actor IS NOT p.actor OR a.created_at IS NOT p.pruned_at
+        OR json_extract(a.details, '$.archive') IS NOT p.archive
+        OR json_extract(a.details, '$.rows') IS NOT p.size - p.first_index
+        OR json_extract(a.details, '$.sha256') IS NOT lower(hex(p.archive_sha256))
+        OR json_extract(a.details, '$.root') IS NOT lower(hex(p.root))
+        OR json_type(a.details, '$.created_at_min') IS NOT NULL AND (
+          json_extract(a.details, '$.created_at_min') IS NOT p.created_at_min
+          OR json_extract(a.details, '$.created_at_max') IS NOT p.created_at_max)))
+ORDER BY p.through_id LIMIT 1"""
+# What an erasure took is counted by the row that tells of it, and nothing else is empty.
+_UNTOLD_USER = """
+SELECT a.resource_id, a.id FROM audit_logs AS a
+WHERE a.action = 'user_erased' AND a.resource_type = 'user' AND a.actor IS NOT NULL AND NOT EXISTS (
+  SELECT 1 FROM user_erasures WHERE user_id = a.resource_id AND finished_at = a.created_at
+    AND (json_type(a.details, '$.begun_at') IS NULL
+      OR begun_at = json_extract(a.details, '$.begun_at') AND actor = json_extract(a.details, '$.begun_by')))
+ORDER BY a.id LIMIT 1"""
+_ERASED_COUNTS = tuple(
+    (
+        f"SELECT (SELECT COUNT(*) FROM {table} WHERE {empty}),"
+        f" (SELECT COALESCE(SUM(json_extract(a.details, '$.{member}')), 0) FROM audit_logs AS a"
+        " WHERE a.action = 'user_erased' AND a.resource_type = 'user' AND a.actor IS NOT NULL),"
+        " EXISTS (SELECT 1 FROM audit_pruned_steps WHERE step = 'user_erased')",
+        what,
+    )
+    for table, empty, member, what in (
+        ("idempotency_answers", "request = '' AND body = x''", "stored_answers", "stored answers"),
+        ("import_archive", "column_values = '{}'", "imported_rows", "rows of import_archive"),
+    )
+)
 # Rows are removed from the oldest on.
 _FIRST_LEFT = """
 SELECT l.leaf_index FROM audit_logs AS a JOIN audit_leaves AS l ON l.audit_log_id = a.id
@@ -104,7 +143,11 @@ class ChainCheck:
         self._frontier = Frontier()
         self._verifier = Verifier(self._frontier, on_node=self._take_node)
         self.faults: list[ChainFault] = []
-        self.tree = audit_chain.tree(connection)
+        try:
+            self.tree = audit_chain.tree(connection)
+        except TreeBroken as error:
+            self.tree = Tree(size=0, last_id=0, last_hash=NO_LEAF, frontier=b"")
+            self._add(None, str(error))
         self._ends = sorted({c.size for c in self._checkpoints if c.size <= self.tree.size} | {self.tree.size})
 
     @property
@@ -126,17 +169,21 @@ class ChainCheck:
         """Carries it out; gives way after every chunk. Ends at the first row that is not sound, and looks at the rest
         without it.
         """
+        if self.faults:  # there is no tree
+            return
         for end in self._ends:
             while self.checked < end:
                 if self._take_archived(end):
                     yield
                 elif not self._check_rows(min(end, self.checked + self._rows_at_once)):
                     self._check_what_stands()
+                    self._check_records()
                     return
                 yield
             self._check_roots(end)
         self._check_end()
         self._check_what_stands()
+        self._check_records()
 
     def _take_archived(self, end: int) -> bool:
         """Goes on by the leaves alone where the rows are archived and gone, by a chunk; whether there was any."""
@@ -265,6 +312,20 @@ class ChainCheck:
             self._add(first, "there is a node above it that its leaves do not make up")
         for (first,) in self._connection.execute(_RANGES_ABOVE).fetchall():
             self._add(first, "a node high above it does not tell the ids and times of its rows")
+
+    def _check_records(self) -> None:
+        """Of prunes and erasures: they are what the rows tell that tell of them."""
+        for (through_id,) in self._connection.execute(_WRONG_PRUNE).fetchall():
+            self._add(through_id, "the record of the prune up to it is not what the leaves and its row tell")
+        for prune in audit_prunes.list_all(self._connection):
+            if audit_chain.find_root(self._connection, prune.size) != prune.root:
+                self._add(prune.through_id, "the record of the prune up to it has another root than the leaves")
+        for user_id, audit_log_id in self._connection.execute(_UNTOLD_USER).fetchall():
+            self._add(audit_log_id, f"it tells the erasure of user {user_id}, and no such erasure is on record")
+        for sql, what in _ERASED_COUNTS:
+            empty, told, some_archived = self._connection.execute(sql).fetchone()
+            if empty != told and not (some_archived and empty > told):
+                self._add(None, f"{empty:,} {what} are empty, and the erasures on record emptied {told:,}")
 
     def _add(self, audit_log_id: int | None, said: str) -> None:
         self.faults.append(ChainFault(audit_log_id=audit_log_id, said=said))

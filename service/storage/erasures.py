@@ -65,6 +65,12 @@ def begin(tx: Connection, *, user_id: int, actor: str, now: str) -> None:
         tx.execute("INSERT INTO user_erasures (user_id, begun_at, actor) VALUES (?, ?, ?)", (user_id, now, actor))
 
 
+def find_beginning(tx: Connection, user_id: int) -> tuple[str, str]:
+    """When the user's erasure was begun, and by whom."""
+    begun_at, actor = tx.execute("SELECT begun_at, actor FROM user_erasures WHERE user_id = ?", (user_id,)).fetchone()
+    return begun_at, actor
+
+
 def find_audit_logs(
     tx: Connection, *, user_id: int, telegram_id: str, after: int, progress: Progress
 ) -> tuple[list[int], int]:

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from service.ledger.fields import BALANCE_MAX, is_padded
 from service.ledger.timestamps import Clock, stored, system_clock
-from service.storage import import_values, lock, migrator, sqlite
+from service.storage import import_digests, import_values, lock, migrator, sqlite
 from service.storage.import_findings import EXAMPLES_MAX, Findings
 from service.storage.import_source import (
     TABLES,
@@ -178,6 +178,7 @@ def _make(
         migrator.up(new, migrations, report)
         with transaction(new):
             copy.archive(now)
+        import_digests.record(new, now=now)
         result = _result(new, copy, old, findings)
         progress("checking", 0, 1)
         _verify(new)

@@ -30,7 +30,16 @@ from service.ledger.integrity import (
     IntegrityStatus,
 )
 from service.ledger.timestamps import Clock, spoken, stored
-from service.storage import audit_chain, audit_prunes, migrator, schema, sequences, sqlite
+from service.storage import (
+    audit_chain,
+    audit_prunes,
+    import_digests,
+    integrity_agreement,
+    migrator,
+    schema,
+    sequences,
+    sqlite,
+)
 from service.storage.audit_verification import ChainCheck
 from service.storage.audit_workers import Workers, WorkersFailed
 from service.storage.sqlite import Connection
@@ -47,8 +56,11 @@ Failures = Iterable[tuple[str, str]]
 
 
 class _Statement(Struct, frozen=True):
+    """`once`: a row that failed the same check by an earlier statement is not told of again."""
+
     sql: str
     judge: Callable[..., Failures]
+    once: bool = False
 
 
 class _Pass(Struct, frozen=True):
@@ -58,6 +70,10 @@ class _Pass(Struct, frozen=True):
     key: str
     counts: str
     statements: tuple[_Statement, ...]
+
+
+def _agree(agreements: tuple[integrity_agreement.Agreement, ...]) -> tuple[_Statement, ...]:
+    return tuple(_Statement(*each, once=True) for each in agreements)
 
 
 def _says(check: str) -> Callable[..., Failures]:
@@ -250,6 +266,7 @@ _USERS = _Pass(
             """,
             _says("audit_of_users"),
         ),
+        *_agree(integrity_agreement.USERS),
     ),
 )
 
@@ -262,6 +279,8 @@ SELECT (SELECT telegram_id FROM users WHERE id = t.user_id), t.id, 'deposit_tran
   COUNT(*) FILTER (WHERE a.action IN {_MONEY_ACTIONS} AND {_agrees("amount")} IS NOT TRUE) AS differing,
   COUNT(*) FILTER (WHERE a.action = 'deposit_announced') + {_archived("deposit_announced", "t.id")} AS announced,
   COUNT(*) FILTER (WHERE a.action = 'deposit_announced' AND {_ANNOUNCED} IS NOT TRUE) AS misannounced,
+  COUNT(*) FILTER (WHERE {integrity_agreement.MISTOLD}) AS mistold,
+  COUNT(*) FILTER (WHERE {integrity_agreement.MISANNOUNCED}) AS misannounced_else,
   COUNT(*) FILTER (WHERE a.action = 'deposit_cancelled') + {_archived("deposit_cancelled", "t.id")} AS cancelled,
   COUNT(*) FILTER (WHERE a.action = 'deposit_expired') + {_archived("deposit_expired", "t.id")} AS expired,
   COUNT(*) FILTER (WHERE a.action = 'deposit_confirmed' AND {_BANK_ID} IS NOT NULL AND NOT EXISTS (
@@ -271,7 +290,7 @@ LEFT JOIN audit_logs AS a ON a.resource_type = 'deposit_transaction' AND a.resou
 WHERE t.id BETWEEN :low AND :high
 GROUP BY t.id
 HAVING money <> money_wanted OR differing > 0 AND money_wanted OR misnamed > 0
-  OR misannounced > 0 OR announced NOT BETWEEN is_ours AND is_deposit
+  OR misannounced > 0 OR mistold > 0 OR misannounced_else > 0 OR announced NOT BETWEEN is_ours AND is_deposit
   OR cancelled NOT BETWEEN (is_ours AND t.status = 'cancelled') AND (t.status = 'cancelled')
   OR expired NOT BETWEEN (is_ours AND t.status = 'expired') AND (t.status IN ('expired', 'confirmed'))
 """
@@ -286,6 +305,8 @@ def _judge_audited(
     differing: int,
     announced: int,
     misannounced: int,
+    mistold: int,
+    misannounced_else: int,
     cancelled: int,
     expired: int,
     misnamed: int,
@@ -294,6 +315,8 @@ def _judge_audited(
         yield "audit_of_movements", f"{money} audit rows tell that it moved money; there must be {money_wanted}."
     elif differing and money_wanted:
         yield "audit_of_movements", "Its audit row tells another user, amount, balance or version."
+    elif mistold:
+        yield "audit_of_movements", "Its audit row tells another type, reference, reason, name or time."
     for action, rows, least, most in (
         ("announced", announced, is_ours, is_deposit),
         ("cancelled", cancelled, is_ours and status == "cancelled", status == "cancelled"),
@@ -303,6 +326,8 @@ def _judge_audited(
             yield "audit_of_deposits", f"It is {status}, and {rows} audit rows tell that it was {action}."
     if misannounced and is_ours <= announced <= is_deposit:
         yield "audit_of_deposits", "Its audit row announces another user, amount or name."
+    elif misannounced_else and not misannounced:
+        yield "audit_of_deposits", "Its audit row announces another name or time, or it has what no deposit has."
     if misnamed:
         yield "bank_notifications", "Its audit row names a bank notification that does not name it."
 
@@ -366,6 +391,7 @@ _TRANSACTIONS = _Pass(
             """,
             _says("foreign_keys"),
         ),
+        *_agree(integrity_agreement.TRANSACTIONS),
     ),
 )
 
@@ -450,6 +476,7 @@ _AUDIT_LOGS = _Pass(
             """,
             _says("audit_of_movements"),
         ),
+        *_agree(integrity_agreement.AUDIT_LOGS),
     ),
 )
 
@@ -521,6 +548,7 @@ _BANK_NOTIFICATIONS = _Pass(
             """,
             _says("foreign_keys"),
         ),
+        *_agree(integrity_agreement.BANK_NOTIFICATIONS),
     ),
 )
 
@@ -623,13 +651,15 @@ _USER_DOMAINS = _Pass(
             """,
             _says("foreign_keys"),
         ),
+        *_agree(integrity_agreement.USER_DOMAINS),
     ),
 )
 
 _REFERENCES = _Pass(
     "balance_change_references",
     "rowid",
-    "SELECT COUNT(*) AS foreign_keys FROM balance_change_references WHERE rowid BETWEEN :low AND :high",
+    'SELECT COUNT(*) AS foreign_keys, COUNT(*) AS "references" FROM balance_change_references'
+    " WHERE rowid BETWEEN :low AND :high",
     (
         _Statement(
             """
@@ -641,6 +671,7 @@ _REFERENCES = _Pass(
             """,
             _says("foreign_keys"),
         ),
+        *_agree(integrity_agreement.REFERENCES),
     ),
 )
 
@@ -692,7 +723,24 @@ _AUDIT_LEAVES = _Pass(
     ),
 )
 
-PASSES = (_USERS, _TRANSACTIONS, _AUDIT_LOGS, _AUDIT_LEAVES, _BANK_NOTIFICATIONS, _USER_DOMAINS, _REFERENCES, _API_KEYS)
+_ANSWERS = _Pass(
+    "idempotency_answers",
+    "id",
+    "SELECT COUNT(audit_log_id) AS stored_answers FROM idempotency_answers WHERE id BETWEEN :low AND :high",
+    _agree(integrity_agreement.ANSWERS),
+)
+
+_PRUNED_STEPS = _Pass(
+    "audit_pruned_steps",
+    "rowid",
+    "SELECT COUNT(*) * 0 AS audit_rows FROM audit_pruned_steps WHERE rowid BETWEEN :low AND :high",
+    _agree(integrity_agreement.PRUNED_STEPS),
+)
+
+PASSES = (
+    *(_USERS, _TRANSACTIONS, _AUDIT_LOGS, _AUDIT_LEAVES, _BANK_NOTIFICATIONS, _USER_DOMAINS, _REFERENCES, _API_KEYS),
+    *(_ANSWERS, _PRUNED_STEPS),
+)
 """All of it but the schema and the file."""
 
 
@@ -752,7 +800,7 @@ class Proof:
         try:
             self._total = sum(self._rows_of(connection, each) for each in PASSES)
             if "audit_chain" in self._found:
-                self._total += audit_chain.tree(connection).size
+                self._total += audit_chain.size_of(connection)
             if "file" in self._found:
                 self._total += connection.execute("PRAGMA page_count").fetchone()[0]
             for each in PASSES:
@@ -760,6 +808,8 @@ class Proof:
                 for _ in self._chunks(connection, each):
                     on_progress()
             for name, check in (
+                ("audit_of_api_keys", self._check_api_keys),
+                ("taken_over", self._check_taken_over),
                 ("audit_chain", self._check_audit_chain),
                 ("schema", self._check_schema),
                 ("file", self._check_file),
@@ -872,10 +922,13 @@ class Proof:
 
     def _check_chunk(self, connection: Connection, each: _Pass, low: int, high: int) -> None:
         limits = {"low": low, "high": high}
+        failed: set[tuple[str, Any, Any]] = set()
         for statement in each.statements:
             for telegram_id, transaction_id, table, row_id, *facts in connection.execute(statement.sql, limits):
                 for check, said in statement.judge(*facts):
-                    self._add(check, telegram_id, transaction_id, table, row_id, said)
+                    if not (statement.once and (check, table, row_id) in failed):
+                        self._add(check, telegram_id, transaction_id, table, row_id, said)
+                    failed.add((check, table, row_id))
         counts = connection.execute(each.counts, limits)
         names = [column[0] for column in counts.description]
         for name, count in zip(names, counts.fetchone(), strict=True):
@@ -895,13 +948,24 @@ class Proof:
         for fault in chain.faults:
             self._add("audit_chain", None, None, "audit_logs", fault.audit_log_id, f"{fault.said}.")
 
+    def _check_api_keys(self, connection: Connection, _: Callable[[], None]) -> None:
+        for key_id, said in integrity_agreement.api_keys(connection):
+            self._add("audit_of_api_keys", None, None, "api_keys", key_id, said)
+
+    def _check_taken_over(self, connection: Connection, _: Callable[[], None]) -> None:
+        self._found["taken_over"].checked = import_digests.count(connection)
+        for said in import_digests.differences(connection):
+            self._add("taken_over", None, None, None, None, said)
+
     def _check_schema(self, connection: Connection, _: Callable[[], None]) -> None:
         wanted = migrator.schema_after(self._migrations)
         self._found["schema"].checked += len(wanted)
         for said in schema.faults(schema.read(connection), wanted):
             self._add("schema", None, None, None, None, said)
-        for said in sequences.used_up(connection):
+        for said in (*sequences.used_up(connection), *sequences.set_back(connection)):
             self._add("schema", None, None, "sqlite_sequence", None, said)
+        for version, said in migrator.records_that_differ(connection, self._migrations):
+            self._add("schema", None, None, "schema_migrations", version, said)
 
     def _check_file(self, connection: Connection, _: Callable[[], None]) -> None:
         pages = connection.execute("PRAGMA page_count").fetchone()[0]

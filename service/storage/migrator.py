@@ -220,6 +220,20 @@ def status(connection: Connection, migrations: list[Migration]) -> list[Applied]
     return result
 
 
+def records_that_differ(connection: Connection, migrations: list[Migration]) -> list[tuple[int, str]]:
+    """(version, what is wrong) of each row of schema_migrations that is not that of `migrations`, or is missing."""
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_migrations'").fetchone():
+        return []
+    rows = connection.execute("SELECT version, name, checksum FROM schema_migrations").fetchall()
+    found = {version: (name, checksum) for version, name, checksum in rows}
+    wanted = {m.version: (m.name, m.checksum) for m in migrations}
+    return [
+        (version, f"schema_migrations {'has no row of' if version not in found else 'tells of another'} {version:03d}.")
+        for version in sorted(found.keys() | wanted.keys())
+        if found.get(version) != wanted.get(version)
+    ]
+
+
 def pending(version: int, migrations: list[Migration], *, to: int | None = None) -> list[Migration]:
     """What `up` to and with number `to` (the last one unless given) applies to a database at `version`, in order."""
     return [m for m in migrations if version < m.version <= (len(migrations) if to is None else to)]

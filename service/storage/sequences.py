@@ -40,6 +40,20 @@ def used_up(connection: Connection) -> list[str]:
     return [_said(connection, name, last) for name, last in rows.fetchall()]
 
 
+def set_back(connection: Connection) -> list[str]:
+    """A sentence for each table whose next id could be one that a row has or had: sqlite_sequence only goes up."""
+    tables = connection.execute("SELECT name FROM sqlite_master WHERE sql LIKE '%AUTOINCREMENT%' ORDER BY name")
+    said = []
+    for (name,) in tables.fetchall():
+        quoted = name.replace('"', '""')
+        highest = connection.execute(f'SELECT MAX(rowid) FROM "{quoted}"').fetchone()[0]
+        rows = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (name,)).fetchall()
+        kept = rows[0][0] if len(rows) == 1 else None
+        if highest is not None and (not isinstance(kept, int) or kept < highest):
+            said.append(f"sqlite_sequence says {kept} of {name}, whose highest id is {highest}.")
+    return said
+
+
 def _said(connection: Connection, table: str, last: object) -> str:
     quoted = table.replace('"', '""')
     held = connection.execute(f'SELECT MAX(rowid) FROM "{quoted}"').fetchone()[0]

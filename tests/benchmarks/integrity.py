@@ -42,7 +42,8 @@ _STATEMENTS = (
     "INSERT INTO deposit_transactions (id, user_id, type, direction, amount, status, depositor_name, description,"
     " created_at, confirmed_at, balance_before, balance_after, version, match_name) SELECT id, user,"
     " iif(moved > 0, 'deposit', iif(v % 10, 'debit', 'domain_purchase')), iif(moved > 0, 'credit', 'debit'),"
-    " abs(moved), 'confirmed', iif(moved > 0, '홍길동', NULL), iif(moved > 0, NULL, 'a reason of the usual length'),"
+    " abs(moved), 'confirmed', iif(moved > 0, '홍길동', NULL), iif(moved > 0, NULL,"
+    " iif(v % 10, 'a reason of the usual length', 'name-' || id || '.kr')),"
     f" {_MADE}, {_MADE}, before, before + moved, v, iif(moved > 0, '홍길동', NULL) FROM plan",
     "INSERT INTO user_domains (id, user_id, domain, status, price, registered_at, created_at, ascii_name,"
     f" transaction_id) SELECT id, user, 'name-' || id || '.kr', 'registered', 400, {_MADE}, {_MADE},"

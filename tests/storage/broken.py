@@ -5,7 +5,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from service import resources
@@ -113,9 +113,9 @@ def _receive(hand: sqlite.Connection) -> None:
         )
         row = hand.execute(
             "INSERT INTO bank_notifications (depositor_name, amount, matched_transaction_id, bank_transaction_id,"
-            " match_name, status, match_method, matched_by, matched_at)"
-            " VALUES ('x', 600, ?, ?, 'x', 'matched', ?, 't', ?)",
-            (deposit, f"bank-{deposit}", method, NOW),
+            " match_name, status, match_method, matched_by, matched_at, created_at)"
+            " VALUES ('x', 600, ?, ?, 'x', 'matched', ?, 'test', ?, ?)",
+            (deposit, f"bank-{deposit}", method, NOW, NOW),
         )
         notification = row.lastrowid or 0
         _audit(
@@ -131,8 +131,9 @@ def _receive(hand: sqlite.Connection) -> None:
         if received != "matched":
             _audit(hand, "bank_notification_matched", "bank_notification", notification, {})
     row = hand.execute(
-        "INSERT INTO bank_notifications (depositor_name, amount, bank_transaction_id, match_name)"
-        " VALUES ('y', 5, 'b5', 'y')"
+        "INSERT INTO bank_notifications (depositor_name, amount, bank_transaction_id, match_name, created_at)"
+        " VALUES ('y', 5, 'b5', 'y', ?)",
+        (NOW,),
     )
     told = {"amount": 5, "depositor_name": "y", "bank_transaction_id": "b5", "status": "unmatched"}
     _audit(hand, "bank_notification_received", "bank_notification", row.lastrowid or 0, told)
@@ -179,6 +180,8 @@ _NAMES = {
     "key_gone": "SELECT id FROM api_keys WHERE name = 'gone'",
     "key_live": "SELECT id FROM api_keys WHERE name = 'proof'",
     "bots": "SELECT id FROM deposit_transactions WHERE user_id = 900",
+    "answer_debit": "SELECT id FROM idempotency_answers WHERE operation = 'POST /v1/debits' ORDER BY id LIMIT 1",
+    "answer_a": "SELECT id FROM idempotency_answers WHERE operation = 'POST /v1/domain-purchases' ORDER BY id LIMIT 1",
     "told_next": "SELECT MAX(id) + 1 FROM audit_logs",
     "reference": "SELECT rowid FROM balance_change_references",
 }
@@ -602,6 +605,28 @@ MUTANTS = {
 }
 _NAMES["told_c"] = _told("domain_released", _NAMES["purchase_c"])
 _NAMES["told_b"] = _told("domain_held", _NAMES["purchase_b"])
+
+
+def _purchase(telegram_id: str, payment: str, name: str) -> Mapping[str, list[Place]]:
+    return {"audit_of_domain_purchases": [(telegram_id, payment, "user_domains", name)]}
+
+
+_AGAINST_THE_LOG: Mapping[str, Mapping[str, list[Place]]] = {
+    "direction turned": {"audit_of_movements": _DEBIT},
+    "audit row taken away": {"stored_answers": [(None, None, "idempotency_answers", "answer_debit")]},
+    "audit row of a domain taken away": {"stored_answers": [(None, None, "idempotency_answers", "answer_a")]},
+    "audit row of a domain says another price": _purchase("200", "payment_a", "purchase_a"),
+    "reversal of another user's": {"audit_of_movements": [_transaction("300", "reversal")]},
+    "reversal of nothing": {"audit_of_movements": [_transaction("300", "reversal")]},
+    "purchase of another price": _purchase("200", "payment_a", "purchase_a"),
+    "purchase that another paid for": _purchase("400", "payment_b", "purchase_b"),
+    "purchase that nobody paid for": _purchase("200", "999999", "purchase_b"),
+    "two purchases with one payment": _purchase("200", "payment_a", "purchase_b"),
+    "reference of nothing": {"references": [_transaction("100", "change")]},
+}
+"""What is named besides, since it is not what the audit log tells."""
+for _name, _also in _AGAINST_THE_LOG.items():
+    MUTANTS[_name] = replace(MUTANTS[_name], named={**MUTANTS[_name].named, **_also})
 
 
 def expected(mutant: Mutant, ids: Mapping[str, int]) -> dict[str, list[tuple[object, ...]]]:

@@ -755,6 +755,7 @@ def test_log_rows_keep_their_ids_though_one_before_them_is_mended(tmp_path: Path
     take_over_text(tmp_path, text)
     assert read(tmp_path / "p.db", "SELECT id, action FROM audit_logs ORDER BY id") == [
         (1, "a1"), (2, "a2"), (3, "a3"), (4, "import_value_mended"),
+        (5, "import_finished"),
     ]  # fmt: skip
 
 

@@ -93,7 +93,7 @@ def test_everything_that_the_service_does_is_sound(made: tuple[Path, dict[str, i
     report = prove(made[0])
     assert (report.status, report.reason) == (IntegrityStatus.SOUND, None), found_in(report)
     assert [check.name for check in report.checks] == list(DESCRIPTIONS)
-    assert all(check.checked > 0 for check in report.checks), report
+    assert all(check.checked > 0 for check in report.checks if check.name != "taken_over"), report
     assert (report.checked, report.finished_at is not None) == (report.total, True)
     assert broken_invariants(made[0]) == []
 
@@ -212,6 +212,10 @@ def test_chunks_of_any_size_find_the_same(sound: Path, monkeypatch: pytest.Monke
     assert (in_pieces.checked, len(found_in(whole)) > 3) == (whole.checked, True)
 
 
+OF_NO_TABLE = ("SCAN chain", "SCAN bits", "SCAN b")
+"""A chain of reversals, and the numbers of the bits of a block."""
+
+
 @pytest.mark.parametrize("each", PASSES, ids=lambda each: each.table)
 def test_every_statement_is_answered_from_indexes(sound: Path, each: Any) -> None:
     """No table is read whole for a chunk, and nothing is sorted."""
@@ -219,7 +223,7 @@ def test_every_statement_is_answered_from_indexes(sound: Path, each: Any) -> Non
     for sql in (each.counts, *(statement.sql for statement in each.statements)):
         plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", {"low": 1, "high": 2})]
         assert plan
-        of_tables = [step for step in plan if step not in {"SCAN CONSTANT ROW", "SCAN chain"}]  # a chain of reversals
+        of_tables = [step for step in plan if step not in {"SCAN CONSTANT ROW", *OF_NO_TABLE}]
         assert not [step for step in of_tables if step.startswith("SCAN") or "TEMP B-TREE" in step], (sql, plan)
         # These have few keys for many rows.
         few = "idx_(audit_logs_(action|actor|resource_type|telegram_id)|transactions_(status|type))"
