@@ -149,7 +149,7 @@ def report(results: Sequence[Result], text: str, *, date: str, commit: str, seed
         "",
         f"- date: {date}",
         f"- commit: {commit}",
-        f"- seed: {seed} (`PASSBOOK_FAULTS_SEED={seed} make faults` makes the same choices)",
+        f"- seed: {seed} (`python -m tests.faults.suite --seed {seed}` makes the same choices)",
         f"- minutes: {minutes:.1f}",
         "",
         text,

@@ -1,12 +1,13 @@
 """The fault suite in its shortest form: each row runs, finds no fault, and finds the lies that it is told."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.faults.row import Row, Run
 from tests.faults.rows import by_tests
-from tests.faults.suite import ROWS, Result, report, summary
+from tests.faults.suite import QUOTED, README, REPORT, ROWS, Result, report, summary
 
 SEED = 20261128
 BRIEFLY = {
@@ -76,3 +77,15 @@ def test_the_report_of_a_broken_run_says_so() -> None:
     assert "1 lost" in text
     assert "**broken**: kill 2: l-1 (debit): answered 201 and not stored" in page
     assert "mutant, NOT FOUND: x" in page
+
+
+def test_the_readme_quotes_the_report() -> None:
+    """The figures in the README are those of the last run."""
+    quoted = QUOTED.search(README.read_text("utf-8"))
+    assert quoted is not None
+    text = " ".join(quoted[0].split("\n", 1)[1].rsplit("\n", 1)[0].split())
+    page = REPORT.read_text("utf-8")
+    assert text in page
+    assert "**broken**" not in page
+    assert "NOT FOUND" not in page
+    assert re.search(r" 0 lost, 0 doubled", text)
