@@ -7,6 +7,7 @@ cuts, which half-finished states are there, how long it takes and how much disk.
 import re
 import shlex
 import shutil
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ TABLES = ("users", "user_deposits", "deposit_transactions", "bank_notifications"
 _REBUILT = ("user_deposits", "deposit_transactions")
 _ASIDE = "backup|old|new|copy|tmp|temp|bak"
 _LEFT_OVER = re.compile(rf"_?(?:(?:{_ASIDE})_)?({'|'.join(TABLES)}|audit_logs)(?:_(?:{_ASIDE})\w*)?", re.IGNORECASE)
+_REMOVED = re.compile(r"^DROP (?:INDEX|TRIGGER) IF EXISTS (\w+);", re.MULTILINE)
 _MADE = re.compile(r"^CREATE (?:TABLE|(?:UNIQUE )?INDEX|TRIGGER) (?!IF )(\w+)", re.MULTILINE)
 
 
@@ -105,7 +107,7 @@ def plan(
     if version >= 0:
         blockers += _left_over(connection, found, working, notices)
         blockers += _schema(found, made, version, working, pending)
-        blockers += _strangers(things, made[version], rebuilt=_REBUILT if version == 0 and pending else ())
+        blockers += _strangers(things, made[version], pending, rebuilt=_REBUILT if version == 0 and pending else ())
     if pending and version >= 0:
         if version == 0:
             blockers += _unknown_to_001(connection)
@@ -334,14 +336,19 @@ def _schema(
     return blockers
 
 
-def _strangers(found: dict[str, Thing], made: dict[str, str], *, rebuilt: tuple[str, ...]) -> list[str]:
-    """Indexes and triggers of somebody else on tables of ours, which no service starts with. Not those of `rebuilt`."""
+def _strangers(
+    found: dict[str, Thing], made: dict[str, str], pending: Sequence[Migration], *, rebuilt: tuple[str, ...]
+) -> list[str]:
+    """Indexes and triggers of somebody else on tables of ours, which no service starts with. Not those of `rebuilt`,
+    and not what a migration that is still to come removes itself."""
+    removed = {name for migration in pending for name in _REMOVED.findall(migration.up)}
     return [
         f"The {thing.kind} {name} on {thing.table} is of no migration, and no service starts with it: drop it (DROP"
         f" {thing.kind.upper()} {name})."
         for name, thing in sorted(found.items())
         if thing.kind in {"index", "trigger"}
         and name not in made
+        and name not in removed
         and thing.table in made
         and thing.table not in rebuilt
     ]
