@@ -170,7 +170,7 @@ def is_unsealed(connection: Connection) -> bool:
     """Whether there are rows and no leaf at all: a program that cannot hash, such as wrangler, made the tables."""
     if not is_there(connection):
         return False
-    sql = "SELECT size = 0 AND EXISTS (SELECT 1 FROM audit_logs) FROM audit_tree"
+    sql = "SELECT EXISTS (SELECT 1 FROM audit_tree WHERE size = 0) AND EXISTS (SELECT 1 FROM audit_logs)"
     return bool(connection.execute(sql).fetchone()[0])
 
 
