@@ -173,18 +173,26 @@ class Connections:
         """Looks at every connection again and again, until it is cancelled."""
         loop = asyncio.get_running_loop()
         every_s = min(1.0, self.bounds.request_timeout_s / 4, self.bounds.answer_timeout_s / 4)
-        while True:
-            await asyncio.sleep(every_s)
-            now = loop.time()
-            for connection in list(self._open):
-                try:
-                    connection.look(now)
-                except Exception:
-                    _log.exception("a connection cannot be looked at, and is ended")
-                    connection.cut(Cut.STALLED)
-            if self._cuts:
-                cuts, self._cuts = self._cuts, {}
-                _log.warning("connections are cut off: %s", ", ".join(_told(why, n) for why, n in cuts.items()))
+        try:
+            while True:
+                await asyncio.sleep(every_s)
+                self._look_at_all(loop.time())
+                self._tell()
+        finally:
+            self._tell()
+
+    def _look_at_all(self, now: float) -> None:
+        for connection in list(self._open):
+            try:
+                connection.look(now)
+            except Exception:
+                _log.exception("a connection cannot be looked at, and is ended")
+                connection.cut(Cut.STALLED)
+
+    def _tell(self) -> None:
+        if self._cuts:
+            cuts, self._cuts = self._cuts, {}
+            _log.warning("connections are cut off: %s", ", ".join(_told(why, n) for why, n in cuts.items()))
 
 
 def _told(why: Cut, count: int) -> str:
