@@ -93,7 +93,7 @@ NewTelegramId = Annotated[
         max_length=20,
         pattern=TELEGRAM_ID_PATTERN,
         description="Telegram's user id, digits as text. A new user's begins with no 0; one that was taken over may.",
-        extra_json_schema={"pattern": "^[1-9][0-9]{0,19}$"},
+        extra_json_schema={"not": {"pattern": "^0"}},
     ),
 ]
 """Of a request that makes the user on first use; who is new, `api/new_users.py` asks."""
