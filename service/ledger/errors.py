@@ -49,10 +49,10 @@ class ErrorCode(StrEnum):
     AUDIT_ROWS_ARCHIVED = "audit_rows_archived"
     BODY_TOO_LARGE = "body_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    RATE_LIMITED = "rate_limited"
     HEADERS_TOO_LARGE = "headers_too_large"
     INTERNAL_ERROR = "internal_error"
     AUDIT_LOG_CONTRADICTED = "audit_log_contradicted"
-    RATE_LIMITED = "rate_limited"
     OVERLOADED = "overloaded"
     DATABASE_BUSY = "database_busy"
     STORAGE_FULL = "storage_full"
@@ -218,7 +218,7 @@ class RateLimited(Unavailable):
 
     code = ErrorCode.RATE_LIMITED
 
-    def __init__(self, detail: str, *, retry_after_s: int) -> None:
+    def __init__(self, detail: str, *, retry_after_s: int = 1) -> None:
         super().__init__(detail)
         self.retry_after_s = retry_after_s
 

@@ -49,12 +49,16 @@ def test_every_refusal_has_a_code_of_the_4xx_and_no_other_has_it() -> None:
     assert {CATALOGUE[code].status for code in codes} <= {404, 409, 410}
 
 
-def test_every_unavailability_is_a_503_with_a_wait() -> None:
-    """Retry-After is a positive number of seconds."""
+def _status_of(unavailable: type) -> int:
+    return 429 if unavailable is errors.RateLimited else 503
+
+
+def test_every_unavailability_has_its_status_and_a_wait() -> None:
+    """503, or 429 where it is the caller's own doing; Retry-After is a positive number of seconds."""
     classes = list(all_below(Unavailable))
     assert len(classes) >= 6
     for unavailable in classes:
-        assert CATALOGUE[unavailable.code].status == 503  # type: ignore[attr-defined]
+        assert CATALOGUE[unavailable.code].status == _status_of(unavailable)  # type: ignore[attr-defined]
         assert unavailable.retry_after_s > 0  # type: ignore[attr-defined]
 
 
@@ -139,9 +143,9 @@ def test_an_unexpected_error_shows_nothing_and_logs_the_request_id(
 
 @pytest.mark.parametrize("unavailable", list(all_below(Unavailable)), ids=lambda kind: kind.__name__)
 def test_an_unavailability_says_when_to_come_back(stopped: LiveService, unavailable: type[Unavailable]) -> None:
-    """503, Retry-After, and the same shape as every problem."""
+    """The status, Retry-After, and the same shape as every problem."""
     answer = _ask(stopped, unavailable("not now"))
-    assert (answer.status_code, answer.json()["code"]) == (503, unavailable.code)
+    assert (answer.status_code, answer.json()["code"]) == (_status_of(unavailable), unavailable.code)
     assert answer.headers["Retry-After"] == str(unavailable.retry_after_s)
 
 
