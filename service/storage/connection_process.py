@@ -109,7 +109,7 @@ class ConnectionProcess:
         try:
             ours, theirs = socket.socketpair()
             try:
-                with theirs:
+                with theirs, signals.held_back():
                     self._process = subprocess.Popen(
                         [sys.executable, "-m", __name__, str(theirs.fileno()), str(os.getpid())],
                         stdin=subprocess.DEVNULL,

@@ -204,6 +204,27 @@ def test_a_cancelled_call_is_carried_out_and_its_answer_is_nobody_elses(tmp_path
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_while_it_starts_does_not_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """A signal to the whole group may come before the new process has said which ones it ignores."""
+
+    class Signalled(subprocess.Popen[bytes]):
+        def __init__(self, *args: object, **kwargs: object) -> None:
+            super().__init__(*args, **kwargs)  # type: ignore[arg-type,call-overload]
+            self.send_signal(number)
+
+    monkeypatch.setattr(subprocess, "Popen", Signalled)
+
+    async def run() -> None:
+        async with opened(tmp_path / "test.db") as process:
+            assert await process.run(write, "after the signal") == 1
+
+    asyncio.run(run())
+    assert number not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 def test_signals_for_the_whole_group_do_not_end_it(tmp_path: Path) -> None:
     """Ctrl-C in a terminal and the SIGTERM of a service manager reach both processes; the first one says when."""
 
