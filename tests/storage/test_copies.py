@@ -23,15 +23,18 @@ def keep(path: Path, on_progress: Progress = quiet) -> Path:
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640])
-def test_copy_of_the_bots_database_has_its_rows_its_mode_and_the_guides_name(tmp_path: Path, mode: int) -> None:
-    """Before any migration of ours; a second one in the same second has a number; both are plain files."""
+def test_copy_of_the_bots_database_has_its_rows_and_the_guides_name_and_is_private(tmp_path: Path, mode: int) -> None:
+    """Before any migration of ours; a second one in the same second has a number; both are plain files.
+
+    Whatever the mode of the bot's file, others cannot read the copy.
+    """
     path = make_bots_file(tmp_path / "bot.db", extra="PRAGMA journal_mode = WAL;")
     path.chmod(mode)
     made = [keep(path), keep(path)]
     assert [copy.name for copy in made] == [f"bot.db.before-migrate-20260119_120000{end}" for end in ("", "-2")]
     for copy in made:
         assert contents(copy) == contents(path)
-        assert copy.stat().st_mode & 0o777 == mode
+        assert copy.stat().st_mode & 0o777 == 0o600
         assert copy.read_bytes()[18:20] == b"\x01\x01", "not in WAL mode"
 
 
