@@ -5,6 +5,8 @@ import json
 import logging
 import os
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -140,8 +142,9 @@ def test_an_error_of_the_service_is_logged_with_its_request(own_service: LiveSer
     """The request_id that the answer shows finds the line with the traceback."""
     own_service.start()
     client = own_service.client()
-    own_service.database.with_name("passbook.db.audit-key.checkpoint").mkdir()
-    answer = client.get("/v1/audit-logs/checkpoint", headers={"X-Request-ID": "find-me"})
+    with closing(sqlite3.connect(own_service.database, isolation_level=None)) as hand:
+        hand.execute("UPDATE api_keys SET scopes = 'a:scope-that-nobody-knows'")
+    answer = client.get("/v1/users/1/balance", headers={"X-Request-ID": "find-me"})
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
     assert own_service.stop() == 0
     (line,) = [line for line in _lines(own_service) if line["level"] == "error"]
