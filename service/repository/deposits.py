@@ -71,7 +71,8 @@ def _looked_for(work: UnitOfWork, amount: int, name: str) -> tuple[int | None, C
     Neither is guessed: with another deposit that the money could be for, or two notifications, people settle it.
     """
     since, until = around(work.now, work.policy.match_window_s)
-    if bank_notifications.is_quiet(work.session.reading, amount=amount, name=name, since=since, until=until):
+    tx = work.session.looking_for(amount=amount, match_name=name)
+    if bank_notifications.is_quiet(tx, amount=amount, name=name, since=since, until=until):
         return None, None
     key: Any = {"amount": amount, "name": name, "since": since, "until": until}
     rivals = bank_notifications.same_name(work.tx, **key)

@@ -68,6 +68,8 @@ class Session:
         self._references: list[balance_changes.Row] = []
         self._audit_logs: list[audit_logs.Row] = []
         self._answers: list[idempotency.Row] = []
+        self._announced: set[tuple[int, str]] = set()
+        """Amount and match name of the deposits among them, and maybe of some that were taken back."""
         self._accounts: dict[str, Account | None] = {}
         self._stored: dict[tuple[str, str], StoredAnswer | None] = {}
         self._keys: dict[int, Standing | None] = {}
@@ -141,6 +143,10 @@ class Session:
         """The transaction, to read with: what was read ahead stays at hand."""
         self._flush_ledger()
         return self._tx
+
+    def looking_for(self, *, amount: int, match_name: str) -> Connection:
+        """The transaction, to look for deposits of this amount and name, and for bank notifications."""
+        return self.reading if (amount, match_name) in self._announced else self._tx
 
     # What is read ahead.
 
@@ -236,6 +242,7 @@ class Session:
     def announce(self, account: Account, *, amount: int, depositor_name: str, match_name: str) -> int:
         """Writes a deposit that waits for its money; returns its id."""
         transaction_id = self._next_transaction_id()
+        self._announced.add((amount, match_name))
         self._transactions.append(
             transactions.pending_row(
                 transaction_id,
@@ -306,6 +313,7 @@ class Session:
             if self._transactions:
                 transactions.insert_many(self._tx, self._transactions)
                 self._transactions.clear()
+                self._announced.clear()
             if self._references:
                 balance_changes.insert_many(self._tx, self._references)
                 self._references.clear()
