@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import errno
-import gc
 import logging
 import os
 import signal
@@ -19,7 +18,7 @@ from typing import cast
 import uvicorn
 from litestar import Litestar
 
-from service import signals
+from service import garbage, signals
 from service.config import Config, ConfigError
 from service.connections import Bounds, Connections, Cut, places
 from service.http_protocol import BoundedHttp, refusal
@@ -39,9 +38,6 @@ _ACCEPT_AGAIN_S = 0.25
 _TURNED_AWAY_MAX = 64
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _log = logging.getLogger(__name__)
-_YOUNG_OBJECTS = 10_000
-"""So many come into being between two collections of garbage, instead of 700: a request alone makes some hundreds, and
-hardly any of them is in a cycle."""
 
 
 class ListenError(ConfigError):
@@ -288,10 +284,7 @@ class _Server(uvicorn.Server):
         )
         self._accepting.start()
         self.started = True
-        # What is there now stays: a collection that walks all of it stops every request for tens of milliseconds.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(_YOUNG_OBJECTS)
+        garbage.look_seldom()
         self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -11,12 +11,13 @@ from tests.live import CHECKOUT
 SERVICE = CHECKOUT / "service"
 ALLOWED = {
     "ledger": {"ledger"},
-    "storage": {"ledger", "storage", "signals"},
+    "storage": {"garbage", "ledger", "storage", "signals"},
     "repository": {"ledger", "storage", "repository"},
     "api": {"ledger", "storage", "repository", "api", "measures", "telemetry"},
     "config": set(),
     "resources": set(),
     "measures": set(),
+    "garbage": set(),
     "signals": set(),
     "telemetry": {"measures"},
     "logs": set(),
@@ -25,7 +26,7 @@ ALLOWED = {
     "connections": {"measures"},
     "http_protocol": {"ledger", "api", "connections", "http_framing"},
     "lifeguard": {"ledger", "api"},
-    "server": {"config", "connections", "http_protocol", "ledger", "lifeguard", "measures", "signals"},
+    "server": {"config", "connections", "garbage", "http_protocol", "ledger", "lifeguard", "measures", "signals"},
     "cli": {"ledger", "storage", "repository", "api", "app", "server", "config", "resources", "cli"}
     | {"logs", "telemetry"},
 }

@@ -12,7 +12,6 @@ not known, and the next call starts another.
 
 import asyncio
 import contextlib
-import gc
 import importlib
 import os
 import pickle
@@ -26,7 +25,7 @@ from collections.abc import Callable, Sequence
 from io import BufferedRWPair
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from service import signals
+from service import garbage, signals
 from service.storage import sqlite
 from service.storage.sqlite import Connection, DatabaseError, EngineError
 
@@ -239,8 +238,7 @@ def _serve(stream: BufferedRWPair) -> None:
                     for name in imports:
                         importlib.import_module(name)
                     connection = connector()
-                    gc.collect()
-                    gc.freeze()  # what is loaded now stays, and need not be walked again
+                    garbage.look_seldom()
                 else:
                     asked = pickle.loads(call)
                     if asked is None:
