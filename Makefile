@@ -38,10 +38,12 @@ serve: $(VENV)/.installed ## Run the service: PASSBOOK_… say how, DATABASE=fil
 	$(BIN)/passbook serve $(if $(DATABASE),--database "$(DATABASE)")
 
 # The documents' commands are run by the tests as they stand, with curl; processes are killed at system
-# calls by strace, and their clock is set by libfaketime; the image is built by buildah, on a base by mmdebstrap.
+# calls by strace, and their clock is set by libfaketime; the image is built by buildah, on a base by mmdebstrap; a file
+# system of their own, which ext4's tools make, is frozen.
 TOOLS := curl strace faketime buildah mmdebstrap mount
 $(VENV)/.tools: Makefile | $(BIN)/python
 	@for tool in $(TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	  command -v mkfs.ext4 >/dev/null || missing="$$missing e2fsprogs"; \
 	  [ -z "$$missing" ] || { [ "$$(id -u)" = 0 ] && apt-get update -q \
 	    && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing; } \
 	  || { echo "Install$$missing first (on Debian: apt-get install$$missing)."; exit 1; }
