@@ -1,13 +1,20 @@
 """The writes that wait for a commit: fair between callers, bounded in number and in bytes.
 
-Each caller, by its API key, has a lane. A batch takes one write of each lane in turn, so that a flood waits
-behind itself. A lane may hold as much as is free beside it and no more: one caller gets half of the queue at most, two
-get a third each, and there is always room for the next one.
+Each caller, by its API key, has a lane. A lane pays for what it gets by weight: the next write is that of the lane
+which has been given least, and who comes new begins where the others are. So a flood waits behind itself, and a light
+write waits for the commit under way at most. (Start-time fair queueing: Goyal, Vin and Cheng, SIGCOMM 1996.)
+
+A lane may hold as much as is free beside it and no more: one caller gets half of the queue at most, two get a third
+each, and there is always room for the next one.
 """
 
-from collections import OrderedDict, deque
+import heapq
+import itertools
+from collections import deque
 from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
+
+_REMEMBERED_MAX = 1024
 
 
 class Waiting(Protocol):
@@ -27,7 +34,14 @@ class FairQueue(Generic[W]):
     def __init__(self, *, count_max: int, bytes_max: int) -> None:
         self.count_max = count_max
         self.bytes_max = bytes_max
-        self._lanes: OrderedDict[str, deque[W]] = OrderedDict()
+        self._lanes: dict[str, deque[W]] = {}
+        self._turns: list[tuple[int, int, str]] = []
+        """A heap: what each lane that waits has been given, by weight; equals in the order in which they came."""
+        self._given: dict[str, int] = {}
+        """What each lane had been given with its last write, as far as that is more than `_now`."""
+        self._now = 0
+        """What the lane whose turn was last had been given before."""
+        self._order = itertools.count()
         self._sizes: dict[str, int] = {}
         self._count = 0
         self._bytes = 0
@@ -54,29 +68,37 @@ class FairQueue(Generic[W]):
 
     def append(self, write: W) -> None:
         """Adds a write at the end of its lane."""
-        lane = self._lanes.setdefault(write.lane, deque())
+        lane = self._lanes.get(write.lane)
+        if lane is None:
+            lane = self._lanes[write.lane] = deque()
+            self._wait(write.lane, max(self._now, self._given.get(write.lane, 0)))
         lane.append(write)
         self._sizes[write.lane] = self._sizes.get(write.lane, 0) + write.size
         self._count += 1
         self._bytes += write.size
 
     def take(self, *, count_max: int, weight_max: int) -> list[W]:
-        """The next batch: one write of each lane in turn, as many as weigh `weight_max` together.
+        """The next batch: the writes whose turn it is, as many as weigh `weight_max` together.
 
         A write that is heavier than what is left begins the next batch, so that lighter ones are answered before it.
         One that is heavier than `weight_max` makes a batch of its own.
         """
         batch: list[W] = []
         weight = 0
-        while self._lanes and len(batch) < count_max:
-            name, lane = next(iter(self._lanes.items()))
+        while self._turns and len(batch) < count_max:
+            given, _, name = self._turns[0]
+            lane = self._lanes[name]
             if batch and weight + lane[0].weight > weight_max:
                 break
-            write = self._pop(name)
+            heapq.heappop(self._turns)
+            write = lane.popleft()
             batch.append(write)
             weight += write.weight
-            if name in self._lanes:
-                self._lanes.move_to_end(name)
+            self._now = given
+            self._give(name, given + write.weight)
+            self._left(write, lane)
+            if lane:
+                self._wait(name, given + write.weight)
         return batch
 
     def remove(self, write: W) -> None:
@@ -84,12 +106,17 @@ class FairQueue(Generic[W]):
         lane = self._lanes.get(write.lane, deque())
         lane.remove(write)
         self._left(write, lane)
+        if not lane:
+            self._turns = [turn for turn in self._turns if turn[2] != write.lane]
+            heapq.heapify(self._turns)
 
-    def _pop(self, name: str) -> W:
-        lane = self._lanes[name]
-        write = lane.popleft()
-        self._left(write, lane)
-        return write
+    def _wait(self, name: str, given: int) -> None:
+        heapq.heappush(self._turns, (given, next(self._order), name))
+
+    def _give(self, name: str, given: int) -> None:
+        self._given[name] = given
+        if len(self._given) > _REMEMBERED_MAX:
+            self._given = {lane: given for lane, given in self._given.items() if given > self._now}
 
     def _left(self, write: W, lane: deque[W]) -> None:
         self._sizes[write.lane] -= write.size
