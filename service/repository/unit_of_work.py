@@ -8,7 +8,7 @@ notice.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -22,7 +22,6 @@ from service.repository.session import Context, Session
 from service.storage import audit_chain
 from service.storage.sqlite import Connection, transaction
 
-Command = TypeVar("Command", bound=Struct)
 RenderRefusal = Callable[[Refusal, str], Answer]
 """Makes the answer of a refusal for a request id; given by the composition root, since only the API knows HTTP."""
 

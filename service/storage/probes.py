@@ -4,6 +4,7 @@ import contextlib
 import os
 import tempfile
 
+from service.storage import sqlite
 from service.storage.sqlite import Connection
 
 ROOM_BYTES = 256 * 1024
@@ -21,8 +22,7 @@ def write_nothing(tx: Connection) -> None:
     Raises DatabaseError, OSError.
     """
     (waits_ms,) = tx.execute("PRAGMA busy_timeout").fetchone()
-    path = tx.execute("PRAGMA database_list").fetchone()[2]
-    _take_room(os.path.dirname(path))
+    _take_room(os.path.dirname(sqlite.file_of(tx)))
     tx.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS:d}").fetchall()
     try:
         tx.execute("BEGIN IMMEDIATE")

@@ -249,13 +249,18 @@ def empty_log(connection: Connection) -> bool:
     return not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
 
 
+def file_of(connection: Connection) -> str:
+    """The path of the database; empty for one in memory."""
+    path: str = connection.execute("PRAGMA database_list").fetchone()[2]
+    return path
+
+
 def shorten_log(connection: Connection) -> None:
     """Empties the write-ahead log when it is longer than LOG_BYTES_MAX, unless a reader needs it; waits for nobody.
 
     A log that grew behind a reader keeps its length until it begins anew, which without a write it never does.
     """
-    path = connection.execute("PRAGMA database_list").fetchone()[2]
-    if os.stat(f"{path}-wal").st_size <= LOG_BYTES_MAX:
+    if os.stat(f"{file_of(connection)}-wal").st_size <= LOG_BYTES_MAX:
         return
     (waits_ms,) = connection.execute("PRAGMA busy_timeout").fetchone()
     connection.execute("PRAGMA busy_timeout = 0").fetchall()
@@ -410,7 +415,7 @@ def _wait_for_turn(connection: Connection, descriptor: int, lock: int) -> None:
 
 def _turn_file(connection: Connection) -> str | None:
     """The file whose lock is a turn; None for a database in memory."""
-    path: str = connection.execute("PRAGMA database_list").fetchone()[2]
+    path = file_of(connection)
     return f"{path}{_TURN_SUFFIX}" if path else None
 
 
