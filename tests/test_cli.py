@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import zipfile
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -56,11 +57,18 @@ def test_keys_are_made_listed_revoked_and_audited(tmp_path: Path) -> None:
     assert row["scopes"] == sorted(ROLES["bot"])
     prefix = row["prefix"]
     assert "Revoked" in passbook("keys", "revoke", prefix, *where).stdout
+    revoked = "SELECT created_at FROM audit_logs WHERE action = 'api_key_revoked'"
+    assert read(database, revoked) == read(database, "SELECT revoked_at FROM api_keys"), "it is on record at once"
     assert "was revoked before" in passbook("keys", "revoke", prefix, *where).stdout
     unknown = passbook("keys", "revoke", "pbk_00000000", *where)
     assert (unknown.returncode, "There is no key pbk_00000000" in unknown.stderr) == (1, True)
     log = read(database, "SELECT action, resource_type, resource_id, actor LIKE 'cli:%' FROM audit_logs ORDER BY id")
     assert log == [("api_key_created", "api_key", 1, 1), ("api_key_revoked", "api_key", 1, 1)]
+    ((details, looked_up_by),) = read(
+        database, "SELECT details, key_hash FROM audit_logs, api_keys WHERE action = 'api_key_created'"
+    )
+    assert json.loads(details)["key_sha256"] == sha256(looked_up_by).hexdigest()
+    assert looked_up_by.hex() not in details, "who reads the log does not have what a key is looked up by"
     stored = database.read_bytes() + b"".join(path.read_bytes() for path in tmp_path.glob("p.db-*"))
     assert key.encode() not in stored
 

@@ -129,6 +129,8 @@ def test_late_money_is_settled_by_hand_and_says_so(own_service: LiveService) -> 
     assert [(c["deposit_id"], c["status"]) for c in received["candidates"]] == [(deposit["id"], "expired")]
     body = {"telegram_id": "7302", "amount": 700, "depositor_name": "홍길동"}
     assert client.write("/v1/deposits", body).json()["status"] == "pending"
+    by_itself = client.write(f"/v1/deposits/{deposit['id']}/confirm", {}).json()
+    assert (by_itself["code"], by_itself["current_status"]) == ("deposit_expired", "expired")
     path = f"/v1/bank-notifications/{received['id']}/match"
     refused = client.write(path, {"deposit_id": deposit["id"]}).json()
     assert (refused["code"], refused["current_status"]) == ("deposit_expired", "expired")

@@ -30,13 +30,17 @@ def test_a_user_is_made_once_and_returned_after(service: LiveService) -> None:
 
 
 def test_another_name_is_taken_over_and_audited(service: LiveService) -> None:
-    """The old and the new name are on record."""
+    """The old and the new name are on record; the name that is there already changes nothing."""
     client = service.client()
     client.write("/v1/users", {"telegram_id": "2002", "username": "old"})
     renamed = client.write("/v1/users", {"telegram_id": "2002", "username": "new"})
     assert (renamed.status_code, renamed.json()["username"]) == (200, "new")
     row = client.get(f"/v1/audit-logs/{renamed.json()['audit_log_id']}").json()
     assert row["details"] == {"username_before": "old", "username_after": "new"}
+    again = client.write("/v1/users", {"telegram_id": "2002", "username": "new"})
+    assert (again.status_code, again.json()["audit_log_id"]) == (200, None)
+    rows = client.get("/v1/audit-logs", params={"telegram_id": "2002", "action": "user_renamed"}).json()["items"]
+    assert len(rows) == 1, "the name that is there already is no change"
 
 
 def test_null_and_absent_names_change_nothing(service: LiveService) -> None:

@@ -118,3 +118,14 @@ def test_what_is_taken_out_is_neither_counted_nor_carried_out() -> None:
     assert (len(waiting), waiting.bytes) == (0, 0)
     with pytest.raises(ValueError, match="not in"):
         waiting.remove(stays)
+
+
+def test_a_lane_that_was_emptied_has_no_turn_left() -> None:
+    """Whoever gave up all that waited is passed by, and has one turn when it comes again."""
+    gone = Write("a", "gone")
+    waiting = queue(gone, Write("b", "b1"), Write("b", "b2"))
+    waiting.remove(gone)
+    assert [write.name for write in waiting.take(count_max=1, weight_max=10)] == ["b1"]
+    waiting.append(Write("a", "again"))
+    assert [write.name for write in waiting.take(count_max=10, weight_max=10)] == ["again", "b2"]
+    assert waiting.take(count_max=10, weight_max=10) == []

@@ -11,10 +11,11 @@ from service.api import problems
 from service.ledger.audit_logs import DEPOSIT_TRANSACTION
 from service.ledger.balance_changes import BalanceChange, BalanceChangesPost
 from service.ledger.debits import DebitPost
+from service.ledger.deposits import DepositAnnounce
 from service.ledger.errors import InsufficientFunds, KeyRefused
 from service.ledger.idempotency import Answer, Request
 from service.ledger.policy import Policy
-from service.repository import balance_changes, debits
+from service.repository import balance_changes, debits, deposits
 from service.repository.session import Context, Session, Spoilt
 from service.repository.unit_of_work import Operation, UnitOfWork
 from service.repository.writer import Work, run_batch
@@ -131,6 +132,8 @@ def test_an_operation_that_breaks_after_it_wrote_takes_only_itself(connection: A
     assert connection.execute(failed).fetchone() == (1,)
     stored = "SELECT idempotency_key FROM idempotency_answers WHERE idempotency_key GLOB 'broken*'"
     assert connection.execute(stored).fetchall() == [("broken1",)]
+    first, last, count = connection.execute("SELECT MIN(id), MAX(id), COUNT(*) FROM audit_logs").fetchone()
+    assert last - first + 1 == count, "a row that was taken back leaves no gap in the ids of the log"
 
 
 def test_a_row_that_the_database_refuses_is_found_among_its_neighbours(connection: Any) -> None:
@@ -174,6 +177,19 @@ def test_what_an_operation_gathered_is_there_when_it_reads(connection: Any) -> N
             session.undo_operation()
     finally:
         connection.execute("ROLLBACK")
+
+
+def test_announcements_of_one_commit_see_each_other(connection: Any) -> None:
+    """Of two users who announce the same name and amount in one commit, the second is warned of the first."""
+    first, second, other = (
+        work(
+            deposits.ANNOUNCE, DepositAnnounce(telegram_id=user, amount=amount, depositor_name=name), f"announce-{user}"
+        )
+        for user, amount, name in (("7101", 500, "홍 길동"), ("7102", 500, "홍길동"), ("7103", 501, "홍길동"))
+    )
+    outcomes = run(connection, first, second, other)
+    told = [msgspec.json.decode(one.body)["collision"] for one in outcomes if isinstance(one, Answer)]
+    assert [collision is None for collision in told] == [True, False, True], told
 
 
 def test_a_key_that_is_gone_revoked_or_narrower_does_nothing(connection: Any) -> None:

@@ -19,6 +19,7 @@ import pytest
 from service import resources
 from service.api import problems
 from service.ledger.audit_logs import DEPOSIT_TRANSACTION
+from service.ledger.balance_changes import BalanceChange, BalanceChangesPost
 from service.ledger.debits import DebitPost
 from service.ledger.deposits import DepositAnnounce, DepositConfirm
 from service.ledger.errors import (
@@ -35,8 +36,9 @@ from service.ledger.errors import (
 from service.ledger.idempotency import Answer, Request
 from service.ledger.policy import Policy
 from service.ledger.timestamps import system_clock
-from service.repository import debits, deposits
+from service.repository import balance_changes, debits, deposits
 from service.repository.unit_of_work import Context, Operation, UnitOfWork
+from service.repository.write_times import Watch
 from service.repository.writer import Patience, Writer, WriteState
 from service.storage import migrator, sqlite
 from tests.ledger_check import broken_invariants
@@ -156,6 +158,7 @@ async def _desk(
     batch_max: int = 100,
     busy_timeout_ms: int = 0,
     patience: Patience | None = None,
+    watch: Watch = lambda _batch, _writes: None,
 ) -> AsyncIterator[Desk]:
     made: list[Recording] = []
 
@@ -175,6 +178,7 @@ async def _desk(
             queue_bytes_max=queue_bytes_max,
             batch_max=batch_max,
             patience=patience,
+            watch=watch,
         )
         async with writer.running():
             made[0].statements.clear()
@@ -229,6 +233,26 @@ def test_no_batch_is_larger_than_its_bound_and_all_are_in_order(path: Path) -> N
             assert desk.connection.control() == ["BEGIN IMMEDIATE", "COMMIT"] * 3
             ids = [msgspec.json.decode(answer.body)["id"] for answer in answers]
             assert ids == sorted(ids)
+
+    asyncio.run(run())
+
+
+def test_no_commit_carries_more_than_its_bound_weighs(path: Path) -> None:
+    """A batch of changes weighs as much as it has changes: of four with 5 each, one goes into a commit of 8."""
+
+    async def run() -> None:
+        async with _desk(path, batch_max=8) as desk:
+            asked = [
+                BalanceChangesPost(
+                    changes=[
+                        BalanceChange(telegram_id=USER, amount=1, reason="test", reference=f"{batch}-{place}")
+                        for place in range(5)
+                    ]
+                )
+                for batch in range(4)
+            ]
+            await asyncio.gather(*(desk.submit(balance_changes.POST, one) for one in asked))
+            assert desk.connection.control() == ["BEGIN IMMEDIATE", "COMMIT"] * 4
 
     asyncio.run(run())
 
@@ -609,6 +633,27 @@ def test_a_writer_that_dies_answers_those_who_wait(path: Path) -> None:
             assert desk.counts() == (5, 6, 5)
 
     asyncio.run(run())
+
+
+def test_a_writer_that_breaks_in_a_batch_answers_that_batch_too(path: Path) -> None:
+    """What nobody foresaw ends the writer between a commit and its answers: those of the batch and of the queue are
+    told that nobody knows."""
+
+    class Ended(BaseException):
+        pass
+
+    def breaks(*_: object) -> None:
+        raise Ended
+
+    async def break_the_writer() -> None:
+        async with _desk(path, batch_max=2, watch=breaks) as desk:
+            tasks = [desk.announce(key=f"broken-{n}") for n in range(5)]
+            done, waiting = await asyncio.wait(tasks, timeout=10)
+            assert not waiting, f"{len(waiting)} of {len(tasks)} were never answered"
+            assert {type(task.exception()) for task in done} == {OutcomeUnknown}
+
+    with pytest.raises(Ended):
+        asyncio.run(break_the_writer())
 
 
 @pytest.mark.parametrize("stall_s", [0.1, 60], ids=["stalled", "only slow"])
