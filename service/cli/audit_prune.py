@@ -1,5 +1,6 @@
 """passbook audit prune: the oldest rows of the audit log into an archive, and out of the database."""
 
+import contextlib
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -100,7 +101,10 @@ def _say_prefix(prefix: Prefix, before: str) -> None:
 
 
 def _archive(connection: Connection, config: Config, prefix: Prefix, archive: Path, show: Progress) -> Archived:
-    """The verified archive; one that an earlier run made is taken if it is of rows that may go."""
+    """The verified archive; one that an earlier run made is taken if it is of rows that may go.
+
+    Raises OSError, PruneFailed; what was not finished is gone then.
+    """
     signer = Signer.open(config.audit_key_path, origin=config.audit_origin)
     signer.check(connection)
     if archive.exists():
@@ -110,11 +114,17 @@ def _archive(connection: Connection, config: Config, prefix: Prefix, archive: Pa
         audit_prunes.drop_partial(archive)
         audit_prunes.write_checkpoint(archive, audit_prunes.sign_checkpoint(connection, signer, found))
         return found
-    partial = audit_prunes.write_archive(connection, prefix, archive, show)
-    written = audit_prunes.verify_archive(connection, partial, show)
-    if written.prefix != prefix:
-        raise PruneFailed("The rows changed while they were archived; nothing was removed.")
-    audit_prunes.publish(partial, archive, audit_prunes.sign_checkpoint(connection, signer, written))
+    try:
+        partial = audit_prunes.write_archive(connection, prefix, archive, show)
+        written = audit_prunes.verify_archive(connection, partial, show)
+        if written.prefix != prefix:
+            raise PruneFailed("The rows changed while they were archived; nothing was removed.")
+        audit_prunes.publish(partial, archive, audit_prunes.sign_checkpoint(connection, signer, written))
+    except BaseException:
+        # It may be as large as the log, and the reason may be that the disk is full.
+        with contextlib.suppress(OSError):
+            audit_prunes.drop_partial(archive)
+        raise
     return written
 
 

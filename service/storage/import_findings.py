@@ -1,12 +1,13 @@
 """What an import found, row by row: the first few of each kind for the terminal, all of them in a file of NDJSON."""
 
 import contextlib
+import os
 from pathlib import Path
 from typing import IO
 
 import msgspec
 
-from service.storage import private_files
+from service.storage import private_files, sqlite
 
 EXAMPLES_MAX = 20
 """Of each kind, for the terminal."""
@@ -46,10 +47,13 @@ class Findings:
             self._file.write(msgspec.json.encode({"kind": kind, **fields}) + b"\n")
 
     def close(self) -> None:
-        """Writes what is left and closes the file."""
+        """Writes what is left and closes the file, which is on disk then. Raises OSError."""
         file, self._file = self._file, None
-        if file is not None:
-            file.close()
+        if file is not None and self._path is not None:
+            with file:
+                file.flush()
+                os.fsync(file.fileno())
+            sqlite.sync(self._path.absolute().parent)
 
     def discard(self) -> None:
         """Closes the file and deletes it, where this object made it."""

@@ -44,12 +44,20 @@ def create(path: Path) -> IO[bytes]:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Makes `content` the whole of `path` by one rename; it is on disk when this returns. Raises OSError."""
+    """Makes `content` the whole of `path` by one rename; it is on disk when this returns.
+
+    Raises OSError; what was written under the other name is gone then.
+    """
     partial = partial_of(path)
     partial.unlink(missing_ok=True)  # what a killed run left
-    with create(partial) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with create(partial) as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
     sqlite.sync(path.absolute().parent)

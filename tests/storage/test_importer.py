@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import sqlite3
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from service.storage import lock, migrator, sql_text
 from service.storage.import_findings import Findings
 from service.storage.importer import ImportFailed, ImportReport, import_database
 from tests.ledger_check import broken_invariants
+from tests.named_files import Disk
 from tests.storage.test_migrator import BOT_ROWS
 
 MIGRATIONS = migrator.load(resources.folder("migrations"))
@@ -570,19 +570,14 @@ def test_ids_of_an_emptied_table_are_not_given_out_again(tmp_path: Path) -> None
     assert read(tmp_path / "p.db", "SELECT id FROM deposit_transactions") == [(42,)]
 
 
-def test_new_folders_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_folders_are_synced(tmp_path: Path) -> None:
     """Each folder that was made is written down in the one above it before the import says that it is done."""
-    synced: list[str] = []
-    real = os.fsync
-
-    def note(descriptor: int) -> None:
-        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
-        real(descriptor)
-
-    monkeypatch.setattr(os, "fsync", note)
-    target = tmp_path / "a" / "b" / "p.db"
-    take_over(make_bots_file(tmp_path / "bots.sqlite"), target)
-    assert {str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b")} <= set(synced)
+    bots = make_bots_file(tmp_path / "bots.sqlite")
+    with Disk(tmp_path, (".lock", ".turn", "-wal", "-shm")) as disk:
+        take_over(bots, tmp_path / "a" / "b" / "p.db")
+    synced = {call.path for call in disk.calls if call.what == "fsync"}
+    assert {tmp_path, tmp_path / "a", tmp_path / "a" / "b"} <= synced
+    assert disk.judge() == []
 
 
 def test_import_waits_for_nobody(tmp_path: Path) -> None:
