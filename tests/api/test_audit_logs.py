@@ -3,11 +3,20 @@
 import itertools
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from service.api import problems
+from service.ledger.debits import DebitPost
+from service.ledger.policy import Policy
+from service.ledger.timestamps import stored
+from service.repository import debits
+from service.repository.writer import run_batch
 from tests.live import Client, LiveService
+from tests.repository.house import make_database, writing
+from tests.repository.test_session import work
 
 
 @pytest.fixture(scope="module")
@@ -193,3 +202,22 @@ def test_suspicious_lists_who_was_refused_more_often_than_the_threshold(ops: Cli
     assert suspicious(threshold=5) == suspicious() == []
     assert suspicious(threshold=3, window="P1D") == both
     assert suspicious(threshold=0, window="PT0S") == []
+
+
+def test_refused_attempts_from_before_the_window_are_not_suspicious(tmp_path: Path) -> None:
+    """Three attempts of two hours ago: none within an hour, three within three hours."""
+    path = make_database(tmp_path / "passbook.db")
+    before = stored(datetime.now(UTC) - timedelta(hours=2))
+    with writing(path) as connection:
+        batch = [work(debits.POST, DebitPost(telegram_id="9", amount=1, reason="r"), f"key-{n}") for n in range(3)]
+        run_batch(connection, batch, now=before, policy=Policy(), render_refusal=problems.render_refusal)
+    service = LiveService(path).start()
+    try:
+        found = {
+            window: service.client().get("/v1/audit-logs/suspicious", params={"window": window, "threshold": 0}).json()
+            for window in ("PT1H", "PT3H")
+        }
+    finally:
+        service.stop()
+    assert [item["attempts"] for item in found["PT1H"]["items"]] == [], "attempts from before the window are listed"
+    assert [item["attempts"] for item in found["PT3H"]["items"]] == [3]

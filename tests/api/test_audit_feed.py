@@ -1,0 +1,89 @@
+"""The long reads of the audit log by themselves, on a real database: what an export holds, and what it gives back."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.api.audit_feed import EXPORTS_MAX, AuditFeed, Encode
+from service.ledger.audit_lines import ndjson
+from service.ledger.audit_logs import AuditLogFilter, Order
+from service.ledger.errors import Overloaded
+from service.storage import sqlite
+from service.storage.audit_logs import find_newest_id
+from tests.repository.house import House, make_database, opened, writing
+
+ROWS = 1500
+
+
+@asynccontextmanager
+async def feed_of(path: Path) -> AsyncIterator[tuple[House, AuditFeed]]:
+    """A feed beside a writer that runs."""
+    async with opened(path) as house, sqlite.Readers(path, count=1, busy_timeout_ms=0).opened() as readers:
+        with writing(path) as lookups:
+            yield house, AuditFeed(readers, house.writer, partial(find_newest_id, lookups))
+
+
+def run(path: Path, story: Callable[[House, AuditFeed], Awaitable[None]]) -> None:
+    """`story` on a log of ROWS rows."""
+
+    async def told() -> None:
+        async with feed_of(path) as (house, feed):
+            await story(house, feed)
+
+    make_database(path)
+    with writing(path) as connection, sqlite.transaction(connection):
+        connection.executemany("INSERT INTO audit_logs (action) VALUES (?)", [("seen",)] * ROWS)
+    asyncio.run(told())
+
+
+async def export(feed: AuditFeed, *, encode: Encode = ndjson, who: str = "ops") -> Any:
+    """An export that has begun."""
+    return await feed.export(
+        AuditLogFilter(),
+        order=Order.OLDEST,
+        after=None,
+        limit=None,
+        who=who,
+        encode=encode,
+        header=b"",
+        media_type="application/x-ndjson",
+        headers={},
+    )
+
+
+def test_an_export_is_the_log_as_it_was_when_it_was_asked_for(tmp_path: Path) -> None:
+    """A row that is written between two of its reads is not in it."""
+
+    async def story(house: House, feed: AuditFeed) -> None:
+        begun = await export(feed)
+        await house.announce()
+        lines = begun._parts.first + b"".join([chunk async for chunk in begun._parts.chunks])
+        assert lines.count(b"\n") == ROWS, "the export has rows from after it was asked for"
+        begun._parts.ended()
+
+    run(tmp_path / "p.db", story)
+
+
+def test_an_export_that_fails_at_its_first_rows_gives_its_place_back(tmp_path: Path) -> None:
+    """However often it fails, the next one of the same key may begin; those that have begun are bounded."""
+
+    def fails(_rows: object) -> bytes:
+        raise RuntimeError("these rows cannot be written")
+
+    async def story(_: House, feed: AuditFeed) -> None:
+        for _attempt in range(EXPORTS_MAX + 1):
+            with pytest.raises(RuntimeError, match="cannot be written"):
+                await export(feed, encode=fails)
+        begun = [await export(feed) for _ in range(EXPORTS_MAX)]
+        with pytest.raises(Overloaded, match=f"{EXPORTS_MAX} exports of the audit log of this API key"):
+            await export(feed)
+        (await export(feed, who="another"))._parts.ended()
+        begun[0]._parts.ended()
+        (await export(feed))._parts.ended()
+
+    run(tmp_path / "p.db", story)
