@@ -4,9 +4,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.ledger.errors import BalanceLimitExceeded, InsufficientFunds
+from service.ledger.errors import (
+    BalanceLimitExceeded,
+    InsufficientFunds,
+    Refusal,
+    TransactionNotConfirmed,
+    TransactionReversed,
+)
 from service.ledger.fields import AMOUNT_MAX, BALANCE_MAX
-from service.ledger.transactions import balance_after_credit, balance_after_debit
+from service.ledger.transactions import (
+    Direction,
+    Transaction,
+    TransactionStatus,
+    balance_after_credit,
+    balance_after_debit,
+    check_reversible,
+)
 from service.ledger.users import Account
 
 BALANCES = st.integers(0, BALANCE_MAX)
@@ -46,3 +59,25 @@ def test_the_edges_themselves_are_allowed() -> None:
         balance_after_debit(account(5), 6)
     with pytest.raises(BalanceLimitExceeded):
         balance_after_credit(account(BALANCE_MAX - 5), 6)
+
+
+@pytest.mark.parametrize("status", [*TransactionStatus, "a word of the bot"])
+@pytest.mark.parametrize("amount", [0, 5])
+@pytest.mark.parametrize("reversed_by", [None, 8])
+def test_only_what_moved_money_and_was_not_taken_back_is_reversed(
+    status: str, amount: int, reversed_by: int | None
+) -> None:
+    """A confirmed transaction of an amount, once; the refusal names the status, and what took it back."""
+    empty = dict.fromkeys(Transaction.__struct_fields__)
+    told = {"id": 7, "telegram_id": "1", "type": "deposit", "direction": Direction.CREDIT, "amount": amount}
+    found = Transaction(**{**empty, **told, "status": status, "reversed_by_id": reversed_by})  # type: ignore[arg-type]
+    if status == TransactionStatus.CONFIRMED and amount and reversed_by is None:
+        check_reversible(found)
+        return
+    with pytest.raises(Refusal) as refused:
+        check_reversible(found)
+    members = {"current_status": status} | ({"reversed_by_id": reversed_by} if reversed_by else {})
+    assert (type(refused.value), refused.value.members) == (
+        TransactionReversed if reversed_by else TransactionNotConfirmed,
+        members,
+    )
