@@ -4,6 +4,8 @@ A case is one or more statements with semicolons between them; only the last one
 must be true after it.
 """
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 
 
@@ -22,8 +24,8 @@ class Rule(Struct, frozen=True):
     """
 
     message: str | None
-    refuses: list[str]
-    allows: list[str | Case]
+    refuses: Sequence[str]
+    allows: Sequence[str | Case]
     untouchable: str = ""
     before: str = ""
 
@@ -130,6 +132,7 @@ _UNMOVED = "DROP TRIGGER deposit_transactions_move_balance_insert;"
 _UNCHECKED = f"{_UNMOVED} DROP TRIGGER deposit_transactions_continue_account_insert;"
 _MOVED = "UPDATE user_deposits SET"
 _CONFIRM = "UPDATE deposit_transactions SET"
+_FREE_NAME = "DROP TRIGGER user_domains_move_forwards;"
 _UNTIED = "DROP TRIGGER bank_notifications_need_deposit_update;"
 _FREE = "DROP TRIGGER deposit_transactions_move_forwards;"
 _REFUNDED = f"{_REVERSAL} (2, 'domain_refund', 'credit', 400, 'confirmed', 500, 900, 4, 26);"
@@ -171,6 +174,8 @@ _STARTS_ANEW = f"{_NEW} (5, 'a', 'credit', 10, 'confirmed', 0, 10, 1), (5, 'a', 
 _CREDITS = """
 1, 'a', 'credit', 10, 'confirmed', NULL, NULL, NULL
 1, 'a', 'credit', 10, 'pending', 1150, 1160, 3
+1, 'a', 'credit', 10, 'cancelled', 1150, 1160, 3
+1, 'a', 'credit', 10, 'pending', 1150, NULL, 3
 1, 'a', 'credit', 10, 'confirmed', 500, 510, 4
 3, 'a', 'credit', 10, 'confirmed', 1150, 1160, 3
 1, 'a', 'credit', 10, 'confirmed', 1149, 1160, 3
@@ -194,7 +199,7 @@ TRIGGERS = {
         [],
         [
             Case(
-                "INSERT INTO users VALUES (5, '5', NULL, 'then')",
+                "INSERT INTO users VALUES (5, 't5', NULL, 'then')",
                 "SELECT balance = 0 AND version = 0 AND created_at = 'then' FROM user_deposits WHERE user_id = 5",
             )
         ],
@@ -336,7 +341,16 @@ TRIGGERS = {
             ),
             *each("deposit_transactions", "id = 33", "", "depositor_name = 'x'", beside="status = 'cancelled'"),
             *each("deposit_transactions", "id = 24", "", "reference = 'x'; description = 'x'; status = 'pending'"),
-            *each("deposit_transactions", "id = 22", "", "status = 'pending'; status = 'other'"),
+            *each("deposit_transactions", "id = 22", "", "status = 'pending'; status = 'other'; status = 'registered'"),
+            *each("deposit_transactions", "id = 22", "", "status = 'released'"),
+            *(
+                "INSERT INTO deposit_transactions (user_id, type, amount, status) VALUES (1, 'a', 10, 'refunded');"
+                f" {_CONFIRM} {change} WHERE id = {_LATEST}"
+                for change in (
+                    "status = 'cancelled'",
+                    "status = 'confirmed', balance_before = 1150, balance_after = 1160, version = 3",
+                )
+            ),
             *each(
                 "deposit_transactions", "id = 23", "", "status = 'pending'; status = 'cancelled'; status = 'expired'"
             ),
@@ -360,6 +374,7 @@ TRIGGERS = {
                 " balance_after = 1; balance_after = NULL",
                 beside="depositor_name = NULL",
             ),
+            f"{ERASING} {_CONFIRM} depositor_name = NULL, description = 'x' WHERE id = 28",
             f"{ERASING} {_CONFIRM} depositor_name = 'x' WHERE id = 27",
             f"{ERASING} {_CONFIRM} description = NULL WHERE id = 27",
             f"{ERASING} {_CONFIRM} depositor_name = NULL WHERE id = 21",
@@ -408,6 +423,7 @@ TRIGGERS = {
                 for row, status, before, after, version in (
                     (22, "'confirmed'", "NULL", "NULL", "NULL"),
                     (22, "'expired'", 1150, 1650, 3),
+                    (22, "'expired'", 1150, "NULL", 3),
                     (22, "'cancelled'", 1150, 1650, 3),
                     (22, "'confirmed'", 500, 1000, 4),
                     (28, "'confirmed'", 1150, 1230, 3),
@@ -442,7 +458,18 @@ TRIGGERS = {
             ),
             f"{_NEW} (1, 'a', 'credit', 1, 'pending', NULL, NULL, NULL); {_CONFIRM} status = 'confirmed',"
             f" balance_before = 1150, balance_after = 1151, version = 3 WHERE id = {_LATEST}",
-            f"{_CONFIRM} status = 'cancelled' WHERE id = 22",
+            *each("deposit_transactions", "id = 22", "", "status = 'cancelled'; status = 'expired'"),
+            # What is confirmed is what the row says then.
+            *(
+                f"{_FREE} {_CONFIRM} {change}, status = 'confirmed', balance_before = {before},"
+                f" balance_after = {after}, version = {version} WHERE id = {row}"
+                for row, change, before, after, version in (
+                    (22, "user_id = 3", 700, 1200, 2),
+                    (31, "amount = 10", 1150, 1160, 3),
+                    (22, "direction = 'debit'", 1150, 650, 3),
+                    (32, "direction = 'credit'", 1150, 1220, 3),
+                )
+            ),
             f"{ERASING} {_CONFIRM} depositor_name = NULL WHERE id = 27",
             f"{ERASING_BOTS} {_CONFIRM} depositor_name = NULL WHERE id = 90",
         ],
@@ -459,6 +486,7 @@ TRIGGERS = {
                 for user, before, version in ((1, 1150, 3), (2, 500, 4), (3, 700, 2))
             ),
             f"{_NEW} (1, 'a', 'credit', 10, 'pending', NULL, NULL, NULL)",
+            f"{_NEW} (1, 'a', 'credit', 10, 'pending', 5, 15, NULL)",
         ],
     ),
     "deposit_transactions_move_balance_update": Rule(
@@ -473,6 +501,13 @@ TRIGGERS = {
                 )
                 for row, user, before, after, version in ((22, 1, 1150, 1650, 3), (28, 3, 700, 780, 2))
             ),
+            Case(
+                f"{_NEW} (1, 'a', 'credit', 10, 'pending', 5, 15, NULL);"
+                f" {_CONFIRM} status = 'confirmed', balance_before = 1150, balance_after = 1160, version = 3"
+                f" WHERE id = {_LATEST}",
+                "SELECT balance = 1160 AND version = 3 FROM user_deposits WHERE user_id = 1",
+            ),
+            f"{_CONFIRM} status = 'cancelled', balance_after = 5 WHERE id = 22",
             f"{_CONFIRM} status = 'cancelled' WHERE id = 22",
             f"{ERASING} {_CONFIRM} depositor_name = NULL WHERE id = 27",
         ],
@@ -528,7 +563,12 @@ TRIGGERS = {
                 "transaction_id = NULL; transaction_id = 29",
                 beside="status = 'registered'",
             ),
-            *each("user_domains", "id = 53", "", "status = 'pending'; status = 'active'"),
+            *each(
+                "user_domains",
+                "id = 53",
+                "",
+                "status = 'pending'; status = 'active'; status = 'confirmed'; status = 'cancelled'; status = 'other'",
+            ),
             *each(
                 "user_domains",
                 "id IN (52, 54, 55)",
@@ -564,9 +604,12 @@ TRIGGERS = {
             f"{_NEW} (2, 'a', 'credit', 400, 'confirmed', 500, 900, 4)",
             "UPDATE user_domains SET status = 'registered' WHERE id = 51;"
             f" {_REVERSAL} (2, 'reversal', 'credit', 400, 'confirmed', 500, 900, 4, 26)",
-            f"{_REFUNDED} UPDATE user_domains SET status = 'released' WHERE id = 51;"
-            f" {_REVERSAL} (2, 'reversal', 'debit', 400, 'confirmed', 900, 500, 5, {_LATEST});"
-            f" {_REVERSAL} (2, 'reversal', 'credit', 400, 'confirmed', 500, 900, 6, {_LATEST})",
+            *(
+                f"{_REFUNDED} UPDATE user_domains SET status = '{status}' WHERE id = 51;"
+                f" {_REVERSAL} (2, 'reversal', 'debit', 400, 'confirmed', 900, 500, 5, {_LATEST});"
+                f" {_REVERSAL} (2, 'reversal', 'credit', 400, 'confirmed', 500, 900, 6, {_LATEST})"
+                for status in ("released", "expired")
+            ),
             # Other rows' reversals are no part of the chain.
             f"{_PAID_AGAIN} {_REVERSAL} (2, 'reversal', 'credit', 100, 'confirmed', 500, 600, 6, 29)",
             f"{_PAID_AGAIN} {_NEW} (2, 'debit', 'debit', 7, 'confirmed', 500, 493, 6);"
@@ -586,18 +629,32 @@ TRIGGERS = {
             *each("user_domains", "id = 51", "", "status = 'released'; status = 'expired'"),
             f"{_REFUNDED} UPDATE user_domains SET status = 'registered' WHERE id = 51",
             f"{_PAID_AGAIN} UPDATE user_domains SET status = 'released' WHERE id = 51",
+            f"{_REVERSAL} (2, 'reversal', 'credit', 100, 'confirmed', 500, 600, 4, 29); {_FREE_NAME}"
+            " UPDATE user_domains SET transaction_id = 29, status = 'released' WHERE id = 51",
         ],
         [
             "UPDATE user_domains SET status = 'registered' WHERE id = 51",
             *each("user_domains", "id = 51", _REFUNDED, "status = 'released'; status = 'expired'"),
             f"{_PAID_AGAIN} UPDATE user_domains SET status = 'registered' WHERE id = 51",
             *each("user_domains", "id = 53", "", "status = 'registered'; status = 'released'"),
+            # Other transactions are no part of the chain.
+            *(
+                f"{other}; UPDATE user_domains SET status = 'registered' WHERE id = 51"
+                for other in (
+                    f"{_NEW} (2, 'a', 'credit', 1, 'pending', NULL, NULL, NULL)",
+                    f"{_REVERSAL} (2, 'reversal', 'credit', 100, 'confirmed', 500, 600, 4, 29)",
+                    f"{_REVERSAL} (1, 'reversal', 'debit', 1000, 'confirmed', 1150, 150, 3, 21)",
+                )
+            ),
+            f"{_REFUNDED} UPDATE user_domains SET status = 'expired' WHERE id = 51; {_FREE_NAME}"
+            " UPDATE user_domains SET status = 'registered' WHERE id = 51",
+            f"{_FREE_NAME} UPDATE user_domains SET transaction_id = 29, status = 'released' WHERE id = 53",
             *(
                 f"UPDATE user_domains SET status = 'registered' WHERE id = 51;"
-                f" DROP TRIGGER user_domains_move_forwards; UPDATE user_domains SET status = '{status}' WHERE id = 51"
+                f" {_FREE_NAME} UPDATE user_domains SET status = '{status}' WHERE id = 51"
                 for status in ("released", "expired")
             ),
-            "DROP TRIGGER user_domains_move_forwards; UPDATE user_domains SET registered_at = 'x' WHERE id = 51",
+            f"{_FREE_NAME} UPDATE user_domains SET registered_at = 'x' WHERE id = 51",
         ],
     ),
     "deposit_transactions_keep_match_name": Rule(
@@ -696,6 +753,10 @@ TRIGGERS = {
             f"{_MATCH} 90 WHERE id = 91",
             f"{ERASING} UPDATE bank_notifications SET {_FORGET_LINE} WHERE id = 44",
             f"{ERASING_BOTS} UPDATE bank_notifications SET depositor_name = NULL, raw_message = NULL WHERE id = 90",
+            f"{ERASING} {_NEW} (3, 'deposit', 'credit', 5, 'confirmed', 700, 705, 2);"
+            " INSERT INTO bank_notifications (amount, status, match_method, depositor_name, match_name,"
+            f" matched_transaction_id) VALUES (5, 'matched', 'manual', 'lee', 'lee', {_LATEST});"
+            f" UPDATE bank_notifications SET {_FORGET_LINE} WHERE amount = 5",
         ],
         untouchable="id = 42",
     ),
@@ -750,6 +811,7 @@ TRIGGERS = {
         [
             f"{_MATCH} 25 WHERE id = 42",
             f"{_MATCH} 90 WHERE id = 45",
+            f"DROP TRIGGER bank_notifications_match_once; {_MATCH} 25, amount = 1000 WHERE id = 46",
             f"{ERASING} UPDATE bank_notifications SET {_FORGET_LINE} WHERE id = 44",
         ],
     ),
@@ -963,6 +1025,7 @@ TRIGGERS = {
         "a prune goes on where the one before it ended, up to a leaf",
         [
             f"{_PRUNE} 12, 1, 2",
+            f"{_PRUNE} 12, NULL, 2",
             f"{_PRUNE} 12, 0, 3",
             f"{_PRUNE} 13, 0, 2",
             f"{_PRUNE} 99, 0, 99",

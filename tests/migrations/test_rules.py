@@ -2,7 +2,7 @@
 
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -55,14 +55,18 @@ def ledger() -> Iterator[sqlite3.Connection]:
     connection.close()
 
 
-def outcome(connection: sqlite3.Connection, case: str | Case) -> str:
-    """What became of the last statement: `changed`, `nothing`, or the message of its refusal. All is taken back."""
+def outcome(connection: sqlite3.Connection, case: str | Case, on_trial: Callable[[], None] = lambda: None) -> str:
+    """What became of the last statement: `changed`, `nothing`, or the message of its refusal. All is taken back.
+
+    `on_trial` is called when only the last statement is left to be done.
+    """
     sql, leaves = (case.sql, case.leaves) if isinstance(case, Case) else (case, "")
     *before, last = sql.split(";")
     connection.execute("SAVEPOINT outcome")
     try:
         for statement in before:
             connection.execute(statement)
+        on_trial()
         try:
             changed = connection.execute(last).rowcount
         except sqlite.IntegrityError as error:
