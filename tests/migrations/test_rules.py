@@ -2,7 +2,7 @@
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -28,18 +28,25 @@ def objects() -> Objects:
     return {name: (kind, table, sql) for name, kind, table, sql in found}
 
 
-def database(made: Objects) -> sqlite3.Connection:
-    """A database with `made`, the bot's rows and ours."""
-    connection: sqlite3.Connection = sqlite.driver.connect(
-        ":memory:",
-        isolation_level=None,
-    )
+def database_of(made: Objects, kinds: Sequence[str], rows: str) -> sqlite3.Connection:
+    """A database in memory with what `made` has of these kinds, in their order, and then `rows`."""
+    connection: sqlite3.Connection = sqlite.driver.connect(":memory:", isolation_level=None)
     connection.execute("PRAGMA foreign_keys = ON")
-    by_kind = {kind: [sql for its, _, sql in made.values() if its == kind] for kind in ("table", "index", "trigger")}
-    for sql in (*by_kind["table"], *by_kind["index"], *rules.BOTS_ROWS.split(";")):
-        connection.execute(sql)
-    for sql in (*by_kind["trigger"], *rules.ROWS.split(";")):
-        connection.execute(sql)
+    for kind in kinds:
+        for its, _, sql in made.values():
+            if its == kind:
+                connection.execute(sql)
+    for statement in rows.split(";"):
+        connection.execute(statement)
+    return connection
+
+
+def database(made: Objects) -> sqlite3.Connection:
+    """A database with all of `made`, the bot's rows and ours."""
+    connection = database_of(made, ("table", "index"), rules.BOTS_ROWS)
+    triggers = [sql for kind, _, sql in made.values() if kind == "trigger"]
+    for statement in (*triggers, *rules.ROWS.split(";")):
+        connection.execute(statement)
     return connection
 
 
