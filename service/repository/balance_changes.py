@@ -22,7 +22,7 @@ def _post(work: UnitOfWork, command: BalanceChangesPost, _target: int) -> Answer
     if command.atomic is not False:
         for place, refusal in enumerate(refusals):
             if refusal is not None:
-                work.concerning(telegram_id=command.changes[place].telegram_id)
+                _concern(work, command.changes[place].telegram_id)
                 raise at_place(refusal, place)
     # After this point what was planned must succeed.
     results = [
@@ -31,6 +31,15 @@ def _post(work: UnitOfWork, command: BalanceChangesPost, _target: int) -> Answer
     ]
     applied = sum(refusal is None for refusal in refusals)
     return ok(BalanceChangesWritten(applied=applied, refused=len(results) - applied, results=results))
+
+
+def _concern(work: UnitOfWork, telegram_id: str) -> None:
+    """Remembers whose change is refused, before anything is written."""
+    account = work.session.account(telegram_id)
+    if account is None:
+        work.concerning(telegram_id=telegram_id)
+    else:
+        work.concerning_account(account)
 
 
 class _Plan:

@@ -6,6 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
+from hashlib import sha256
 from typing import Any, TypeVar
 
 from hypothesis import strategies as st
@@ -13,18 +14,24 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from tests.stateful.model import (
     BALANCE_MAX,
+    CANDIDATES_MAX,
     DEPOSIT_EXPIRY,
     HOLD_EXPIRY,
     MATCH_WINDOW,
+    CandidateIds,
     Line,
+    Logged,
     Model,
     Request,
+    Thing,
+    Transaction,
+    User,
     deposit_view,
     differences,
     purchase_view,
     transaction_view,
 )
-from tests.stateful.served import CALLERS, Answer, Served
+from tests.stateful.served import CALLERS, Answer, Served, user_agent_of
 
 NAMES = {
     "홍길동": "홍길동",
@@ -46,6 +53,10 @@ VERBS = {
     *("deposits/confirm", "deposits/cancel", "bank-notifications/match", "transactions/reverse"),
     *("domain-purchases/complete", "domain-purchases/release"),
 }
+_AUDIT_COLUMNS = (
+    *("id", "user_id", "telegram_id", "action", "outcome", "resource_type", "resource_id", "details", "ip_address"),
+    *("user_agent", "created_at", "actor", "request_id", "key_prefix"),
+)
 _SEOUL = timezone(timedelta(hours=9))
 
 T = TypeVar("T")
@@ -345,15 +356,30 @@ class LedgerMachine(RuleBasedStateMachine):
         assert first.status < 500
 
     @precondition(lambda self: self.sent)
-    @rule(place=places, caller=callers, path=seldom)
-    def ask_otherwise_under_the_same_key(self, place: int, caller: str, path: bool) -> None:
-        """Another body or path under a key that is used up; a key that another caller used is new to this one."""
+    @rule(place=places, caller=callers, other=st.sampled_from(["body", "body", "id", "path"]), which=places)
+    def ask_otherwise_under_the_same_key(self, place: int, caller: str, other: str, which: int) -> None:
+        """Another body, id or path under a key that is used up; one that another caller used is new to this one."""
         before, _ = _pick(self.sent, place)
-        if path:
-            other = Request(caller, before.key, "/v1/users", {"telegram_id": self.users[1]}, self._next())
+        path, body = before.path, before.body
+        if other == "path":
+            path, body = "/v1/users", {"telegram_id": self.users[1]}
+        elif other == "id" and before.path.count("/") > 2:
+            path = self._with_another_id(before.path, which)
         else:
-            other = Request(caller, before.key, before.path, _otherwise(before), self._next())
-        self._send(other)
+            body = _otherwise(before)
+        self._send(Request(caller, before.key, path, body, self._next()))
+
+    def _with_another_id(self, path: str, which: int) -> str:
+        """The same act upon another thing of the kind; upon what is not there, where there is no other."""
+        _, _, noun, target, verb = path.split("/")
+        of_kind: Mapping[str, Sequence[Thing]] = {
+            "bank-notifications": self.model.lines,
+            "deposits": self.model.deposits,
+            "domain-purchases": self.model.purchases,
+            "transactions": self.model.transactions,
+        }
+        others = [one.id for one in of_kind[noun] if one.id is not None and str(one.id) != target]
+        return f"/v1/{noun}/{_pick(others or [UNKNOWN_ID], which)}/{verb}"
 
     # Time.
 
@@ -491,23 +517,73 @@ class LedgerMachine(RuleBasedStateMachine):
             self._same({"items": expected}, answer, f"{noun} of {telegram_id}")
 
     def _compare_audit_logs(self) -> None:
-        """One row for every change and every refusal, none for a replay; and the ids that answers named are theirs."""
-        rows = self.service.rows(
-            "SELECT id, action, resource_type, CASE WHEN resource_type = 'user' THEN NULL ELSE resource_id END,"
-            " telegram_id, actor, request_id, details ->> '$.code' FROM audit_logs WHERE id > ? ORDER BY id",
-            self.newest_before,
-        )
-        found = Counter(tuple(row[1:]) for row in rows)
-        expected = Counter(logged.row() for logged in self.model.logged)
-        by_id = {row[0]: tuple(row[1:]) for row in rows}
-        wrong = [f"{count} too many: {row}" for row, count in (found - expected).items()]
-        wrong += [f"{count} missing: {row}" for row, count in (expected - found).items()]
-        wrong += [
-            f"audit_log_id {logged.id} is {by_id.get(logged.id)}, not {logged.row()}"
-            for logged in self.model.logged
-            if logged.id is not None and by_id.get(logged.id) != logged.row()
+        """One row for every change and every refusal, none for a replay; each whole, and in the order of the ledger."""
+        columns = ", ".join(_AUDIT_COLUMNS)
+        found = [
+            dict(zip(_AUDIT_COLUMNS, row, strict=True))
+            for row in self.service.rows(
+                f"SELECT {columns} FROM audit_logs WHERE id > ? ORDER BY id", self.newest_before
+            )
         ]
+        user_ids = dict(self.service.rows("SELECT telegram_id, id FROM users"))
+        digests = self._answer_digests()
+        wrong = [] if len(found) == len(self.model.logged) else [f"{len(found)} rows, not {len(self.model.logged)}"]
+        for row, logged in zip(found, self.model.logged, strict=False):
+            expected = self._expected_row(logged, user_ids)
+            details = json.loads(row.pop("details"))
+            told_digest = details.pop("answer_sha256", None)
+            wrong += differences(expected, {**row, "details": details}, f"audit row {row['id']} ({row['action']})")
+            wrong += [f"audit row {row['id']} tells {name} too" for name in details.keys() - logged.details.keys()]
+            if told_digest != digests.get(row["id"]):
+                wrong.append(f"audit row {row['id']} tells {told_digest} of its answer, not {digests.get(row['id'])}")
+        for extra in (found[len(self.model.logged) :], self.model.logged[len(found) :]):
+            wrong += [f"there alone: {row}" for row in extra]
         self._check(wrong, "audit log")
+
+    def _expected_row(self, logged: Logged, user_ids: Mapping[str, int]) -> dict[str, Any]:
+        resource = logged.resource
+        if isinstance(resource, User):
+            resource = user_ids[resource.telegram_id]
+        same_name = logged.details.get("candidate_deposit_ids")
+        details = dict(logged.details)
+        if isinstance(same_name, CandidateIds):
+            details["candidate_deposit_ids"] = _ids_in_order(same_name)
+        return {
+            "id": logged,
+            "user_id": user_ids[logged.user.telegram_id] if logged.user else None,
+            "telegram_id": logged.telegram_id,
+            "action": logged.action,
+            "outcome": "failure" if logged.action.endswith("_failed") else "success",
+            "resource_type": logged.resource_type,
+            "resource_id": resource,
+            "details": details,
+            "ip_address": "127.0.0.1" if logged.of_request else None,
+            "user_agent": user_agent_of(logged.request_id) if logged.request_id else None,
+            "created_at": logged.created_at.replace(tzinfo=None).isoformat(sep=" ", timespec="milliseconds"),
+            "actor": logged.actor,
+            "request_id": logged.request_id,
+            "key_prefix": self.service.key_prefix_of(logged.actor) if logged.of_request else None,
+        }
+
+    def _answer_digests(self) -> dict[int, str]:
+        """The id of the last audit row of each request -> the digest of its answer, as docs/audit-log tells it."""
+        newest = (
+            "SELECT request_id, MAX(id) FROM audit_logs WHERE id > ? AND request_id IS NOT NULL GROUP BY request_id"
+        )
+        last_rows = dict(self.service.rows(newest, self.newest_before))
+        digests = {}
+        for request, _ in self.sent:
+            (stored,) = self.service.rows(
+                "SELECT operation, request, status, location, body FROM idempotency_answers"
+                " WHERE actor = ? AND idempotency_key = ?",
+                request.caller,
+                request.key,
+            )
+            if request.request_id in last_rows:
+                operation, asked, status, location, body = stored
+                head = f"{request.key}\n{operation}\n{asked}\n{status}\n{location or ''}\n"
+                digests[last_rows[request.request_id]] = sha256(head.encode() + body).hexdigest()
+        return digests
 
     def _same(self, expected: dict[str, Any], answer: Answer, what: str) -> None:
         self._check(list(differences(expected, answer.json(), what)), f"{answer.status} {answer.body!r}")
@@ -523,6 +599,13 @@ class LedgerMachine(RuleBasedStateMachine):
 
 def _pick(things: Sequence[T], place: int) -> T:
     return things[-1 - place % len(things)]
+
+
+def _ids_in_order(candidates: CandidateIds) -> list[int | None]:
+    def oldest(deposits: Sequence[Transaction]) -> list[int | None]:
+        return sorted((one.id for one in deposits), key=lambda one: one or 0)[:CANDIDATES_MAX]
+
+    return oldest(candidates.same) + oldest(candidates.cut)
 
 
 def _spelled(instant: datetime, kst: bool) -> str:

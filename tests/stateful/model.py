@@ -114,20 +114,30 @@ class Purchase(Thing):
 
 @dataclass(eq=False)
 class Logged(Thing):
-    """A row of the audit log. `resource` is a thing, an id, or None; `code` says why, for a refusal."""
+    """A row of the audit log. `resource` is a thing, a user, an id, or None.
+
+    user: whose account it is about, where there is such a user; telegram_id: who was named. actor, request_id: who
+    acted, and by which request; `of_request` is false for what no request did. details: the members, all of them.
+    """
 
     action: str
     resource_type: str
-    resource: Thing | int | None
+    resource: "Thing | User | int | None"
+    user: "User | None"
     telegram_id: str | None
     actor: str
     request_id: str | None
-    code: str | None = None
+    created_at: datetime
+    details: Mapping[str, Any]
+    of_request: bool = True
 
-    def row(self) -> tuple[object, ...]:
-        """The row, when all ids are known. A user's own id is never shown, and so not told."""
-        resource = self.resource.id if isinstance(self.resource, Thing) else self.resource
-        return (self.action, self.resource_type, resource, self.telegram_id, self.actor, self.request_id, self.code)
+
+@dataclass(frozen=True)
+class CandidateIds:
+    """The ids of candidates: those of the same name first, of each likeness the oldest first."""
+
+    same: list[Transaction]
+    cut: list[Transaction]
 
 
 @dataclass(frozen=True)
@@ -165,6 +175,10 @@ class Refused(Exception):
         super().__init__(code)
         self.code = code
         self.members = members
+
+    def told(self) -> dict[str, Any]:
+        """What the audit log says of it, beside what was asked for."""
+        return {"code": self.code, **self.members}
 
     def expected(self) -> Expected:
         """The problem document: what is not there is 404, what the ledger holds otherwise 409."""
@@ -231,7 +245,8 @@ class Model:
             expected = run(request.body)
         except Refused as refused:
             expected = refused.expected()
-            self._log(f"{operation}_failed", resource_type, *self._about, code=refused.code)
+            asked = {name: value for name, value in request.body.items() if isinstance(value, str | int)}
+            self._log(f"{operation}_failed", resource_type, *self._about, {**asked, **refused.told()})
         self._answered[request.caller, request.key] = (request.path, request.body, expected.status)
         self._request = None
         return expected
@@ -243,12 +258,22 @@ class Model:
         for deposit in deposits:
             deposit.status = "expired"
             self.touched.add(deposit.user.telegram_id)
-            self._log("deposit_expired", "deposit_transaction", deposit, deposit.user.telegram_id)
+            self._log(
+                "deposit_expired",
+                "deposit_transaction",
+                deposit,
+                deposit.user.telegram_id,
+                {
+                    "amount": deposit.amount,
+                    "depositor_name": deposit.depositor_name,
+                    "announced_at": deposit.created_at,
+                },
+            )
         purchases = 0
         for purchase in self.purchases:
             if purchase.status == "pending" and purchase.created_at < self.now - HOLD_EXPIRY:
                 try:
-                    self._give_back(purchase, "expired")
+                    self._give_back(purchase, "expired", note=None)
                 except Refused:
                     continue  # it would exceed the limit, and stays held
                 purchases += 1
@@ -294,8 +319,9 @@ class Model:
             user, status = self._open(body["telegram_id"], username), 201
             log = self.logged[-1]
         elif username is not None and username != user.username:
+            renamed = {"username_before": user.username, "username_after": username}
             user.username = username
-            log = self._log("user_renamed", "user", None, user.telegram_id)
+            log = self._log("user_renamed", "user", user, user.telegram_id, renamed)
         return Expected(
             status,
             {
@@ -308,7 +334,7 @@ class Model:
 
     def _open(self, telegram_id: str, username: str | None = None) -> User:
         user = self.users[telegram_id] = User(telegram_id, username)
-        self._log("user_created", "user", None, telegram_id)
+        self._log("user_created", "user", user, telegram_id, {"username": username})
         return user
 
     # Deposits.
@@ -326,28 +352,31 @@ class Model:
         user = self.users.get(body["telegram_id"]) or self._open(body["telegram_id"])
         deposit = Transaction(user, "deposit", "credit", amount, self.now, depositor_name=name, folded=folded)
         self._keep(deposit)
-        log = self._log("deposit_announced", "deposit_transaction", deposit, user.telegram_id)
+        told = {"amount": amount, "depositor_name": name}
+        log = self._log("deposit_announced", "deposit_transaction", deposit, user.telegram_id, told)
         balances = _unmoved(user)
         if fits and user.balance + amount <= BALANCE_MAX:
-            balances = self._settle(lines[0], deposit, "automatic")
+            balances = self._settle(lines[0], deposit, "automatic", note=None)
             log = self.logged[-1]
-            self._log("bank_notification_matched", "bank_notification", lines[0], user.telegram_id)
+            told = {"matched_deposit_id": deposit, "method": "automatic", "amount": amount}
+            self._log("bank_notification_matched", "bank_notification", lines[0], user.telegram_id, told)
         return Expected(201, {**deposit_view(deposit), **balances, "audit_log_id": log, "collision": collision})
 
     def _confirm(self, deposit_id: int, body: Mapping[str, Any]) -> Expected:
         deposit = self._find_deposit(deposit_id)
         _check_confirmable(deposit, late=body.get("late", False))
         _check_room(deposit.user, deposit.amount)
-        balances = self._credit(deposit)
+        balances = self._credit(deposit, line=None, note=body.get("note"))
         return Expected(200, {**deposit_view(deposit), **balances, "audit_log_id": self.logged[-1]})
 
-    def _cancel(self, deposit_id: int, _body: Mapping[str, Any]) -> Expected:
+    def _cancel(self, deposit_id: int, body: Mapping[str, Any]) -> Expected:
         deposit = self._find_deposit(deposit_id)
         if deposit.status != "pending":
             raise Refused("deposit_not_pending", current_status=deposit.shown_status)
         deposit.status = "cancelled"
         self.touched.add(deposit.user.telegram_id)
-        log = self._log("deposit_cancelled", "deposit_transaction", deposit, deposit.user.telegram_id)
+        told = {"amount": deposit.amount, "depositor_name": deposit.depositor_name, "note": body.get("note")}
+        log = self._log("deposit_cancelled", "deposit_transaction", deposit, deposit.user.telegram_id, told)
         return Expected(200, {**deposit_view(deposit), **_unmoved(deposit.user), "audit_log_id": log})
 
     def _find_deposit(self, deposit_id: int) -> Transaction:
@@ -358,12 +387,20 @@ class Model:
         self._about = (deposit_id, deposit.user.telegram_id)
         return deposit
 
-    def _credit(self, deposit: Transaction) -> dict[str, Any]:
+    def _credit(self, deposit: Transaction, *, line: Line | None, note: str | None) -> dict[str, Any]:
         """Confirms the deposit; the members of the answer that tell of the balance."""
-        user = deposit.user
+        user, late = deposit.user, deposit.status == "expired"
         deposit.status, deposit.confirmed_at = "confirmed", self.now
         balances = self._continue(user, deposit)
-        self._log("deposit_confirmed", "deposit_transaction", deposit, user.telegram_id)
+        told = {
+            "amount": deposit.amount,
+            "depositor_name": deposit.depositor_name,
+            "matched_bank_notification_id": line,
+            **balances,
+            "late": late,
+            "note": note,
+        }
+        self._log("deposit_confirmed", "deposit_transaction", deposit, user.telegram_id, told)
         return balances
 
     # What the bank says.
@@ -383,7 +420,7 @@ class Model:
             return Expected(200, {**self.line_view(line), **_account(line), "audit_log_id": None})
         folded = self.folded[name]
         line = Line(body["bank_transaction_id"], name, folded, amount, occurred_at, bank_name, self.now)
-        same, _ = self._candidates(amount, folded, occurred_at)
+        same, cut = self._candidates(amount, folded, occurred_at)
         others = self._open_lines(amount, folded, occurred_at)
         self.lines.append(line)
         fits = same[0] if len(same) == 1 and not others and same[0].status == "pending" else None
@@ -392,8 +429,19 @@ class Model:
         if len(same) > 1 or (same and others):
             line.status = "ambiguous"
         telegram_id = fits.user.telegram_id if fits else None
-        log = self._log("bank_notification_received", "bank_notification", line, telegram_id)
-        balances = self._settle(line, fits, "automatic") if fits else _account(line)
+        told = {
+            "bank_transaction_id": line.bank_transaction_id,
+            "depositor_name": name,
+            "amount": amount,
+            "occurred_at": body["occurred_at"],
+            "bank_name": bank_name,
+            "raw_message_sha256": None,
+            "status": "matched" if fits else line.status,
+            "matched_deposit_id": fits,
+            "candidate_deposit_ids": CandidateIds(same, cut),
+        }
+        log = self._log("bank_notification_received", "bank_notification", line, telegram_id, told)
+        balances = self._settle(line, fits, "automatic", note=None) if fits else _account(line)
         return Expected(201, {**self.line_view(line), "telegram_id": telegram_id, **balances, "audit_log_id": log})
 
     def _match(self, notification_id: int, body: Mapping[str, Any]) -> Expected:
@@ -416,15 +464,25 @@ class Model:
         if credits_now:
             _check_confirmable(deposit, late=body.get("late", False))
             _check_room(user, deposit.amount)
-        log = self._log("bank_notification_matched", "bank_notification", line, user.telegram_id)
-        balances = self._settle(line, deposit, "manual") if credits_now else _unmoved(user)
+        told = {
+            "matched_deposit_id": deposit,
+            "method": "manual",
+            "amount": line.amount,
+            "depositor_name": line.depositor_name,
+            "announced_name": deposit.depositor_name,
+            "credited": credits_now,
+            "note": body.get("note"),
+        }
+        log = self._log("bank_notification_matched", "bank_notification", line, user.telegram_id, told)
+        note = body.get("note")
+        balances = self._settle(line, deposit, "manual", note=note) if credits_now else _unmoved(user)
         if not credits_now:
             self._link(line, deposit, "manual")
         members = {**self.line_view(line), "telegram_id": user.telegram_id, **balances, "audit_log_id": log}
         return Expected(200, members)
 
-    def _settle(self, line: Line, deposit: Transaction, method: str) -> dict[str, Any]:
-        balances = self._credit(deposit)
+    def _settle(self, line: Line, deposit: Transaction, method: str, *, note: str | None) -> dict[str, Any]:
+        balances = self._credit(deposit, line=line, note=note)
         self._link(line, deposit, method)
         return balances
 
@@ -480,7 +538,8 @@ class Model:
         _check_funds(user, amount)
         reference = body.get("reference")
         debit = self._move(user, "debit", "debit", amount, description=body["reason"], reference=reference)
-        log = self._log("balance_debited", "deposit_transaction", debit, user.telegram_id)
+        told = {"amount": amount, "reason": body["reason"], "reference": reference, **_moved(debit)}
+        log = self._log("balance_debited", "deposit_transaction", debit, user.telegram_id, told)
         written = {"id": debit, "amount": amount, "direction": "debit", "status": "confirmed", "reference": reference}
         return Expected(201, {**written, "telegram_id": user.telegram_id, **_moved(debit), "audit_log_id": log})
 
@@ -537,12 +596,15 @@ class Model:
             user, "balance_change", direction, abs(amount), description=change["reason"], reference=reference
         )
         self._references[self._request.caller, reference] = moved
-        log = self._log(f"balance_{direction}ed", "deposit_transaction", moved, telegram_id)
+        why = {"amount": abs(amount), "reason": change["reason"], "reference": reference, **_moved(moved)}
+        log = self._log(f"balance_{direction}ed", "deposit_transaction", moved, telegram_id, why)
         told = {"status": "applied", "reference": reference, "transaction_id": moved, "audit_log_id": log}
         return {**told, **_moved(moved)}
 
     def _refuse(self, change: Mapping[str, Any], refusal: Refused) -> dict[str, Any]:
-        log = self._log("balance_change_failed", "deposit_transaction", None, change["telegram_id"], code=refusal.code)
+        asked = {name: change[name] for name in ("amount", "reason", "reference")}
+        told = {**asked, **refusal.told()}
+        log = self._log("balance_change_failed", "deposit_transaction", None, change["telegram_id"], told)
         return {"status": "refused", "reference": change["reference"], "code": refusal.code, "audit_log_id": log}
 
     def _reverse(self, transaction_id: int, body: Mapping[str, Any]) -> Expected:
@@ -562,7 +624,8 @@ class Model:
         direction = "debit" if taken_back.direction == "credit" else "credit"
         (_check_room if direction == "credit" else _check_funds)(user, amount)
         reversal = self._move(user, "reversal", direction, amount, description=body.get("note"), reverses=taken_back)
-        log = self._log("transaction_reversed", "deposit_transaction", reversal, user.telegram_id)
+        told = _told_of(reversal, note=body.get("note"), goodwill=body.get("goodwill", False))
+        log = self._log("transaction_reversed", "deposit_transaction", reversal, user.telegram_id, told)
         written = {"id": reversal, "type": "reversal", "direction": direction, "amount": amount, "audit_log_id": log}
         return Expected(201, {**written, "reverses_id": taken_back, "status": "confirmed", **_moved(reversal)})
 
@@ -571,9 +634,14 @@ class Model:
         self.touched.clear()
         user, amount = taken_back.user, taken_back.amount
         reversal = self._move(user, "reversal", "credit", amount, reverses=taken_back)
-        self.logged.append(
-            Logged("transaction_reversed", "deposit_transaction", reversal, user.telegram_id, caller, None)
+        row = self._log(
+            "transaction_reversed",
+            "deposit_transaction",
+            reversal,
+            user.telegram_id,
+            _told_of(reversal, note=None, goodwill=False),
         )
+        row.actor = caller
         return reversal
 
     def _check_money_may_move(self, purchase: Purchase, *, goodwill: bool) -> None:
@@ -603,20 +671,23 @@ class Model:
         purchase = Purchase(user, domain, ascii_name, price, status, payment, self.now, registered_at)
         self.purchases.append(purchase)
         action = "domain_held" if status == "pending" else "domain_registered"
-        log = self._log(action, "user_domains", purchase, user.telegram_id)
+        told = {"domain": domain, "price": price, **_moved(payment), "transaction_id": payment}
+        log = self._log(action, "user_domains", purchase, user.telegram_id, told)
         return Expected(201, {**purchase_view(purchase), **_moved(payment), "audit_log_id": log})
 
-    def _complete(self, purchase_id: int, _body: Mapping[str, Any]) -> Expected:
+    def _complete(self, purchase_id: int, body: Mapping[str, Any]) -> Expected:
         purchase = self._find_held(purchase_id)
         if purchase.payment_reversed:
             raise Refused("payment_reversed", reversed_by_id=purchase.last)
         purchase.status, purchase.registered_at = "registered", self.now
-        log = self._log("domain_registered", "user_domains", purchase, purchase.user.telegram_id)
+        paid = {"balance_before": purchase.last.balance_before, "balance_after": purchase.last.balance_after}
+        told = {"domain": purchase.domain, "price": purchase.price, **paid, "note": body.get("note")}
+        log = self._log("domain_registered", "user_domains", purchase, purchase.user.telegram_id, told)
         return Expected(200, {**purchase_view(purchase), **_unmoved(purchase.user), "audit_log_id": log})
 
-    def _release(self, purchase_id: int, _body: Mapping[str, Any]) -> Expected:
+    def _release(self, purchase_id: int, body: Mapping[str, Any]) -> Expected:
         purchase = self._find_held(purchase_id)
-        balances = self._give_back(purchase, "released")
+        balances = self._give_back(purchase, "released", note=body.get("note"))
         return Expected(200, {**purchase_view(purchase), **balances, "audit_log_id": self.logged[-1]})
 
     def _find_held(self, purchase_id: int) -> Purchase:
@@ -629,19 +700,25 @@ class Model:
             raise Refused("domain_purchase_not_pending", current_status=purchase.status)
         return purchase
 
-    def _give_back(self, purchase: Purchase, status: str) -> dict[str, Any]:
+    def _give_back(self, purchase: Purchase, status: str, *, note: str | None) -> dict[str, Any]:
         """Settles a held purchase and pays its price back, unless the payment was taken back before."""
         user, payment = purchase.user, purchase.last
-        balances = _unmoved(user)
+        balances, refund = _unmoved(user), None
         if not purchase.payment_reversed:
             _check_room(user, payment.amount)
-            balances = _moved(
-                self._move(
-                    user, "domain_refund", "credit", payment.amount, description=purchase.domain, reverses=payment
-                )
+            refund = self._move(
+                user, "domain_refund", "credit", payment.amount, description=purchase.domain, reverses=payment
             )
+            balances = _moved(refund)
         purchase.status = status
-        self._log(f"domain_{status}", "user_domains", purchase, user.telegram_id)
+        told = {
+            "domain": purchase.domain,
+            "price": purchase.price,
+            **balances,
+            "transaction_id": refund,
+            "note": note,
+        }
+        self._log(f"domain_{status}", "user_domains", purchase, user.telegram_id, told)
         return balances
 
     # What they have in common.
@@ -680,20 +757,22 @@ class Model:
         self,
         action: str,
         resource_type: str,
-        resource: Thing | int | None,
+        resource: Thing | User | int | None,
         telegram_id: str | None,
-        *,
-        code: str | None = None,
+        details: Mapping[str, Any],
     ) -> Logged:
         request = self._request
         row = Logged(
             action,
             resource_type,
             resource,
+            self.users.get(telegram_id) if telegram_id is not None else None,
             telegram_id,
             request.caller if request else SWEEPER,
             request.request_id if request else None,
-            code,
+            self.now,
+            details,
+            of_request=request is not None,
         )
         self.logged.append(row)
         return row
@@ -866,6 +945,18 @@ def _moved(moved: Transaction) -> dict[str, Any]:
         "balance_before": moved.balance_before,
         "balance_after": moved.balance_after,
         "version": moved.version,
+    }
+
+
+def _told_of(reversal: Transaction, *, note: str | None, goodwill: bool) -> dict[str, Any]:
+    """What the audit log says of a reversal."""
+    return {
+        "reverses_id": reversal.reverses,
+        "amount": reversal.amount,
+        "direction": reversal.direction,
+        **_moved(reversal),
+        "note": note,
+        **({"goodwill": True} if goodwill else {}),
     }
 
 

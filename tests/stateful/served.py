@@ -10,8 +10,8 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -118,12 +118,47 @@ class Served:
 
     def post(self, caller: str, key: str, path: str, body: str, request_id: str) -> Answer:
         """A write by the API key of that name."""
-        headers = {"Content-Type": "application/json", "Idempotency-Key": key, "X-Request-ID": request_id}
+        headers = {
+            "Content-Type": "application/json",
+            "Idempotency-Key": key,
+            "X-Request-ID": request_id,
+            "User-Agent": user_agent_of(request_id),
+        }
         return self._ask("POST", caller, path, body.encode(), headers)
 
     def get(self, path: str) -> Answer:
         """A read."""
-        return self._ask("GET", CALLERS[0], path, None, {})
+        return self.ask("GET", path)
+
+    def ask(
+        self,
+        method: str,
+        target: str,
+        body: bytes | None = None,
+        *,
+        caller: str = CALLERS[0],
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Any request, with the API key of that name and no other header than it needs and those given."""
+        return self._ask(method, caller, target, body, headers or {})
+
+    @contextmanager
+    def another_connection(self) -> Iterator[Callable[..., Answer]]:
+        """`ask` over a connection of its own, for a thread of its own."""
+        with closing(http.client.HTTPConnection(*self._listener.getsockname(), timeout=TIMEOUT_S)) as connection:
+
+            def ask(method: str, target: str, body: bytes, *, headers: Mapping[str, str]) -> Answer:
+                return self._ask(method, CALLERS[0], target, body, headers, connection)
+
+            yield ask
+
+    def use_another_key_of(self, caller: str) -> None:
+        """From here on the caller of that name asks with a new API key."""
+        self._keys[caller] = _make_key(self.path, caller)
+
+    def key_prefix_of(self, caller: str) -> str:
+        """The public start of the caller's API key."""
+        return self._keys[caller].rpartition("_")[0]
 
     def sweep(self) -> tuple[int, int]:
         """Lets expire what is due now: how many deposits, how many purchases."""
@@ -156,9 +191,18 @@ class Served:
         assert self._loop is not None
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(TIMEOUT_S)
 
-    def _ask(self, method: str, caller: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
-        self._connection.request(method, path, body, {"Authorization": f"Bearer {self._keys[caller]}", **headers})
-        answer = self._connection.getresponse()
+    def _ask(
+        self,
+        method: str,
+        caller: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        connection: http.client.HTTPConnection | None = None,
+    ) -> Answer:
+        connection = connection or self._connection
+        connection.request(method, path, body, {"Authorization": f"Bearer {self._keys[caller]}", **headers})
+        answer = connection.getresponse()
         content = answer.read()
         return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, content)
 
@@ -190,6 +234,11 @@ def served(path: Path) -> Iterator[Served]:
         yield one
     finally:
         one.stop()
+
+
+def user_agent_of(request_id: str) -> str:
+    """What a write of Served.post says that it was sent with."""
+    return f"a test, {request_id}"
 
 
 def _make_key(path: Path, name: str) -> str:
