@@ -93,10 +93,12 @@ _INTEGER = Layout(">cq").pack
 _REAL = Layout(">cd").pack
 _SIZED = Layout(">cI").pack
 _TEXT_SIZES = tuple(_SIZED(b"\x03", length) for length in range(1024))
+_RESOURCE_TYPE, _ACTOR = (COLUMNS[7:].index(name) for name in ("resource_type", "actor"))
 _LEAVES = {rule: bytes([0, rule]) for rule in RULES}
 _NAMES_MAX = 4096
 _DIGEST = type(sha256()).digest
 _NOTHING: frozenset[str] = frozenset()
+_SCALARS = frozenset((str, int, float, bool, type(None)))
 
 
 class ProofError(ValueError):
@@ -132,8 +134,12 @@ def public_details(details: Value, *, rule: int, resource_type: Value, actor: Va
     if not isinstance(members, dict):
         return "null"
     names = RULES[rule].public_members if is_of_ledger(resource_type, actor, rule=rule) else _NOTHING
-    public = {name: value if name in names and _is_plain(value) else None for name, value in members.items()}
-    return None if public == members else msgspec.json.encode(public).decode()
+    hidden = [
+        name
+        for name, value in members.items()
+        if value is not None and (name not in names or not (type(value) in _SCALARS or _is_plain(value)))
+    ]
+    return msgspec.json.encode({**members, **dict.fromkeys(hidden)}).decode() if hidden else None
 
 
 def _is_plain(value: object) -> bool:
@@ -155,6 +161,28 @@ def leaf_hash(previous: bytes, committed: bytes, public: bytes | None, row: Row,
     fields = map(field, row[:5])
     what = field(row[6]) if public is None else b"\x05" + public
     return sha256(b"".join((_LEAVES[rule], previous, committed, *fields, what, _NAMES[tuple(row[7:])]))).digest()
+
+
+def seal(
+    previous: bytes, rows: Sequence[Row], salts: Sequence[bytes], *, rule: int
+) -> list[tuple[bytes, bytes | None]]:
+    """The leaf of each row and the SHA-256 of its public_details, or None; column by column. previous: as leaf_hash.
+
+    Raises ValueError when a column of text holds a number.
+    """
+    ids, user_ids, resource_ids, created_at, request_ids, telegram_ids, details, *names = zip(*rows, strict=True)
+    redacted = [
+        public_details(text, rule=rule, resource_type=resource_type, actor=actor)
+        for text, resource_type, actor in zip(details, names[_RESOURCE_TYPE], names[_ACTOR], strict=True)
+    ]
+    public = [None if text is None else sha256(text.encode()).digest() for text in redacted]
+    shown = list(map(b"".join, zip(*_texts(details), strict=False)))
+    columns = _fields(ids, user_ids, resource_ids, created_at, request_ids, public, shown, names)
+    start, leaf, leaves = _LEAVES[rule], previous, []
+    for rest in map(b"".join, zip(_commitments(salts, telegram_ids, shown), *columns, strict=False)):
+        leaf = sha256(start + leaf + rest).digest()
+        leaves.append(leaf)
+    return list(zip(leaves, public, strict=True))
 
 
 class _Names(dict[tuple[Value, ...], bytes]):
@@ -488,27 +516,14 @@ class Verifier:
         if {*map(len, given)} - {SALT_BYTES} or {*map(len, digests)} - {32}:
             return False
         shown = list(map(b"".join, zip(*_texts(details), strict=False)))
-        personal = zip(
-            repeat(b"\x02"),
-            salts if given is salts else [salt or b"" for salt in salts],
-            *_texts(telegram_ids),
-            shown,
-            strict=False,
-        )
-        commitments = _sha256_of(map(b"".join, personal))
+        commitments = _commitments(salts if given is salts else [salt or b"" for salt in salts], telegram_ids, shown)
         if given is not salts:
             commitments = [made if salt else was for made, salt, was in zip(commitments, salts, kept, strict=True)]
         messages = zip(
             map(_LEAVES.__getitem__, rules),
             (self.previous, *stored),
             commitments,
-            map(_INTEGER, repeat(b"\x01"), ids),
-            _integers(user_ids),
-            _integers(resource_ids),
-            *_texts(created_at),
-            *_texts(request_ids),
-            [b"\x05" + digest if digest else field for digest, field in zip(public, shown, strict=True)],
-            map(_NAMES.__getitem__, zip(*names, strict=True)),
+            *_fields(ids, user_ids, resource_ids, created_at, request_ids, public, shown, names),
             strict=False,
         )
         return (
@@ -563,6 +578,32 @@ def _erasure_fault(telegram_id: Value, details: Value, public: Value, kept: Valu
     if public is not None and (not isinstance(details, str) or sha256(details.encode()).digest() != public):
         return "what is left of its details after the erasure was changed"
     return None
+
+
+def _commitments(salts: Sequence[bytes], telegram_ids: Sequence[Value], shown: Sequence[bytes]) -> list[bytes]:
+    return _sha256_of(map(b"".join, zip(repeat(b"\x02"), salts, *_texts(telegram_ids), shown, strict=False)))
+
+
+def _fields(
+    ids: Sequence[int],
+    user_ids: Sequence[Value],
+    resource_ids: Sequence[Value],
+    created_at: Sequence[Value],
+    request_ids: Sequence[Value],
+    public: Sequence[bytes | None],
+    shown: Sequence[bytes],
+    names: Sequence[Sequence[Value]],
+) -> tuple[Iterable[bytes], ...]:
+    """The columns of a leaf after its commitment, as they are hashed. shown: the fields of the details."""
+    return (
+        map(_INTEGER, repeat(b"\x01"), ids),
+        _integers(user_ids),
+        _integers(resource_ids),
+        *_texts(created_at),
+        *_texts(request_ids),
+        [b"\x05" + digest if digest else field for digest, field in zip(public, shown, strict=True)],
+        map(_NAMES.__getitem__, zip(*names, strict=True)),
+    )
 
 
 def _is_bytes(value: object, length: int) -> bool:

@@ -18,19 +18,19 @@ from service.repository.users import find_or_open
 
 def _post(work: UnitOfWork, command: BalanceChangesPost, _target: int) -> Answer:
     plan = _Plan(work, command.changes)
-    refusals = [plan.refusal_of(change) for change in command.changes]
-    if command.atomic is not False:
-        for place, refusal in enumerate(refusals):
-            if refusal is not None:
-                _concern(work, command.changes[place].telegram_id)
-                raise at_place(refusal, place)
+    planned = [plan.outcome_of(change) for change in command.changes]
+    refused = [place for place, outcome in enumerate(planned) if isinstance(outcome, Refusal)]
+    if refused and command.atomic is not False:
+        first = planned[refused[0]]
+        assert isinstance(first, Refusal)
+        _concern(work, command.changes[refused[0]].telegram_id)
+        raise at_place(first, refused[0])
     # After this point what was planned must succeed.
     results = [
-        _apply(work, change) if refusal is None else _refuse(work, change, refusal)
-        for change, refusal in zip(command.changes, refusals, strict=True)
+        _refuse(work, change, outcome) if isinstance(outcome, Refusal) else _apply(work, change, outcome)
+        for change, outcome in zip(command.changes, planned, strict=True)
     ]
-    applied = sum(refusal is None for refusal in refusals)
-    return ok(BalanceChangesWritten(applied=applied, refused=len(results) - applied, results=results))
+    return ok(BalanceChangesWritten(applied=len(results) - len(refused), refused=len(refused), results=results))
 
 
 def _concern(work: UnitOfWork, telegram_id: str) -> None:
@@ -54,50 +54,47 @@ class _Plan:
         self._planned: dict[str, Account] = {}
         self._references: set[str] = set()
 
-    def refusal_of(self, change: BalanceChange) -> Refusal | None:
-        """Why the change cannot be applied, in this order: ReferenceUsed, UserNotFound, BalanceLimitExceeded or
-        InsufficientFunds; None when it can, and then it counts for those that follow."""
+    def outcome_of(self, change: BalanceChange) -> int | Refusal:
+        """The balance after the change, which then counts for those that follow; or why it cannot be applied, in this
+        order: ReferenceUsed, UserNotFound, BalanceLimitExceeded or InsufficientFunds."""
         try:
-            self._check(change)
+            return self._balance_after(change)
         except Refusal as refusal:
             return refusal
-        return None
 
-    def _check(self, change: BalanceChange) -> None:
-        used = self._used.get(change.reference)
+    def _balance_after(self, change: BalanceChange) -> int:
+        reference, telegram_id, amount = change.reference, change.telegram_id, change.amount
+        used = self._used.get(reference)
         if used is not None:
             raise ReferenceUsed(f"The reference names transaction {used} already.", transaction_id=used)
-        if change.reference in self._references:
+        if reference in self._references:
             raise ReferenceUsed("The reference stands earlier in the same request.")
-        account = self._planned.get(change.telegram_id) or self._session.account(change.telegram_id)
+        account = self._planned.get(telegram_id) or self._session.account(telegram_id)
         if account is None:
-            if change.amount < 0:
-                raise UserNotFound(f"There is no user {change.telegram_id}.")
-            account = Account(0, change.telegram_id, None, self._session.now, 0, 0)
-        balance_after = _balance_after(account, change.amount)
-        self._planned[change.telegram_id] = Account(
-            account.user_id, account.telegram_id, account.username, account.created_at, balance_after, 0
+            if amount < 0:
+                raise UserNotFound(f"There is no user {telegram_id}.")
+            account = Account(0, telegram_id, None, self._session.now, 0, 0)
+        balance_after = balance_after_credit(account, amount) if amount > 0 else balance_after_debit(account, -amount)
+        self._planned[telegram_id] = Account(
+            account.user_id, telegram_id, account.username, account.created_at, balance_after, 0
         )
-        self._references.add(change.reference)
+        self._references.add(reference)
+        return balance_after
 
 
 def _weigh(command: BalanceChangesPost) -> int:
     return len(command.changes)
 
 
-def _balance_after(account: Account, amount: int) -> int:
-    return balance_after_credit(account, amount) if amount > 0 else balance_after_debit(account, -amount)
-
-
-def _apply(work: UnitOfWork, change: BalanceChange) -> BalanceChangeResult:
+def _apply(work: UnitOfWork, change: BalanceChange, balance_after: int) -> BalanceChangeResult:
     account = find_or_open(work, change.telegram_id)
-    balance_after = _balance_after(account, change.amount)
     incoming = change.amount > 0
+    amount, version = abs(change.amount), account.version + 1
     transaction_id = work.session.post(
         account,
         transaction_type="balance_change",
         direction=Direction.CREDIT if incoming else Direction.DEBIT,
-        amount=abs(change.amount),
+        amount=amount,
         balance_after=balance_after,
         description=change.reason,
         reference=change.reference,
@@ -109,12 +106,12 @@ def _apply(work: UnitOfWork, change: BalanceChange) -> BalanceChangeResult:
         transaction_id,
         account,
         {
-            "amount": abs(change.amount),
+            "amount": amount,
             "reason": change.reason,
             "reference": change.reference,
             "balance_before": account.balance,
             "balance_after": balance_after,
-            "version": account.version + 1,
+            "version": version,
         },
     )
     return BalanceChangeResult(
@@ -124,7 +121,7 @@ def _apply(work: UnitOfWork, change: BalanceChange) -> BalanceChangeResult:
         transaction_id=transaction_id,
         balance_before=account.balance,
         balance_after=balance_after,
-        version=account.version + 1,
+        version=version,
     )
 
 

@@ -7,8 +7,7 @@ leaves no trace and no writer can forget it. A row that nobody sealed was writte
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
-from hashlib import sha256
+from itertools import count
 from typing import Any
 
 from msgspec import Struct
@@ -19,13 +18,12 @@ from service.ledger.audit_chain import (
     SALT_BYTES,
     Frontier,
     NodeHash,
-    commitment,
-    leaf_hash,
-    public_details,
     root_at,
+    seal,
     subtree_root,
 )
 from service.ledger.sealing_rules import FIRST_RULE, LATEST
+from service.storage.inserts import insert_rows
 from service.storage.sqlite import Connection
 
 _ROWS_AT_ONCE = 4096
@@ -99,19 +97,21 @@ class Sealing:
         return leaves
 
     def _append(self, rows: list[tuple[Any, ...]], rule: int) -> dict[int, bytes]:
-        salts = os.urandom(SALT_BYTES * len(rows))
-        leaves: list[tuple[int, int, bytes, bytes, bytes | None]] = []
-        leaf = self._last_hash
-        for number, row in enumerate(rows):
-            salt = salts[SALT_BYTES * number : SALT_BYTES * (number + 1)]
-            telegram_id, details = row[5], row[6]
-            redacted = public_details(details, rule=rule, resource_type=row[8], actor=row[11])
-            public = None if redacted is None else sha256(redacted.encode()).digest()
-            leaf = leaf_hash(leaf, commitment(salt, telegram_id, details), public, row, rule=rule)
-            leaves.append((self._frontier.size + number, row[0], leaf, salt, public))
-        self._last_id, self._last_hash = rows[-1][0], leaf
+        random = os.urandom(SALT_BYTES * len(rows))
+        salts = [random[start : start + SALT_BYTES] for start in range(0, len(random), SALT_BYTES)]
+        sealed = seal(self._last_hash, rows, salts, rule=rule)
+        leaves = [
+            (leaf_index, row[0], leaf, salt, public)
+            for leaf_index, row, salt, (leaf, public) in zip(
+                count(self._frontier.size), rows, salts, sealed, strict=False
+            )
+        ]
+        self._last_id, self._last_hash = rows[-1][0], sealed[-1][0]
         # Before migration 014 there is no column for the rule; a leaf without one is of the first.
-        self._tx.executemany(_INSERT if rule == FIRST_RULE else _insert_by(rule), leaves)
+        if rule == FIRST_RULE:
+            insert_rows(self._tx, _INSERT, leaves)
+        else:
+            insert_rows(self._tx, _INSERT_BY_RULE, [(*leaf, rule) for leaf in leaves])
         self._frontier.extend([leaf[2] for leaf in leaves], self._insert_node)
         return {leaf[1]: leaf[2] for leaf in leaves}
 
@@ -119,12 +119,8 @@ class Sealing:
         self._tx.execute(_NODE_OF_LEAVES if level == NODE_LEVELS else _NODE_OF_NODES, _node(level, position, node))
 
 
-_INSERT = "INSERT INTO audit_leaves (leaf_index, audit_log_id, hash, salt, public_details) VALUES (?, ?, ?, ?, ?)"
-
-
-@cache
-def _insert_by(rule: int) -> str:
-    return _INSERT.replace("public_details)", "public_details, rule)").replace("?)", f"?, {rule})")
+_INSERT = "INSERT INTO audit_leaves (leaf_index, audit_log_id, hash, salt, public_details)"
+_INSERT_BY_RULE = "INSERT INTO audit_leaves (leaf_index, audit_log_id, hash, salt, public_details, rule)"
 
 
 # By all rows from the first id to the last: a search by time must not pass over one that should not be there.

@@ -16,6 +16,7 @@ from service.ledger.audit_logs import (
     with_answer_digest,
 )
 from service.ledger.timestamps import spoken
+from service.storage.inserts import insert_rows
 from service.storage.sqlite import Connection
 
 COLUMNS = (
@@ -48,7 +49,7 @@ def row(
         event.user_id,
         event.telegram_id,
         event.action,
-        outcome_of(event.action),
+        outcome_of(event.action).value,
         event.resource_type,
         event.resource_id,
         None if event.details is None else _encoder.encode(event.details).decode(),
@@ -84,10 +85,10 @@ def telling_answer(new: Row, digest: str) -> Row:
 
 def insert_many(tx: Connection, rows: Sequence[Row]) -> None:
     """Writes the rows."""
-    tx.executemany(
+    insert_rows(
+        tx,
         "INSERT INTO audit_logs (id, user_id, telegram_id, action, outcome, resource_type, resource_id, details,"
-        " ip_address, user_agent, created_at, actor, key_prefix, request_id)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " ip_address, user_agent, created_at, actor, key_prefix, request_id)",
         rows,
     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from service.storage.inserts import insert_rows
 from service.storage.sqlite import Connection, as_json
 
 Row = tuple[str, str, int]
@@ -20,4 +21,4 @@ def find_transactions(tx: Connection, *, actor: str, references: Iterable[str]) 
 
 def insert_many(tx: Connection, rows: Sequence[Row]) -> None:
     """Takes the references for their transactions."""
-    tx.executemany("INSERT INTO balance_change_references (actor, reference, transaction_id) VALUES (?, ?, ?)", rows)
+    insert_rows(tx, "INSERT INTO balance_change_references (actor, reference, transaction_id)", rows)

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from service.ledger.idempotency import Answer, Request
+from service.storage.inserts import insert_rows
 from service.storage.sqlite import Connection, as_json
 
 _COLUMNS = "operation, request, status, body, location, audit_log_id"
@@ -57,9 +58,10 @@ def row(request: Request, answer: Answer, *, actor: str, now: str) -> Row:
 
 def insert_many(tx: Connection, rows: Sequence[Row]) -> None:
     """Stores the answers."""
-    tx.executemany(
+    insert_rows(
+        tx,
         "INSERT INTO idempotency_answers (actor, idempotency_key, operation, request, status, body, location,"
-        " created_at, audit_log_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " created_at, audit_log_id)",
         rows,
     )
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from service.ledger.timestamps import spoken
 from service.ledger.transactions import Direction, Transaction, TransactionStatus
 from service.ledger.users import Account
+from service.storage.inserts import insert_rows
 from service.storage.sqlite import Connection
 
 _COLUMNS = (
@@ -17,10 +18,13 @@ _COLUMNS = (
 _INSERT = (
     "INSERT INTO deposit_transactions (id, user_id, type, direction, amount, status, depositor_name, match_name,"
     " description, reference, created_at, confirmed_at, balance_before, balance_after, version, reverses_id)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 Row = tuple[int | str | None, ...]
-"""A transaction to be written: the values of _INSERT. A null id takes the next one."""
+"""A transaction to be written: the values of _INSERT. A null id takes the next one.
+
+Enums are written as their values: for one that is bound as it is, SQLite's module looks for an adapter, 1.2 µs each.
+"""
+_CONFIRMED = TransactionStatus.CONFIRMED.value
 
 
 def confirmed_row(
@@ -41,9 +45,9 @@ def confirmed_row(
         transaction_id,
         account.user_id,
         transaction_type,
-        direction,
+        direction.value,
         amount,
-        TransactionStatus.CONFIRMED,
+        _CONFIRMED,
         None,
         None,
         description,
@@ -61,14 +65,14 @@ def pending_row(
     transaction_id: int, *, user_id: int, amount: int, depositor_name: str, match_name: str, now: str
 ) -> Row:
     """A deposit that waits for its money."""
-    status, nothing_yet = TransactionStatus.PENDING, (None,) * 5
-    about = (transaction_id, user_id, "deposit", Direction.CREDIT, amount, status, depositor_name, match_name)
+    status, direction, nothing_yet = TransactionStatus.PENDING.value, Direction.CREDIT.value, (None,) * 5
+    about = (transaction_id, user_id, "deposit", direction, amount, status, depositor_name, match_name)
     return (*about, None, None, now, *nothing_yet)
 
 
 def insert_many(tx: Connection, rows: Sequence[Row]) -> None:
     """Writes the transactions. Triggers move the balances, in the order of the rows."""
-    tx.executemany(_INSERT, rows)
+    insert_rows(tx, _INSERT, rows)
 
 
 def insert_confirmed(
@@ -97,7 +101,7 @@ def insert_confirmed(
         now=now,
         reverses_id=reverses_id,
     )
-    transaction_id = tx.execute(_INSERT, row).lastrowid
+    transaction_id = tx.execute(f"{_INSERT} VALUES ({', '.join('?' * len(row))})", row).lastrowid
     assert transaction_id is not None
     return transaction_id
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from service.ledger.timestamps import spoken
 from service.ledger.users import Account, Balance, User
+from service.storage.inserts import insert_rows
 from service.storage.sqlite import Connection, as_json
 from service.storage.transactions import sql_of_taken_back
 
@@ -30,7 +31,7 @@ def find_accounts(tx: Connection, telegram_ids: Iterable[str]) -> dict[str, Acco
 
 def insert_many(tx: Connection, rows: Sequence[Row]) -> None:
     """Makes the users; a trigger opens the account of each with a balance of 0."""
-    tx.executemany("INSERT INTO users (id, telegram_id, username, created_at) VALUES (?, ?, ?, ?)", rows)
+    insert_rows(tx, "INSERT INTO users (id, telegram_id, username, created_at)", rows)
 
 
 def update_username(tx: Connection, *, user_id: int, username: str) -> None:

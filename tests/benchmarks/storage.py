@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from service import garbage
 from service.api import problems
 from service.ledger.balance_changes import CHANGES_MAX, BalanceChange, BalanceChangesPost
 from service.ledger.debits import DebitPost
@@ -240,6 +241,7 @@ def main() -> None:
     database = Path(sys.argv[1])
     with contextlib.closing(sqlite.connect_writer(database, busy_timeout_ms=0, checkpoints=True)) as connection:
         ledger = Ledger(connection)
+        garbage.look_seldom()  # as the writing process does
         for line in sys.stdin:
             kind, *numbers = line.split()
             if kind == "raw":

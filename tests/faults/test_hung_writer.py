@@ -370,9 +370,9 @@ def test_a_service_that_was_killed_under_load_starts_again_at_once(own_service: 
             body = {"changes": [{**c, "reference": f"{number}-{i}"} for i, c in enumerate(changes)]}
             own_service.client().write("/v1/balance-changes", body)
 
-    with ThreadPoolExecutor(40) as pool:
-        asked = [pool.submit(ask, number) for number in range(40)]
-        _until(lambda: _metric(client, "passbook_writer_queue_depth") >= 20, "nothing queues")
+    with ThreadPoolExecutor(100) as pool:
+        asked = [pool.submit(ask, number) for number in range(100)]
+        _until(lambda: _metric(client, "passbook_writer_queue_depth") >= 32, "nothing queues")
         pid = own_service.writer_pid
         assert own_service.process is not None
         own_service.process.kill()

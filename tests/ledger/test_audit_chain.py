@@ -29,6 +29,7 @@ from service.ledger.audit_chain import (
     public_details,
     root_at,
     root_of_inclusion,
+    seal,
     subtrees,
 )
 from service.ledger.sealing_rules import LATEST, RULES
@@ -450,6 +451,54 @@ def test_a_fault_says_what_is_wrong(column: int, value: Any, said: str) -> None:
     fault = Verifier().check(log)
     assert fault is not None
     assert said in fault.said
+
+
+DETAILS = st.sampled_from(
+    [
+        None,
+        "null",
+        "not JSON",
+        "[1]",
+        '{"amount":5}',
+        '{"amount":5,"note":"홍길동"}',
+        '{"changes":[1,{"a":2}],"code":[3]}',
+    ]
+)
+SEALED = st.tuples(
+    st.integers(1, 2**63 - 1) | INTEGERS,
+    VALUES,
+    VALUES,
+    VALUES,
+    VALUES,
+    VALUES,
+    DETAILS | VALUES,
+    *[st.none() | TEXTS] * 7,
+)
+
+
+@given(
+    rows=st.lists(SEALED | st.sampled_from([tuple(row) for row in usual_rows(12)]), min_size=1, max_size=12),
+    rule=st.sampled_from(sorted(RULES)),
+    previous=HASHES,
+)
+def test_rows_are_sealed_together_as_each_by_itself(rows: list[tuple[Any, ...]], rule: int, previous: bytes) -> None:
+    """Column by column is as the format has it, whatever the columns hold."""
+    salts = [sha256(b"%d" % number).digest()[:16] for number in range(len(rows))]
+    expected, leaf = [], previous
+    for row, salt in zip(rows, salts, strict=True):
+        shown = public_details(row[6], rule=rule, resource_type=row[8], actor=row[11])
+        public = None if shown is None else sha256(shown.encode()).digest()
+        leaf = leaf_hash(leaf, commitment(salt, row[5], row[6]), public, row, rule=rule)
+        expected.append((leaf, public))
+    assert seal(previous, rows, salts, rule=rule) == expected
+
+
+def test_a_number_in_a_column_of_text_is_not_sealed() -> None:
+    """1 and 1.0 would be one leaf."""
+    rows = usual_rows(3)
+    rows[1][7] = 1
+    with pytest.raises(ValueError, match=r"^a column of text holds a number$"):
+        seal(NO_LEAF, rows, [bytes(16)] * 3, rule=LATEST)
 
 
 @pytest.mark.parametrize("audit_log_id", [2.0, "2", b"2"])
