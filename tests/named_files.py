@@ -71,7 +71,7 @@ class Disk:
             self._on_disk[_node(path)] = _digest(path)
         # So that a file has the mode that was asked for.
         self._mask = os.umask(0)
-        self._stack.enter_context(mock.patch.object(os, "umask", lambda _: 0))
+        self._stack.enter_context(mock.patch.object(os, "umask", return_value=0))
         for name in WATCHED:
             self._stack.enter_context(mock.patch.object(os, name, self._watched(name, getattr(os, name))))
         return self
