@@ -695,3 +695,12 @@ def test_a_repeated_member_is_named_with_its_whole_pointer() -> None:
         with pytest.raises(EdgeError) as caught:
             decode(body, Any)
         assert caught.value.members["errors"][0].pointer == pointer
+
+
+def test_a_long_user_agent_is_cut_where_it_is_put_on_record(service: LiveService) -> None:
+    """It is the client's to choose, and no reason to refuse: its first 512 characters are kept."""
+    client = service.client()
+    made = client.write("/v1/users", {"telegram_id": "6512"}, **{"User-Agent": "x" * 600}).json()
+    kept = client.get(f"/v1/audit-logs/{made['audit_log_id']}").json()["user_agent"]
+    assert len(kept) == 512
+    assert set(kept) == {"x"}
