@@ -29,8 +29,10 @@ def test_first_start_makes_everything_and_prints_a_key_once(own_service: LiveSer
     assert f"Bearer {own_service.admin_key}" in own_service.said
     assert own_service.stop() == 0
     own_service.start()
-    assert "First admin key" not in own_service.said
     assert own_service.client().get("/v1/users/1/balance").json()["balance"] == 100
+    assert own_service.stop() == 0
+    assert "First admin key" not in own_service.said, "a second start made a key"
+    assert read(own_service.database, "SELECT COUNT(*) FROM api_keys") == [(1,)]
 
 
 def test_curl_that_serve_prints_works_as_it_is(own_service: LiveService) -> None:
@@ -59,6 +61,11 @@ def test_keys_are_made_listed_revoked_and_audited(tmp_path: Path) -> None:
     assert "Revoked" in passbook("keys", "revoke", prefix, *where).stdout
     revoked = "SELECT created_at FROM audit_logs WHERE action = 'api_key_revoked'"
     assert read(database, revoked) == read(database, "SELECT revoked_at FROM api_keys"), "it is on record at once"
+    shown = passbook("keys", "list", *where).stdout.splitlines()[1].split()
+    assert shown[-1].endswith("Z"), f"the list does not tell when the key was revoked: {shown}"
+    assert (
+        shown[-1] == json.loads(passbook("keys", "list", "--json", *where).stdout)["revoked_at"].replace(" ", "T") + "Z"
+    )
     assert "was revoked before" in passbook("keys", "revoke", prefix, *where).stdout
     unknown = passbook("keys", "revoke", "pbk_00000000", *where)
     assert (unknown.returncode, "There is no key pbk_00000000" in unknown.stderr) == (1, True)

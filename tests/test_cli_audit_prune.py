@@ -313,6 +313,28 @@ def outcome(database: Path, archive: Path) -> Any:
     return tables, recorded, log, salted, archive.read_bytes(), files, named(database)
 
 
+def test_a_prune_that_was_stopped_goes_on_with_its_own_archive_alone(
+    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another file, whatever it holds, is refused and nothing is removed; the right one lets it end."""
+    moment, archive, other = time_of(database, CUT), tmp_path / "right.ndjson", tmp_path / "other.ndjson"
+    before = rows(database, "SELECT COUNT(*) FROM audit_logs")[0][0]
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(audit_prunes, "remove", stopped)
+        assert prune(database, moment, archive).exit_code != 0
+    other.write_bytes(archive.read_bytes() + b"\n")
+    for wrong in (other, tmp_path / "none.ndjson"):
+        refused = prune(database, moment, wrong)
+        assert (refused.exit_code, "let it end first" in refused.output) == (1, True), refused.output
+        assert rows(database, "SELECT COUNT(*) FROM audit_logs")[0][0] == before + 1, "rows were removed"
+    assert prune(database, moment, archive).exit_code == 0
+    assert rows(database, "SELECT COUNT(*) FROM audit_logs")[0][0] == before + 1 - (CUT - 1)
+
+
 def test_killed_at_any_step_and_started_again_it_ends_the_same(
     database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

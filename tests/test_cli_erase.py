@@ -1,5 +1,6 @@
 """passbook users erase: what goes, what stays, and that all that was right is right afterwards."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -22,6 +23,7 @@ from service.storage import audit_chain, erasures, migrator, sqlite
 from service.storage.progress import quiet
 from tests.ledger_check import broken_invariants
 from tests.live import Client, LiveService, passbook
+from tests.repository.house import make_database, opened
 from tests.rows import all_rows
 from tests.storage.broken import NOW, by_hand
 from tests.storage.broken import named_by_integrity as named
@@ -266,6 +268,24 @@ def test_what_is_open_is_settled_first_unless_forced(database: Path) -> None:
     )
     assert kept == [(20, "pending", None, "")]
     assert named(database) == {}
+
+
+def test_each_thing_that_is_open_keeps_a_user_from_erasure(tmp_path: Path) -> None:
+    """A balance alone, a pending deposit alone, a held name alone; nothing open asks for nothing."""
+    path = make_database(tmp_path / "open.db")
+
+    async def live() -> None:
+        async with opened(path) as house:
+            await house.confirm(await house.announce(500, "601"))
+            await house.announce(500, "602")
+            await house.hold("a.kr", 500, "603")
+
+    asyncio.run(live())
+    said = {"601": "has a balance of 500 won.", "602": "has 1 pending deposits.", "603": "has 1 held domain names."}
+    for user, told in said.items():
+        refused = erase(path, "--yes", user=user)
+        assert (refused.exit_code, told in refused.output) == (1, True), (user, refused.output)
+    assert rows(path, "SELECT COUNT(*) FROM user_erasures") == [(0,)]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from service.cli.common import config_of, opened
 from service.storage import sqlite as engine
 from tests.ledger_check import broken_invariants
 from tests.live import START_TIMEOUT_S, LiveService
@@ -206,4 +207,6 @@ def test_only_the_service_checkpoints(own_service: LiveService) -> None:
         engine.connect_writer(own_service.database, busy_timeout_ms=0, checkpoints=False)
     ) as beside:
         assert beside.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,)
+    with opened(config_of(database=str(own_service.database))) as of_a_command:
+        assert of_a_command.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,), "a command would checkpoint"
     assert "wal_reset_bug" in own_service.client().get("/readyz").json()["sqlite"]

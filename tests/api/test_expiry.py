@@ -85,6 +85,17 @@ def test_deposits_and_held_names_expire_by_themselves(own_service: LiveService) 
     assert broken_invariants(own_service.database) == []
 
 
+def test_a_held_name_and_a_deposit_expire_each_in_its_own_time(own_service: LiveService) -> None:
+    """By the two settings: where deposits wait a second and names an hour, the deposit alone expires."""
+    own_service.environment = {**SOON, "PASSBOOK_HOLD_EXPIRY_S": "3600"}
+    own_service.start()
+    client = own_service.client()
+    purchase_path, deposit_path = _hold(client, "7012", "나중.kr", 1000), _announce(client, "7011", 500)
+    _expired(client, deposit_path)
+    _expired(client, _announce(client, "7011", 501))  # a sweep after the purchase would have been due
+    assert client.get(purchase_path).json()["status"] == "pending", "the name expired in the time of a deposit"
+
+
 def test_what_was_due_before_a_kill_expires_after_the_restart(own_service: LiveService) -> None:
     """Nothing is kept in memory: a process that is killed before it ever swept leaves the work to the next one."""
     own_service.environment = {**SOON, "PASSBOOK_EXPIRY_INTERVAL_S": "86400"}
