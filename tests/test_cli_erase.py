@@ -232,6 +232,18 @@ def test_the_bytes_are_gone_too(database: Path) -> None:
     assert "--vacuum" in ran.output
 
 
+def test_the_bytes_are_gone_while_the_service_runs(running: LiveService) -> None:
+    """From the log beside the file too, and from whole pages that fall free: a row was longer than a page."""
+    client = running.client()
+    live_through(client)
+    event = {"action": "seen", "telegram_id": USER, "details": {"name": NAME * 400}}
+    assert client.write("/v1/audit-logs", event).status_code == 201
+    assert left_in_files(running.database) == list(SECRETS)
+    ran = passbook("users", "erase", USER, "--database", str(running.database), "--yes")
+    assert ran.returncode == 0, ran.stderr
+    assert left_in_files(running.database) == [], "the file or its log still has them"
+
+
 def test_vacuum_rewrites_what_splits_of_pages_left_behind(database: Path, tmp_path: Path) -> None:
     """With the service stopped only; an unused page is full of the name."""
     with contextlib.closing(sqlite3.connect(database)) as hand:
