@@ -12,6 +12,7 @@ from service import resources
 from service.storage import lock, migrator, sql_text
 from service.storage.import_findings import Findings
 from service.storage.importer import ImportFailed, ImportReport, import_database
+from service.storage.migrator import Migration, MigrationError
 from tests.ledger_check import broken_invariants
 from tests.named_files import Disk
 from tests.storage.test_migrator import BOT_ROWS
@@ -780,3 +781,27 @@ def test_report_lists_what_was_mended_archived_and_left(tmp_path: Path) -> None:
         "archived": 1,
         "left_aside": 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("bug", "said"),
+    [
+        (
+            "DROP TRIGGER user_deposits_need_transaction;\nUPDATE user_deposits SET balance = balance + 1;",
+            "is not the sum of its transactions",
+        ),
+        (
+            "DROP TRIGGER users_refuse_delete;\nDELETE FROM users WHERE id = (SELECT MIN(user_id) FROM user_deposits);",
+            "does not pass SQLite's own checks",
+        ),
+    ],
+    ids=["a balance", "a link"],
+)
+def test_import_that_went_wrong_leaves_no_database(tmp_path: Path, bug: str, said: str) -> None:
+    """A last migration that spoils what was taken over, as a bug of the import would: it proves itself at its end."""
+    wrong = Migration(version=len(MIGRATIONS), name="999_bug", up=bug, down="SELECT 1;", checksum="")
+    with pytest.raises(MigrationError, match=said):
+        import_database(
+            make_bots_file(tmp_path / "bots.sqlite"), tmp_path / "a.db", [*MIGRATIONS, wrong], lambda _: None
+        )
+    assert only(tmp_path, "bots.sqlite", "a.db.lock")
