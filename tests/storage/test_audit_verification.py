@@ -53,10 +53,10 @@ def append(connection: sqlite.Connection, rows: int, *, name: str = "홍길동")
             return
         with sqlite.transaction(connection) as tx, audit_chain.sealing(tx):
             last = sequences.last_audit_log_id(tx)
-            audit_logs.insert_many(tx, [_row(last + place, number, name) for place, number in enumerate(batch, 1)])
+            audit_logs.insert_many(tx, [row_of(last + place, number, name) for place, number in enumerate(batch, 1)])
 
 
-def _row(audit_log_id: int, number: int, name: str) -> audit_logs.Row:
+def row_of(audit_log_id: int, number: int, name: str) -> audit_logs.Row:
     event = AuditEvent(
         action="deposit_announced",
         resource_type="deposit_transaction",
