@@ -9,9 +9,11 @@ BIN := $(VENV)/bin
 DATABASE ?=
 # How many tests run at the same time.
 WORKERS ?= 2
+# What `make coverage` measures: files of tests, or the whole suite.
+TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint container faults faults-long fuzz stateful bench bench-full bench-docs openapi docs audit licences sbom lock lock-bench clean
+.PHONY: help serve test coverage lint container faults faults-long fuzz stateful bench bench-full bench-docs openapi docs audit licences sbom lock lock-bench clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -68,6 +70,16 @@ $(VENV)/.browser: | $(BIN)/python
 
 test: $(VENV)/.installed-dev $(VENV)/.tools $(VENV)/.browser $(BIN)/promtool lint ## Everything: lint, types, contract, fuzzing, real wrangler, tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+# Commands, the service and its writing process are measured too (pyproject.toml). A test that counts or times what a process
+# does may fail here: that is told, and what was run is told all the same.
+coverage: $(VENV)/.installed-dev $(VENV)/.tools $(VENV)/.browser $(BIN)/promtool ## What of service/ the tests never run, by lines and branches; TESTS=… runs only those
+	rm -rf build/coverage && mkdir -p build/coverage
+	-$(BIN)/python -m coverage run -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage html -q
+	$(BIN)/python -m coverage report | tee build/coverage/never-run.txt
+	@echo "build/coverage/never-run.txt lists it, build/coverage/html/index.html shows it."
 
 lint: $(VENV)/.installed-dev ## ruff and mypy --strict
 	$(BIN)/ruff format --check .

@@ -303,3 +303,10 @@ def _flat(node: _Node) -> str:
 
 def _spelt(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
+
+
+def stands(words: str, text: str) -> bool:
+    """Whether `words` stand in a text whole: no word and no number at their ends goes on, as "5 rows" in "15 rows"."""
+    start = r"(?<!\w)(?<!\d[.,])" if re.match(r"\w", words) else ""
+    end = r"(?!\w)(?![.,]\d)" if re.search(r"\w$", words) else ""
+    return re.search(start + re.escape(words) + end, text) is not None

@@ -16,6 +16,7 @@ import pytest
 
 from service.ledger.access import ROLES, Scope
 from tests.live import CHECKOUT, LiveService, passbook
+from tests.printed import stands
 from tests.repository.house import make_database
 from tests.storage.test_importer import read
 
@@ -68,7 +69,7 @@ def test_keys_are_made_listed_revoked_and_audited(tmp_path: Path) -> None:
     )
     assert "was revoked before" in passbook("keys", "revoke", prefix, *where).stdout
     unknown = passbook("keys", "revoke", "pbk_00000000", *where)
-    assert (unknown.returncode, "There is no key pbk_00000000" in unknown.stderr) == (1, True)
+    assert (unknown.returncode, stands("There is no key pbk_00000000", unknown.stderr)) == (1, True)
     log = read(database, "SELECT action, resource_type, resource_id, actor LIKE 'cli:%' FROM audit_logs ORDER BY id")
     assert log == [("api_key_created", "api_key", 1, 1), ("api_key_revoked", "api_key", 1, 1)]
     ((details, looked_up_by),) = read(

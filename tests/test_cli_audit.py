@@ -25,6 +25,7 @@ from service.ledger import notes
 from tests.api.test_audit_exports import ODD, add_rows
 from tests.api.test_audit_logs import every
 from tests.live import CHECKOUT, PASSBOOK, LiveService, passbook
+from tests.printed import stands
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202etxt.exe\x7f"
 COLUMNS = 200
@@ -138,7 +139,7 @@ def test_a_terminal_gets_aligned_columns_with_colour(log: LiveService) -> None:
     actor = cell_len(plain[: plain.index("deposit_transaction")])
     assert all(one == " " or unicodedata.east_asian_width(one) != "W" for one in wide[actor - 4 : actor - 3])
     seoul = at_a_terminal(log, "search", "--telegram-id", "5", "--tz", "Asia/Seoul")
-    assert "2026-01-01 09:00:00.500" in seoul
+    assert stands("2026-01-01 09:00:00.500", seoul)
 
 
 def test_nothing_in_the_log_reaches_the_terminal_as_a_command(log: LiveService) -> None:

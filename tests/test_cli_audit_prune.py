@@ -22,6 +22,7 @@ from service.ledger.audit_export import read_header, read_row
 from service.storage import audit_prunes, sqlite
 from tests.ledger_check import broken_invariants
 from tests.live import CHECKOUT, LiveService, passbook
+from tests.printed import stands
 from tests.storage.broken import by_hand, make_sound
 from tests.storage.broken import named_by_integrity as named
 
@@ -98,7 +99,7 @@ def test_beside_a_running_service_all_that_was_right_stays_right(database: Path,
             *("--archive", str(first), "--yes"),
         )
         assert ran.returncode == 0, ran.stderr
-        assert f"{CUT - 1} rows up to {CUT - 1}" in ran.stdout
+        assert stands(f"{CUT - 1} rows up to {CUT - 1}", ran.stdout)
 
         log = client.get("/v1/audit-logs", params={"limit": 1000}).json()["items"]
         assert log[1:] == [row for row in whole if row["id"] >= CUT]
@@ -157,11 +158,11 @@ def test_beside_a_running_service_all_that_was_right_stays_right(database: Path,
 def test_nothing_is_written_to_see_what_would_go(database: Path, tmp_path: Path) -> None:
     """--dry-run counts; a row without a time goes with those after it, one that is younger stops the rest."""
     said = prune(database, time_of(database, CUT), tmp_path / "a", "--dry-run").output
-    assert f"{CUT - 1} rows up to {CUT - 1} are older" in said
+    assert stands(f"{CUT - 1} rows up to {CUT - 1} are older", said)
     by_hand(database, "UPDATE audit_logs SET created_at = NULL WHERE id IN (1, 2, 3, 5, 11)")
-    assert "10 rows up to 10" in prune(database, time_of(database, CUT), tmp_path / "a", "--dry-run").output
+    assert stands("10 rows up to 10", prune(database, time_of(database, CUT), tmp_path / "a", "--dry-run").output)
     by_hand(database, "UPDATE audit_logs SET created_at = '2999-01-01 00:00:00' WHERE id = 5")
-    assert "4 rows up to 4" in prune(database, time_of(database, CUT), tmp_path / "a", "--dry-run").output
+    assert stands("4 rows up to 4", prune(database, time_of(database, CUT), tmp_path / "a", "--dry-run").output)
     assert list(tmp_path.iterdir()) == [database.parent]
     refused = prune(database, "2999-01-01", tmp_path / "a")
     assert (refused.exit_code, "is still to come" in refused.output) == (2, True)

@@ -1,8 +1,11 @@
 """What a page says and what was printed are compared whole: only what is marked, and what has a form, may differ."""
 
+import ast
+
 import pytest
 
-from tests.printed import fits, merged
+from tests.live import CHECKOUT
+from tests.printed import fits, merged, stands
 
 REQUEST, OTHER_REQUEST = "01a206ab308c6d946fa467ecf0955e9a", "0" * 31 + "f"
 SHA, OTHER_SHA = "45b5ce13" * 8, "f" * 64
@@ -180,3 +183,34 @@ def test_what_does_not_fit_is_written_so_that_it_fits(name: str) -> None:
 def test_marks_stay_where_they_fit(said: str, printed: str, written: str) -> None:
     """What changed beside a mark is written anew, the mark is not."""
     assert merged(said, printed, json_kind="{" in said) == written
+
+
+@pytest.mark.parametrize("text", ["5 rows to 7", "the 5 rows to 7.", "5 rows to 7, or 8", "=5 rows to 7\n"])
+def test_words_stand_in_a_text_whole(text: str) -> None:
+    """At its ends, between blanks and before punctuation."""
+    assert stands("5 rows to 7", text)
+    assert stands("rows", text)
+
+
+@pytest.mark.parametrize(
+    "text", ["15 rows to 7", "5 rows to 77", "1,5 rows to 7", "1.5 rows to 7", "5 rows to 7.5", "5 rows to 7,000"]
+)
+def test_words_do_not_stand_within_longer_numbers(text: str) -> None:
+    """A number that goes on is another one."""
+    assert not stands("5 rows to 7", text)
+    assert not stands("row", text)
+
+
+def test_no_test_takes_the_start_or_the_end_of_a_number_for_the_number() -> None:
+    """What is looked for by `in` neither begins nor ends with a digit: "5 rows" is in "15 rows", but for `stands`."""
+    loose = []
+    for path in sorted((CHECKOUT / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            match node:
+                case ast.Assert(
+                    test=ast.Compare(left=ast.Constant(value=str(words)), ops=[ast.In()], comparators=[right])
+                ):
+                    whole = isinstance(right, ast.Set | ast.List | ast.Tuple | ast.Dict)
+                    if not whole and (words[:1].isdigit() or words[-1:].isdigit()):
+                        loose.append(f"{path.relative_to(CHECKOUT)}:{node.lineno}: {words!r}")
+    assert loose == []

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,12 @@ def test_metrics_arrive_with_units_and_attributes(seen: tuple[Collector, dict[st
     assert all(r["service.name"] == "a-ledger" and r["service.version"] for r in receiver.resources())
 
 
+def commits(received: Collector) -> Counter[str]:
+    """How often the writer committed and how often that failed, as it was told last."""
+    points = received.metrics().get("passbook.writer.commits", {"sum": {"dataPoints": []}})["sum"]["dataPoints"]
+    return Counter({attributes_of(point)["outcome"]: int(point["asInt"]) for point in points})
+
+
 def test_metrics_are_sent_while_the_service_runs(own_service: LiveService) -> None:
     """Every OTEL_METRIC_EXPORT_INTERVAL; with traces off none are sent."""
     with collector() as receiver:
@@ -200,7 +207,8 @@ def test_metrics_are_sent_while_the_service_runs(own_service: LiveService) -> No
         own_service.start()
         client = own_service.client()
         client.credit("1", 100)
-        receiver.until(lambda received: "2" in json.dumps(received.metrics().get("passbook.writer.commits", {})))
+        receiver.until(lambda received: commits(received)["committed"] >= 2)
+        assert commits(receiver) == {"committed": 2, "failed": 0}, "one by the key's, one by the credit's"
         assert own_service.stop() == 0
         assert receiver.spans() == []
 

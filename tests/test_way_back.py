@@ -11,6 +11,7 @@ from tests.faults.disks import small_disk
 from tests.ledger_check import broken_invariants
 from tests.live import CHECKOUT, PASSBOOK, LiveService, passbook
 from tests.migrations.d1 import LocalD1, results, succeeded
+from tests.printed import stands
 from tests.storage.test_exporter import AWKWARD, assert_came_back
 from tests.storage.test_importer import ACCOUNT, SCHEMA, USER, make_bots_file, moved, only, read
 
@@ -56,7 +57,7 @@ def test_the_bot_runs_on_d1_again_and_can_be_taken_over_again(
         target = tmp_path / f"{source}.db"
         taken = passbook("import", str(tmp_path / source), "--database", str(target))
         assert taken.returncode == 0, taken.stderr
-        assert "balances that needed an opening entry: 0" in taken.stdout
+        assert stands("balances that needed an opening entry: 0", taken.stdout)
         assert_came_back(database, target)
 
 
@@ -81,14 +82,14 @@ def test_import_maps_statuses_and_writes_its_report(tmp_path: Path) -> None:
     (tmp_path / "d1.sql").write_text(text, "utf-8")
     first = passbook("import", str(tmp_path / "d1.sql"), "--database", str(tmp_path / "p.db"))
     assert "unknown status 'done': 1 transactions" in first.stdout
-    assert "user 111: balance 5000, history 0; transaction 3, a credit of 5000" in first.stdout
+    assert stands("user 111: balance 5000, history 0; transaction 3, a credit of 5000", first.stdout)
     second = passbook(
         "import", str(tmp_path / "d1.sql"), "--database", str(tmp_path / "q.db"), "--report",
         str(tmp_path / "list.ndjson"), "--status", "done=confirmed", "--status", "don't know=confirmed",
     )  # fmt: skip
     assert second.returncode == 0, second.stderr
     assert "status 'done' mapped: 1 transactions" in second.stdout
-    assert "balances that needed an opening entry: 0" in second.stdout
+    assert stands("balances that needed an opening entry: 0", second.stdout)
     rows = [json.loads(line) for line in (tmp_path / "list.ndjson").read_text("utf-8").splitlines()]
     assert [row["kind"] for row in rows] == ["status_mapped", "status_mapped"]
     assert broken_invariants(tmp_path / "q.db") == []

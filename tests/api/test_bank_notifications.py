@@ -10,6 +10,7 @@ import pytest
 
 from tests.ledger_check import broken_invariants
 from tests.live import Client, LiveService, passbook
+from tests.printed import stands
 
 
 @pytest.fixture
@@ -206,7 +207,7 @@ def test_announcing_into_a_collision_warns_and_proposes_an_amount(client: Client
     assert announce(client, "7031", "정하나", 6501)["collision"] is None
     collision = announce(client, "7032", "정 하나", 6500)["collision"]
     assert collision["suggested_amount"] == 6502
-    assert "6502 won" in collision["detail"]
+    assert stands("6502 won", collision["detail"])
     assert announce(client, "7032", "정하나", 6502)["collision"] is None
     assert notify(client, "collision-1", "정하나", 6502).json()["telegram_id"] == "7032"
 

@@ -16,6 +16,7 @@ from service.ledger.notes import Checkpoint, InclusionProof, make_signing_key, s
 from tests.audit import verifiers
 from tests.audit.log import export_lines, frontier_of, sealed_rows, usual_rows
 from tests.audit.vectors import node_of
+from tests.printed import stands
 
 ORIGIN = "passbook.example/log"
 KEY = make_signing_key(ORIGIN, bytes(32))
@@ -190,7 +191,7 @@ def test_a_log_without_its_oldest_rows_is_checked_from_there_on(verify: verifier
     export = b"".join(export_lines(LOG, 15))
     code, said = verify("-", *evidence(kept, "20.checkpoint", "40.checkpoint", "38.tlog-proof"), given=export)
     assert code == 0, said
-    assert "25 rows fit together. Of 40 leaves" in said
+    assert stands("25 rows fit together. Of 40 leaves", said)
     code, said = verify("-", *evidence(kept, "10.tlog-proof", "receipts.txt"), given=export)
     assert code == 2, said
     assert "UNKNOWN: row id 11, of which" in said
@@ -213,7 +214,7 @@ def test_a_proof_holds_without_the_log(verify: verifiers.Verifier, kept: Path) -
     code, said = verify(*evidence(kept, "38.tlog-proof"))
     assert (code, "does not say which leaf it is of" in said) == (2, True)
     code, said = verify(*evidence(kept, "10.tlog-proof", "receipts.txt"))
-    assert (code, "the receipt of row id 11 in" in said, "no proof is of the leaf of row id 39" in said) == (
+    assert (code, "the receipt of row id 11 in" in said, stands("no proof is of the leaf of row id 39", said)) == (
         2,
         True,
         True,

@@ -21,6 +21,7 @@ from service.ledger.notes import COSIGNATURE, Checkpoint, make_signing_key, open
 from tests.audit.vectors import node_of
 from tests.ledger.test_audit_chain import leaves_of
 from tests.live import CHECKOUT
+from tests.printed import stands
 
 ORIGIN = "passbook.example/log"
 KEY = make_signing_key(ORIGIN, bytes(32))
@@ -169,7 +170,7 @@ def test_what_is_not_signed_or_not_answered_says_nothing_of_the_log(log: Service
     log.status = 200
     honest = log.consistency
     log.consistency = lambda earlier, later: honest(earlier, later - 1)  # type: ignore[method-assign]
-    assert "the proof is from 5 to 5, not from 5 to 6" in ask().output.lower()
+    assert stands("the proof is from 5 to 5, not from 5 to 6", ask().output.lower())
     other = make_signing_key(ORIGIN, b"\x02" * 32).verifier.text()
     assert "not the one that was given" in ask("--key", other).output
     log.server.shutdown()
@@ -258,4 +259,4 @@ def test_with_an_interval_it_goes_on_until_the_log_misbehaves(log: Service, tmp_
             pass
         log.status, log.size = 200, 10
         said = process.communicate(timeout=60)[0]
-        assert (process.returncode, "shrank from 20 leaves to 10" in said) == (1, True), said
+        assert (process.returncode, stands("shrank from 20 leaves to 10", said)) == (1, True), said

@@ -15,6 +15,7 @@ from service.storage.importer import ImportFailed, ImportReport, import_database
 from service.storage.migrator import Migration, MigrationError
 from tests.ledger_check import broken_invariants
 from tests.named_files import Disk
+from tests.printed import stands
 from tests.storage.test_migrator import BOT_ROWS
 
 MIGRATIONS = migrator.load(resources.folder("migrations"))
@@ -432,7 +433,7 @@ def test_two_users_with_one_telegram_id_are_refused(tmp_path: Path, other: str) 
     said = refused(
         tmp_path, SCHEMA + USER.replace("111", " 111") + f"INSERT INTO users VALUES(2,'{other}','b',NULL);\n"
     )
-    assert "users, row 2" in said
+    assert stands("users, row 2", said)
     assert "row 1 has the same '111'" in said
 
 

@@ -15,6 +15,7 @@ from service.ledger.timestamps import stored, system_clock
 from service.storage import migrator, sqlite
 from tests.audit import verifiers
 from tests.live import CHECKOUT, LiveService, passbook
+from tests.printed import stands
 from tests.storage.broken import by_hand, named_by_integrity
 
 RULE_1 = CHECKOUT / "tests" / "audit" / "rule_1"
@@ -136,7 +137,7 @@ def test_an_export_of_every_rule_is_verified_outside(database: Path, verify: Any
     code, said = verify("-", given=written.stdout.encode())
     assert code == 0, said
     lines = written.stdout.splitlines(keepends=True)
-    assert '"rule":2' in lines[-1]
+    assert stands('"rule":2', lines[-1])
     for given in (
         [*lines[:-1], lines[-1].replace('"rule":2', '"rule":1')],
         [*lines[:-1], lines[-1].replace(',"rule":2', "")],
