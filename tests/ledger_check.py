@@ -32,7 +32,8 @@ SELECT t.id FROM deposit_transactions AS t WHERE t.version IS NOT NULL AND (
     AND a.action IN ('deposit_confirmed', 'balance_debited', 'balance_credited', 'transaction_reversed'))
   + CASE WHEN t.type IN ('domain_purchase', 'domain_refund') THEN (
     SELECT COUNT(*) FROM audit_logs AS a WHERE a.resource_type = 'user_domains' AND a.action LIKE 'domain_%'
-      AND a.user_id = t.user_id AND json_extract(a.details, '$.transaction_id') = t.id) ELSE 0 END <> 1
+      AND a.user_id = t.user_id
+      AND iif(json_valid(a.details), json_extract(a.details, '$.transaction_id'), 0) = t.id) ELSE 0 END <> 1
 """
 _AUDITED_WITHOUT_CHANGE = """
 SELECT a.id FROM audit_logs AS a
@@ -58,10 +59,11 @@ SELECT b.id FROM bank_notifications AS b WHERE b.bank_transaction_id IS NOT NULL
   (SELECT COUNT(*) FROM audit_logs WHERE resource_type = 'bank_notification' AND resource_id = b.id
      AND action = 'bank_notification_received') <> 1
   OR (SELECT COUNT(*) FROM audit_logs WHERE resource_type = 'bank_notification' AND resource_id = b.id
-        AND (action = 'bank_notification_matched' OR json_extract(details, '$.status') = 'matched'))
+        AND (action = 'bank_notification_matched'
+          OR iif(json_valid(details), json_extract(details, '$.status'), '') = 'matched'))
      <> (b.status = 'matched')
   OR (SELECT COUNT(*) FROM audit_logs WHERE action = 'deposit_confirmed' AND resource_id <> b.matched_transaction_id
-        AND json_extract(details, '$.matched_bank_notification_id') = b.id) > 0)
+        AND iif(json_valid(details), json_extract(details, '$.matched_bank_notification_id'), 0) = b.id) > 0)
 """
 _CHAINS = """
 WITH RECURSIVE chain(purchase, id, direction, type) AS (
