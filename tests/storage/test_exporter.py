@@ -134,7 +134,13 @@ def test_awkward_text_comes_back_to_the_letter(tmp_path: Path) -> None:
     assert tuple(name for (name,) in found) == AWKWARD
 
 
-@pytest.mark.parametrize("text", ["'" * 150_000, "🐙" * 60_000, "a\0'" * 50_000, "BEGIN TRANSACTION" * 9_000])
+ONE_CHARACTER_LEFT = "x" * (exporter._FIRST_PIECE + 10 * exporter._PIECE + 1)
+"""Whose last piece is of one character."""
+
+
+@pytest.mark.parametrize(
+    "text", ["'" * 150_000, "🐙" * 60_000, "a\0'" * 50_000, "BEGIN TRANSACTION" * 9_000, ONE_CHARACTER_LEFT]
+)
 def test_no_statement_is_longer_than_d1_takes(tmp_path: Path, text: str) -> None:
     """A row beyond 100,000 bytes comes in pieces and is whole again."""
     database = ledger(tmp_path)

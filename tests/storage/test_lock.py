@@ -85,3 +85,15 @@ def test_the_lock_of_a_file_outlasts_the_closing_of_other_descriptors(tmp_path: 
         other.hardlink_to(database)
         with pytest.raises(lock.DatabaseInUse), lock.exclusive(other):
             raise AssertionError
+
+
+def test_a_database_that_is_not_there_yet_has_one_holder(tmp_path: Path) -> None:
+    """Two imports or two first starts at once: there is no file to be locked by its inode, and the lock file counts."""
+    database = tmp_path / "new.db"
+    with lock.exclusive(database, purpose="import") as held:
+        assert held.database is None
+        assert "passbook import" in str(lock.holder(database))
+        with pytest.raises(lock.DatabaseInUse, match="passbook import"), lock.exclusive(database):
+            raise AssertionError
+    with lock.exclusive(database):
+        assert not database.exists()
