@@ -22,8 +22,11 @@ NAME = "갑을병정무기"
 
 
 @pytest.mark.parametrize("step", ["erasing audit rows", "looking through stored answers"])
-def test_what_is_written_about_the_user_meanwhile_goes_too(tmp_path: Path, step: str) -> None:
+def test_what_is_written_about_the_user_meanwhile_goes_too(
+    tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A request that is carried out between two steps of an erasure leaves neither a row nor an answer of the user."""
+    monkeypatch.setattr(erasures, "_ANSWERS_AT_ONCE", 1)  # so that what comes meanwhile is behind what is looked at
     path = make_database(tmp_path / "passbook.db")
     with writing(path) as connection, writing(path) as service:
 

@@ -649,11 +649,12 @@ def test_a_writer_that_breaks_in_a_batch_answers_that_batch_too(path: Path) -> N
         async with _desk(path, batch_max=2, watch=breaks) as desk:
             tasks = [desk.announce(key=f"broken-{n}") for n in range(5)]
             done, waiting = await asyncio.wait(tasks, timeout=10)
-            assert not waiting, f"{len(waiting)} of {len(tasks)} were never answered"
-            assert {type(task.exception()) for task in done} == {OutcomeUnknown}
+            told.update(never=len(waiting), unknown=sum(type(one.exception()) is OutcomeUnknown for one in done))
 
+    told: dict[str, int] = {}
     with pytest.raises(Ended):
         asyncio.run(break_the_writer())
+    assert told == {"never": 0, "unknown": 5}, "some were never answered"
 
 
 @pytest.mark.parametrize("stall_s", [0.1, 60], ids=["stalled", "only slow"])
