@@ -1,90 +1,174 @@
-"""The service, broken on purpose: each a fault that the database lets through, and that the machine must find."""
+"""The service, broken on purpose: each a fault that the database lets through, and that the machine must find.
 
-from collections.abc import Callable, Sequence
+A mutant says what the machine must find. It takes the place of a real function through `Breaker.replace`, which fails
+when the two have other parameters: a mutant of an earlier service would only crash, and be found for that.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 import pytest
 
+from service.ledger.audit_logs import Details
+from service.ledger.balance_changes import BalanceChangesPost
 from service.ledger.bank_notifications import BankNotificationStatus, Candidate, fitting
 from service.ledger.deposits import check_confirmable
-from service.ledger.domain_purchases import Name
+from service.ledger.domain_purchases import DomainPurchase, DomainPurchaseStatus, Name, check_money_may_move
 from service.ledger.errors import InsufficientFunds
+from service.ledger.idempotency import Answer, Request
 from service.ledger.timestamps import around
-from service.ledger.transactions import balance_after_debit
-from service.ledger.users import Account
+from service.ledger.transactions import Transaction, balance_after_debit
+from service.ledger.users import Account, Balance
 from service.repository import (
     balance_changes,
     bank_notifications,
     debits,
     deposits,
     domain_purchases,
-    expiry,
     transactions,
+    unit_of_work,
 )
 from service.repository.session import Session
-from service.repository.unit_of_work import Operation, UnitOfWork
-from service.storage import balance_changes as references
+from service.repository.unit_of_work import UnitOfWork
+from service.storage import balance_changes as references_taken
 from service.storage import bank_notifications as lines
 from service.storage import domain_purchases as names
 from service.storage import idempotency, users
+from service.storage.sqlite import Connection
 from tests.stateful.served import CALLERS
 
-Patch = pytest.MonkeyPatch
+
+@dataclass(frozen=True)
+class Mutant:
+    """A fault, and a pattern for what the machine says of it."""
+
+    put_in: Callable[["Breaker"], None]
+    found_as: str
 
 
-def _the_last_won_cannot_be_debited(patch: Patch) -> None:
+@dataclass(frozen=True)
+class Breaker:
+    """Puts functions in the place of real ones for a test; `reached` grows with each call of one."""
+
+    patch: pytest.MonkeyPatch
+    reached: list[str]
+
+    def replace(self, owner: Any, name: str, broken: Callable[..., Any]) -> None:
+        """Fails when `broken` does not take what the real function takes, by the same names and in the same order."""
+        real = getattr(owner, name)
+        assert _parameters(broken) == _parameters(real), f"{name} takes {_parameters(real)} by now"
+
+        def noted(*args: Any, **named: Any) -> Any:
+            self.reached.append(name)
+            return broken(*args, **named)
+
+        self.patch.setattr(owner, name, noted)
+
+
+def _parameters(function: Callable[..., Any]) -> list[tuple[str, str, bool]]:
+    """Name, kind and whether it can be left out, of each."""
+    return [
+        (one.name, one.kind.description, one.default is not one.empty)
+        for one in inspect.signature(function).parameters.values()
+    ]
+
+
+MUTANTS: dict[str, Mutant] = {}
+"""Each of them by its name, which says what it breaks."""
+
+
+def _found_as(words: str) -> Callable[[Callable[[Breaker], None]], None]:
+    """Lists the mutant; `words` is a pattern for the whole of what the machine says."""
+
+    def listed(put_in: Callable[[Breaker], None]) -> None:
+        MUTANTS[put_in.__name__.strip("_")] = Mutant(put_in, words)
+
+    return listed
+
+
+@_found_as(r"\Athe status is not 201\n(?s:.*) answered 409 b'.*insufficient_funds")
+def _the_last_won_cannot_be_debited(breaker: Breaker) -> None:
     def broken(account: Account, amount: int) -> int:
         if account.balance == amount:
             raise InsufficientFunds("", balance=account.balance, required=amount, shortfall=0)
         return balance_after_debit(account, amount)
 
-    patch.setattr(debits, "balance_after_debit", broken)
+    breaker.replace(debits, "balance_after_debit", broken)
 
 
-def _a_cancellation_is_not_audited(patch: Patch) -> None:
-    _audit(patch, "deposit_cancelled", times=0)
+@_found_as(r"1 missing: \('deposit_cancelled'")
+def _a_cancellation_is_not_audited(breaker: Breaker) -> None:
+    _audit(breaker, "deposit_cancelled", times=0)
 
 
-def _a_debit_is_audited_twice(patch: Patch) -> None:
-    _audit(patch, "balance_debited", times=2)
+@_found_as(r"1 too many: \('balance_debited'")
+def _a_debit_is_audited_twice(breaker: Breaker) -> None:
+    _audit(breaker, "balance_debited", times=2)
 
 
-def _audit(patch: Patch, action: str, *, times: int) -> None:
+@_found_as(r"1 missing: \('domain_expired'")
+def _an_expired_name_is_not_audited(breaker: Breaker) -> None:
+    _audit(breaker, "domain_expired", times=0)
+
+
+def _audit(breaker: Breaker, audited: str, *, times: int) -> None:
     audit = UnitOfWork.audit
 
-    def broken(work: UnitOfWork, *args: Any) -> int:
-        return [0, *(audit(work, *args) for _ in range(times if args[0] == action else 1))][-1]
+    def broken(
+        self: UnitOfWork,
+        action: str,
+        resource_type: str,
+        resource_id: int | None,
+        account: Account | None,
+        details: Details,
+    ) -> int:
+        given = (self, action, resource_type, resource_id, account, details)
+        return [0, *(audit(*given) for _ in range(times if action == audited else 1))][-1]
 
-    patch.setattr(UnitOfWork, "audit", broken)
+    breaker.replace(UnitOfWork, "audit", broken)
 
 
-def _a_replay_is_carried_out_again(patch: Patch) -> None:
+@_found_as(r"\Athe first answer was Answer\(status=20[01]")
+def _a_replay_is_carried_out_again(breaker: Breaker) -> None:
     find, store = idempotency.find, Session.store_answer
 
-    def broken(session: Session, request: Any, answer: Any, *, actor: str) -> None:
-        if find(session.reading, actor=actor, idempotency_key=request.idempotency_key) is None:
-            store(session, request, answer, actor=actor)
+    def stored_answer(self: Session, *, actor: str, idempotency_key: str) -> None:
+        return None
 
-    patch.setattr(Session, "stored_answer", lambda *_, **__: None)
-    patch.setattr(Session, "store_answer", broken)
+    def store_answer(self: Session, request: Request, answer: Answer, *, actor: str) -> None:
+        if find(self.reading, actor=actor, idempotency_key=request.idempotency_key) is None:
+            store(self, request, answer, actor=actor)
+
+    breaker.replace(Session, "stored_answer", stored_answer)
+    breaker.replace(Session, "store_answer", store_answer)
 
 
-def _a_refused_attempt_may_succeed_later(patch: Patch) -> None:
+@_found_as(r"the first answer was Answer\(status=4|not 'idempotency_key_reused'")
+def _a_refused_attempt_may_succeed_later(breaker: Breaker) -> None:
     store = Session.store_answer
 
-    def broken(session: Session, request: Any, answer: Any, *, actor: str) -> None:
+    def broken(self: Session, request: Request, answer: Answer, *, actor: str) -> None:
         if answer.status < 400:
-            store(session, request, answer, actor=actor)
+            store(self, request, answer, actor=actor)
 
-    patch.setattr(Session, "store_answer", broken)
-
-
-def _a_key_answers_any_request(patch: Patch) -> None:
-    patch.setattr("service.repository.unit_of_work.check_same_request", lambda *_, **__: None)
+    breaker.replace(Session, "store_answer", broken)
 
 
-def _the_first_of_two_deposits_is_guessed(patch: Patch) -> None:
+@_found_as(r"it is no replay\n(?s:.*)not 'idempotency_key_reused'")
+def _a_key_answers_any_request(breaker: Breaker) -> None:
+    def broken(request: Request, *, operation: str, body: str, status: int) -> None:
+        return
+
+    breaker.replace(unit_of_work, "check_same_request", broken)
+
+
+@_found_as(r"answer\.(?:status is 'matched', not 'ambiguous'|deposit_id)")
+def _the_first_of_two_deposits_is_guessed(breaker: Breaker) -> None:
     def broken(
         candidates: Sequence[Candidate], *, others_open: bool
     ) -> tuple[BankNotificationStatus, Candidate | None]:
@@ -93,112 +177,116 @@ def _the_first_of_two_deposits_is_guessed(patch: Patch) -> None:
             return BankNotificationStatus.MATCHED, pending[0]
         return fitting(candidates, others_open=others_open)
 
-    patch.setattr(bank_notifications, "fitting", broken)
+    breaker.replace(bank_notifications, "fitting", broken)
 
 
-def _the_window_leaves_its_first_instant_out(patch: Patch) -> None:
+@_found_as(r"\Aanswer\.status is 'pending', not 'confirmed'\n(?s:.*)/v1/deposits")
+def _the_window_leaves_its_first_instant_out(breaker: Breaker) -> None:
     def broken(text: str, seconds: int) -> tuple[str, str]:
         since, until = around(text, seconds)
         return f"{since}.000" if "." not in since else since, until
 
-    patch.setattr(deposits, "around", broken)
+    breaker.replace(deposits, "around", broken)
 
 
-def _no_collision_is_seen(patch: Patch) -> None:
-    patch.setattr(lines, "same_name", lambda *_, **__: [])
+@_found_as(r"\Aanswer\.collision is None, not ")
+def _no_collision_is_seen(breaker: Breaker) -> None:
+    def broken(tx: Connection, *, amount: int, name: str, since: str, until: str) -> list[Candidate]:
+        return []
+
+    breaker.replace(lines, "same_name", broken)
 
 
-def _late_money_needs_no_word(patch: Patch) -> None:
+@_found_as(r"answer\.code is .*, not 'deposit_expired'|not 'urn:passbook:problem:deposit_expired'")
+def _late_money_needs_no_word(breaker: Breaker) -> None:
     def broken(deposit_id: int, status: str, *, late: bool) -> None:
         check_confirmable(deposit_id, status, late=late or status == "expired")
 
-    patch.setattr(deposits, "check_confirmable", broken)
+    breaker.replace(deposits, "check_confirmable", broken)
 
 
-def _expiry_keeps_the_money(patch: Patch) -> None:
-    def broken(work: UnitOfWork, purchase: Any, account: Account, status: Any, *, note: str | None) -> None:
-        names.settle(work.tx, purchase, status, now=work.now)
-        work.audit(f"domain_{status}", "user_domains", purchase.id, account, {})
+@_found_as(r"\A\(\d+, \d+\) expired, not ")
+def _a_hold_expires_a_day_late(breaker: Breaker) -> None:
+    find_due = names.find_due
 
-    patch.setattr(expiry, "give_back", broken)
+    def broken(tx: Connection, purchase_id: int, *, created_before: str) -> Any:
+        day_before = (datetime.fromisoformat(created_before) - timedelta(days=1)).isoformat(" ", "milliseconds")
+        return find_due(tx, purchase_id, created_before=day_before)
+
+    breaker.replace(names, "find_due", broken)
 
 
-def _a_name_has_as_many_owners_as_spellings(patch: Patch) -> None:
-    patch.setattr(domain_purchases, "parse_name", lambda text: Name(text, text))
+@_found_as(r"answer\.ascii_name is '.*', not 'xn--|not 'domain_taken'")
+def _a_name_has_as_many_owners_as_spellings(breaker: Breaker) -> None:
+    def broken(text: str) -> Name:
+        return Name(text, text)
+
+    breaker.replace(domain_purchases, "parse_name", broken)
 
 
-def _what_is_held_is_not_told(patch: Patch) -> None:
+@_found_as(r"\Abalance\.held is 0, not [1-9]")
+def _what_is_held_is_not_told(breaker: Breaker) -> None:
     find_balance = users.find_balance
 
-    def broken(*args: Any) -> Any:
-        found = find_balance(*args)
+    def broken(tx: Connection, telegram_id: str) -> Balance | None:
+        found = find_balance(tx, telegram_id)
         return found and msgspec.structs.replace(found, held=0)
 
-    patch.setattr(users, "find_balance", broken)
+    breaker.replace(users, "find_balance", broken)
 
 
-def _what_a_held_name_stands_on_can_go_back(patch: Patch) -> None:
-    patch.setattr(transactions, "check_money_may_move", lambda *_, **__: None)
+@_found_as(r"not 'urn:passbook:problem:payment_registered'")
+def _a_registered_names_price_goes_back_unasked(breaker: Breaker) -> None:
+    def broken(purchase: DomainPurchase, transaction: Transaction, *, goodwill: bool) -> None:
+        check_money_may_move(purchase, transaction, goodwill=True)
+
+    breaker.replace(transactions, "check_money_may_move", broken)
 
 
-def _a_name_is_registered_for_nothing(patch: Patch) -> None:
-    patch.setattr(domain_purchases, "check_paid", lambda _, last: last)
+@_found_as(r"status is 'expired', not 'released'")
+def _a_released_name_is_told_as_expired(breaker: Breaker) -> None:
+    settle = names.settle
+
+    def broken(tx: Connection, purchase: DomainPurchase, status: DomainPurchaseStatus, *, now: str) -> None:
+        released = status == DomainPurchaseStatus.RELEASED
+        settle(tx, purchase, DomainPurchaseStatus.EXPIRED if released else status, now=now)
+
+    breaker.replace(names, "settle", broken)
 
 
-def _what_went_back_is_held_all_the_same(patch: Patch) -> None:
+@_found_as(r"\Abalance\.held is [1-9]\d*, not ")
+def _what_went_back_is_held_all_the_same(breaker: Breaker) -> None:
     find_balance = users.find_balance
 
-    def broken(tx: Any, telegram_id: str) -> Any:
+    def broken(tx: Connection, telegram_id: str) -> Balance | None:
         found = find_balance(tx, telegram_id)
         held = "SELECT SUM(price) FROM user_domains JOIN users AS u ON u.id = user_id WHERE status = 'pending'"
         (price,) = tx.execute(f"{held} AND telegram_id = ?", (telegram_id,)).fetchone()
         return found and msgspec.structs.replace(found, held=price or 0)
 
-    patch.setattr(users, "find_balance", broken)
+    breaker.replace(users, "find_balance", broken)
 
 
-def _a_batch_applies_what_it_can(patch: Patch) -> None:
+@_found_as(r"\Athe status is not 4\d\d\n(?s:.*)answer\.index is missing(?s:.*)/v1/balance-changes")
+def _a_batch_applies_what_it_can(breaker: Breaker) -> None:
     post = balance_changes.POST
 
-    def broken(work: UnitOfWork, command: Any, target: int) -> Any:
-        return post.run(work, msgspec.structs.replace(command, atomic=False), target)
+    def broken(work: UnitOfWork, command: BalanceChangesPost, _target: int) -> Answer:
+        breaker.reached.append("POST")
+        return post.run(work, msgspec.structs.replace(command, atomic=False), _target)
 
-    patch.setattr(balance_changes, "POST", Operation(post.name, post.resource_type, broken))
+    assert _parameters(broken) == _parameters(post.run)
+    breaker.patch.setattr(balance_changes, "POST", dataclasses.replace(post, run=broken))
 
 
-def _a_reference_is_everybodys(patch: Patch) -> None:
-    find = references.find_transactions
+@_found_as(r"answer\.(?:results\[\d\]\.)?code is 'reference_used', not ")
+def _a_reference_is_everybodys(breaker: Breaker) -> None:
+    find = references_taken.find_transactions
 
-    def broken(tx: Any, *, actor: str, references: Sequence[str]) -> dict[str, int]:
-        found: dict[str, int] = {}
+    def broken(tx: Connection, *, actor: str, references: Iterable[str]) -> Mapping[str, int]:
+        asked, found = list(references), dict[str, int]()
         for caller in CALLERS:
-            found |= find(tx, actor=caller, references=references)
+            found |= find(tx, actor=caller, references=asked)
         return found
 
-    patch.setattr(references, "find_transactions", broken)
-
-
-MUTANTS: dict[str, Callable[[Patch], None]] = {
-    mutant.__name__.strip("_"): mutant
-    for mutant in (
-        _the_last_won_cannot_be_debited,
-        _a_cancellation_is_not_audited,
-        _a_debit_is_audited_twice,
-        _a_replay_is_carried_out_again,
-        _a_refused_attempt_may_succeed_later,
-        _a_key_answers_any_request,
-        _the_first_of_two_deposits_is_guessed,
-        _the_window_leaves_its_first_instant_out,
-        _no_collision_is_seen,
-        _late_money_needs_no_word,
-        _expiry_keeps_the_money,
-        _a_name_has_as_many_owners_as_spellings,
-        _what_is_held_is_not_told,
-        _what_a_held_name_stands_on_can_go_back,
-        _a_name_is_registered_for_nothing,
-        _what_went_back_is_held_all_the_same,
-        _a_batch_applies_what_it_can,
-        _a_reference_is_everybodys,
-    )
-}
-"""What each of them breaks, by its name."""
+    breaker.replace(references_taken, "find_transactions", broken)

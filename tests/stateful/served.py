@@ -65,12 +65,18 @@ class Answer:
         return json.loads(self.body)
 
 
+class ServiceFailed(Exception):
+    """An answer of 5xx. It is no answer to compare: it tells that the service is broken, not what is wrong with it."""
+
+
 class Served:
     """One application that serves. Lifetime: of `served`. Asked from one thread."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.clock = Clock()
+        self.failed = False
+        """Whether a request since the last `begin` was answered with 5xx."""
         self._keys = {name: _make_key(path, name) for name in CALLERS}
         # Nothing expires by itself: a test sweeps.
         config = Config(database=str(path), expiry_interval_s=86_400)
@@ -103,7 +109,7 @@ class Served:
     def start(self) -> None:
         """Returns when requests are taken."""
         self._thread.start()
-        self._ready.wait(TIMEOUT_S)
+        assert self._ready.wait(TIMEOUT_S), "the application does not serve"
         if self._failed is not None:
             raise self._failed
 
@@ -170,6 +176,7 @@ class Served:
 
         A balance near the limit would take thousands of requests. Returns the id of the newest audit row.
         """
+        self.failed = False
         self.clock.now = self.clock.now.replace(microsecond=0) + timedelta(days=10)
         self.sweep()
         context = Context(actor="stateful-seed", request_id=None, ip_address=None, user_agent=None)
@@ -204,6 +211,9 @@ class Served:
         connection.request(method, path, body, {"Authorization": f"Bearer {self._keys[caller]}", **headers})
         answer = connection.getresponse()
         content = answer.read()
+        if answer.status >= 500:
+            self.failed = True
+            raise ServiceFailed(f"{method} {path} was answered {answer.status} {content!r}")
         return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, content)
 
     def _run(self) -> None:

@@ -7,6 +7,7 @@ and PASSBOOK_STATEFUL_SEED repeats it.
 
 import os
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +17,13 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from service.ledger.errors import ErrorCode, Refusal
+from service.ledger.users import Account
+from service.repository import debits
 from tests.ledger_check import broken_invariants
 from tests.stateful import model
 from tests.stateful.machine import LedgerMachine, Mismatch
-from tests.stateful.mutants import MUTANTS
-from tests.stateful.served import Served, served
+from tests.stateful.mutants import MUTANTS, Breaker
+from tests.stateful.served import Served, ServiceFailed, served
 from tests.test_layers import imports_of
 
 BATCH = 10
@@ -91,9 +94,37 @@ def test_the_service_does_what_the_model_does(service: Served) -> None:
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_broken_service_is_found_out(broken_service: Served, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Each fault makes the service and the model disagree within a few examples."""
-    MUTANTS[name](monkeypatch)
-    with pytest.raises(Mismatch):
+    """Each fault makes the service and the model disagree within a few examples, about what the fault breaks.
+
+    A 5xx is no find: the machine does not compare it.
+    """
+    mutant = MUTANTS[name]
+    reached: list[str] = []
+    mutant.put_in(Breaker(monkeypatch, reached))
+    with pytest.raises(Mismatch) as found:
+        _run(broken_service, Counter(), examples=MUTANT_EXAMPLES, first_seed=1, phases=[Phase.generate])
+    assert reached, "nothing called what is broken"
+    assert re.search(mutant.found_as, str(found.value)), str(found.value)
+
+
+def test_a_mutant_of_an_earlier_service_fails_loudly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes other parameters than the function in whose place it comes is not put in."""
+
+    def renamed(account: Account, sum: int) -> int:  # noqa: A002
+        raise AssertionError
+
+    with pytest.raises(AssertionError, match="balance_after_debit takes "):
+        Breaker(monkeypatch, []).replace(debits, "balance_after_debit", renamed)
+
+
+def test_a_service_that_fails_is_no_find(broken_service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer of 500 ends the run as a failure of its own, also when the example is wound up."""
+
+    def failing(account: Account, amount: int) -> int:
+        raise RuntimeError("broken")
+
+    Breaker(monkeypatch, []).replace(debits, "balance_after_debit", failing)
+    with pytest.raises(ServiceFailed, match="/v1/debits was answered 500"):
         _run(broken_service, Counter(), examples=MUTANT_EXAMPLES, first_seed=1, phases=[Phase.generate])
 
 
