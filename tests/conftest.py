@@ -1,11 +1,12 @@
 """Fixtures that more than one folder of tests uses."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from tests import bounds, looks, order
 from tests.ledger_check import broken_invariants
 from tests.live import LiveService
 from tests.migrations.d1 import LocalD1, installed_node_modules
@@ -27,13 +28,72 @@ LONGEST = (
     "stateful/test_ledger_machine.py",
 )
 """Files that take the longest, which begin first: workers then end at about the same time."""
+LONGEST_S = 900
+"""The time of each of their tests."""
 
 
+STDERR = pytest.StashKey[int]()
+PASSED = pytest.StashKey[bool]()
+TIMED_OUT = pytest.StashKey[bool]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before workers start and output is captured."""
+    order.choose()
+    config.stash[STDERR] = bounds.begin()
+    looks.watch_httpx()
+
+
+def pytest_report_header() -> str:
+    """How to repeat this run's order."""
+    return f"order of the tests in each file: {order.SETTING}={order.choose()} repeats it"
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files of LONGEST before all others; each file's tests stay together and in order."""
+    """The files of LONGEST before all others; each file's tests stay together, in an order of this run.
+
+    First of all, for pytest then brings together those that share a costly fixture.
+    """
     folder = Path(__file__).parent
     turns = {folder / name: turn for turn, name in enumerate(LONGEST)}
+    items[:] = order.ordered(items, order.choose())
     items.sort(key=lambda item: turns.get(item.path, len(turns)))
+    for item in items:
+        if item.path in turns and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(LONGEST_S))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A test ends in its time or is ended, and then what it started is too."""
+    marker = item.get_closest_marker("timeout")
+    within_s = float(marker.args[0] if marker else item.config.getini("timeout"))
+    with bounds.bounded(within_s, item.config.stash[STDERR], item.nodeid):
+        done = yield
+    if item.stash.get(TIMED_OUT, False):
+        bounds.kill_started(phase="call")
+    return done
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remembers whether the test itself passed, and whether its time was up."""
+    report = yield
+    if report.when == "call":
+        item.stash[PASSED] = report.passed
+        item.stash[TIMED_OUT] = call.excinfo is not None and "Timeout (>" in str(call.excinfo.value)
+    return report
+
+
+@pytest.fixture(autouse=True)
+def every_failure_is_looked_at(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A refusal or an exit code that the test throws away fails it: it believes that it has done what it has not."""
+    yield
+    unseen = looks.unseen()
+    assert not (unseen and request.node.stash.get(PASSED, False)), "nobody looked at:\n" + "\n".join(unseen)
 
 
 @pytest.fixture(scope="session")

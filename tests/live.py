@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,22 +16,29 @@ from typing import Any
 
 import httpx
 
+from tests import looks
+from tests.waiting import until
+
 PASSBOOK = (sys.executable, "-m", "service.cli")
 CHECKOUT = Path(__file__).parents[1]
 START_TIMEOUT_S = 30
+END_TIMEOUT_S = 90
+"""How long a service may take to end: more than all the time that it gives to those who wait."""
 
 
 def passbook(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """`passbook …` as a person would type it; a failure is an answer, not an exception."""
-    return subprocess.run(
-        [*PASSBOOK, *arguments],
-        env={**_environment(), **(env or {})},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=120,
-        check=False,
+    """`passbook …` as a person would type it; a failure is an answer, which the test must look at."""
+    return looks.ended(
+        subprocess.run(
+            [*PASSBOOK, *arguments],
+            env={**_environment(), **(env or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=120,
+            check=False,
+        )
     )
 
 
@@ -103,25 +109,28 @@ class LiveService:
         """The process that has the writing connection; waits for the next one where the last has just ended."""
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
+
+        def found() -> int | None:
             for pid in children.read_text().split():
                 with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                     if b"connection_process" in Path(f"/proc/{pid}/cmdline").read_bytes():
                         return int(pid)
-            time.sleep(0.01)
-        raise AssertionError("no process has the writing connection")
+            return None
+
+        return int(until(found, "a process has the writing connection", within_s=START_TIMEOUT_S) or 0)
 
     def signal_all(self, number: signal.Signals) -> None:
         """The signal to each of its processes, as a terminal or a service manager sends it."""
         assert self.process is not None
         os.killpg(self.process.pid, number)
 
-    def stop(self) -> int:
-        """SIGTERM to the process that was started; the exit code."""
+    def stop(self, *, code: int | None = 0) -> int:
+        """SIGTERM to the process that was started; the exit code, which must be `code` unless that is None."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self._end()
+        ended = self._end()
+        assert code in {None, ended}, f"passbook serve ended with {ended}: {self.said}"
+        return ended
 
     def kill(self) -> int:
         """SIGKILL to each of its processes, as a power cut would; the exit code."""
@@ -138,9 +147,16 @@ class LiveService:
         assert self.process is not None
         assert self.process.stdout is not None
         assert self._drain is not None
-        self._drain.join()
+        try:
+            code = self.process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.signal_all(signal.SIGKILL)
+            self.process.wait(START_TIMEOUT_S)
+            raise AssertionError(f"passbook serve did not end in {END_TIMEOUT_S} s: {''.join(self._rest)}") from None
+        # Its pipe is open for as long as the process that writes lives.
+        self._drain.join(START_TIMEOUT_S)
+        assert not self._drain.is_alive(), "passbook serve ended, and a process that it started did not"
         self.said += "".join(self._rest)
-        code = self.process.wait(START_TIMEOUT_S)
         self.process.stdout.close()
         self.process = None
         while self._clients:

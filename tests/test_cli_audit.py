@@ -38,7 +38,8 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
     client = live.client()
     for telegram_id in ("1", "2"):
         client.credit(telegram_id, 5000)
-        client.write("/v1/debits", {"telegram_id": telegram_id, "amount": 10**6, "reason": "too much"})
+        refused = client.write("/v1/debits", {"telegram_id": telegram_id, "amount": 10**6, "reason": "too much"})
+        assert refused.status_code == 409, refused.text
     evil = [(EVIL, EVIL, json.dumps({"text": EVIL}), EVIL, EVIL), ("로그인", "9", '{"이름": "홍길동"}', None, None)]
     add_rows(live.database, [*ODD, *evil])
     yield live

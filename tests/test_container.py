@@ -15,6 +15,7 @@ import service
 from tests.container import BASE, USER_ID, ContainerService, Image, require_tools
 from tests.ledger_check import broken_invariants
 from tests.live import CHECKOUT
+from tests.waiting import until
 
 OPS = (CHECKOUT / "docs" / "ops" / "README.md").read_text("utf-8")
 ROUNDING_MB = 5
@@ -59,8 +60,7 @@ def test_it_serves_stops_and_keeps_what_it_has(contained: ContainerService) -> N
     began = time.monotonic()
     contained.start()
     client = contained.client()
-    while client.get("/readyz").status_code != 200:
-        assert time.monotonic() - began < 60
+    until(lambda: client.get("/readyz").status_code == 200, "the container is ready")
     print(f"ready after {time.monotonic() - began:.2f} s")
     assert client.get("/livez").status_code == 200
     assert client.credit("1", 5000)["balance_after"] == 5000

@@ -8,7 +8,6 @@ import json
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -19,8 +18,9 @@ import pytest
 
 from service.storage import sqlite
 from tests.benchmarks.storage import Ledger
-from tests.live import START_TIMEOUT_S, LiveService, passbook
+from tests.live import LiveService, passbook
 from tests.repository.house import make_database
+from tests.waiting import until
 
 STATEMENTS_MAX = {"announce": 8.2, "debit": 9.2, "changes": 8.2}
 """For each operation, or change of a batch, with the triggers that fire and its leaf; a node for 256 leaves is more.
@@ -109,11 +109,8 @@ class Traced:
         before = self.log.read_bytes().count(MARK)
         with self.service.client() as client:
             assert client.get("/a-mark").status_code == 404
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while (record := self.log.read_bytes()).count(MARK) == before:
-            assert time.monotonic() < deadline, "strace has put no answer on record"
-            time.sleep(0.001)
-        return record.rindex(MARK)
+        until(lambda: self.log.read_bytes().count(MARK) > before, "strace puts the answer on record", every_s=0.001)
+        return self.log.read_bytes().rindex(MARK)
 
     def syncs(self, mark: int) -> tuple[int, int]:
         """How often the write-ahead log was waited for since, and how often the database itself: checkpoints."""

@@ -90,9 +90,9 @@ def _provoked(client: Client) -> list[dict[str, Any]]:
     client.credit("1", 100)
     pending = client.write("/v1/deposits", {"telegram_id": "1", "amount": 5, "depositor_name": "홍"}).json()["id"]
     change = {"telegram_id": "1", "amount": 1, "reason": "x", "reference": "r"}
-    client.write("/v1/balance-changes", {"changes": [change]})
+    assert client.write("/v1/balance-changes", {"changes": [change]}).status_code == 200
     debit = {"telegram_id": "1", "amount": 1000, "reason": "x"}
-    client.write("/v1/debits", debit, key="k")
+    assert client.write("/v1/debits", debit, key="k").status_code == 409
     return [
         client.write("/v1/debits", {**debit, "amount": 1}, key="k").json(),
         client.write("/v1/debits", debit).json(),

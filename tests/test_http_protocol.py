@@ -19,6 +19,7 @@ from service.connections import Bounds, Connections
 from service.http_protocol import BoundedHttp
 from service.measures import Measures
 from tests.live import LiveService
+from tests.waiting import until
 
 TIMEOUT_S = 10
 LENGTH = [(b"Content-Length", b"4")]
@@ -417,8 +418,7 @@ def test_a_write_that_waits_is_answered_to_one_that_has_closed_its_side(own_serv
         client.socket.sendall(client.debit("fin"))
         client.socket.shutdown(socket.SHUT_WR)
         probe = own_service.client()
-        while "http_server_active_requests 2" not in probe.get("/metrics").text:
-            pass
+        until(lambda: "http_server_active_requests 2" in probe.get("/metrics").text, "the write is under way")
         client.socket.settimeout(0.5)
         with pytest.raises(TimeoutError):
             client.socket.recv(1)

@@ -17,6 +17,7 @@ from service.cli.common import config_of, opened
 from service.storage import sqlite as engine
 from tests.ledger_check import broken_invariants
 from tests.live import START_TIMEOUT_S, LiveService
+from tests.waiting import until
 
 DEPOSIT = {"telegram_id": "1", "amount": 100, "depositor_name": "홍길동"}
 
@@ -34,7 +35,7 @@ def _signal(service: LiveService) -> None:
 def _ended(service: LiveService) -> int:
     assert service.process is not None
     code = service.process.wait(START_TIMEOUT_S)
-    service.stop()
+    service.stop(code=code)
     return code
 
 
@@ -53,8 +54,7 @@ def test_readyz_says_503_before_the_port_closes(own_service: LiveService) -> Non
     client = own_service.client()
     assert client.get("/readyz").status_code == 200
     _signal(own_service)
-    while client.get("/readyz").status_code == 200:
-        pass
+    until(lambda: client.get("/readyz").status_code != 200, "/readyz says that it stops")
     stopping = client.get("/readyz")
     assert (stopping.status_code, stopping.json()["code"]) == (503, "not_ready")
     assert stopping.json()["detail"] == "The service is stopping."
@@ -83,11 +83,14 @@ def test_requests_under_way_are_answered_and_new_ones_refused(own_service: LiveS
     ):
         other.execute("BEGIN IMMEDIATE")
         waiting = []
-        while probe.get("/readyz").json()["queue_depth"] < 1:  # one batch is at BEGIN, the next one waits behind it
+
+        def queues() -> bool:  # one batch is at BEGIN, the next one waits behind it
             waiting.append(pool.submit(client.write, "/v1/deposits", DEPOSIT))
+            return bool(probe.get("/readyz").json()["queue_depth"] >= 1)
+
+        until(queues, "a write waits")
         _signal(own_service)
-        while _is_open(own_service):
-            pass
+        until(lambda: not _is_open(own_service), "the port is closed")
         assert not any(one.done() for one in waiting)
         other.execute("ROLLBACK")
         answers = [one.result(START_TIMEOUT_S) for one in waiting]

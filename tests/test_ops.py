@@ -15,6 +15,7 @@ import yaml
 
 from service.ledger.errors import ErrorCode
 from tests.live import CHECKOUT, LiveService
+from tests.waiting import until
 
 OPS = CHECKOUT / "docs" / "ops"
 RULES = OPS / "passbook.rules.yml"
@@ -38,10 +39,10 @@ def text(service: LiveService) -> str:
     """What a service that has done a little of everything says at /metrics."""
     client = service.client()
     client.credit("1", 100)
-    client.write("/v1/debits", {"telegram_id": "1", "amount": 1000, "reason": "too much"})
+    refused = client.write("/v1/debits", {"telegram_id": "1", "amount": 1000, "reason": "too much"})
+    assert refused.status_code == 409, refused.text
     client.get("/v1/integrity").raise_for_status()
-    while "passbook_ledger_balance_won" not in client.get("/metrics").text:
-        pass
+    until(lambda: "passbook_ledger_balance_won" in client.get("/metrics").text, "the proof's figures are measured")
     return client.get("/metrics").text
 
 
@@ -95,14 +96,17 @@ def test_labels_take_few_values(service: LiveService, text: str) -> None:
     """Routes are templates, methods and codes known ones: a caller cannot make series without end."""
     client = service.client()
     for number in range(50):
-        client.get(f"/v1/users/{number}")
-        client.get(f"/never/{number}")
-        client.request("PROPFIND", "/v1/users")
+        assert client.get(f"/v1/users/{number}").status_code == (200 if number == 1 else 404)
+        assert client.get(f"/never/{number}").status_code == 404
+        assert client.request("PROPFIND", "/v1/users").status_code == 405
     samples = _samples(client.get("/metrics").text)
     requests = samples["http_server_request_duration_seconds_count"]
     template = re.compile(r"(/[a-z0-9-]+|/\{[a-z_]+\}|/openapi\.json)+|/")
-    assert all(template.fullmatch(labels["http_route"]) for labels in requests if "http_route" in labels)
-    assert {labels["http_request_method"] for labels in requests} <= {"GET", "POST", "HEAD", "_OTHER"}
+    routes = {labels["http_route"] for labels in requests if "http_route" in labels}
+    assert "/v1/users/{telegram_id}" in routes
+    assert all(template.fullmatch(route) for route in routes)
+    methods = {labels["http_request_method"] for labels in requests}
+    assert {"GET", "POST", "_OTHER"} <= methods <= {"GET", "POST", "HEAD", "_OTHER"}
     assert {labels["code"] for labels in samples["passbook_refusals_total"]} == set(ErrorCode)
     assert not re.search(r'(?<!le)="\d{4,}', text)
 
@@ -137,8 +141,8 @@ def test_the_writing_process_is_measured_and_the_one_after_it(own_service: LiveS
     assert abs(resident - 1024 * int(status.partition("VmRSS:")[2].split()[0])) < 2**20
     killed = own_service.writer_pid
     os.kill(killed, signal.SIGKILL)
-    while not _has_ended(killed):
-        pass  # a write that meets a dying process is told that its outcome is not known
+    # A write that meets a dying process is told that its outcome is not known.
+    until(lambda: _has_ended(killed), "the killed process has ended")
     assert "passbook_writer_process_memory_usage_bytes 0\n" in client.get("/metrics").text
     client.credit("1", 1)
     after, resident = measured()
@@ -179,7 +183,9 @@ def test_every_metric_that_is_named_is_there(text: str, file: str) -> None:
 def test_every_metric_is_documented(text: str) -> None:
     """In the table of docs/ops/README.md."""
     page = (OPS / "README.md").read_text("utf-8")
-    for name in re.findall(r"^# TYPE (\w+)", text, re.MULTILINE):
+    names = re.findall(r"^# TYPE (\w+)", text, re.MULTILINE)
+    assert names
+    for name in names:
         assert f"`{name}`" in page, name
     for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", page):
         assert (OPS / target).exists(), target
@@ -193,6 +199,7 @@ def test_rules_are_valid_and_do_what_they_say() -> None:
     assert tested.returncode == 0, tested.stdout + tested.stderr
     alerts = [rule for group in yaml.safe_load(RULES.read_text("utf-8"))["groups"] for rule in group["rules"]]
     cases = [case for test in yaml.safe_load(TESTS.read_text("utf-8"))["tests"] for case in test["alert_rule_test"]]
+    assert alerts
     for alert in alerts:
         assert alert["annotations"].keys() == {"summary", "action"}
         fires = {bool(case["exp_alerts"]) for case in cases if case["alertname"] == alert["alert"]}

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.live import LiveService
+from tests.waiting import until
 
 LIMITED = 320
 """Descriptors: so many that 148 are left for connections."""
@@ -74,11 +75,8 @@ def test_idle_connections_lock_nobody_out(own_service: LiveService, asked: bool)
                 answer = own_service.client().get("/v1/users/7/balance")
                 assert (answer.status_code, answer.json().get("balance")) == (200, 100), answer.text
         os.kill(own_service.writer_pid, 9)
-        while (
-            own_service.client().write("/v1/debits", {"telegram_id": "7", "amount": 1, "reason": "a"}).status_code
-            != 201
-        ):
-            pass
+        debit = {"telegram_id": "7", "amount": 1, "reason": "a"}
+        until(lambda: own_service.client().write("/v1/debits", debit).status_code == 201, "the writer comes back")
         assert metric(own_service, "passbook_connections_open") <= 136
         assert metric(own_service, 'passbook_connections_cut_total{reason="idle"}') > 4 * 100
         assert [is_open(one) for one in idle[-50:]] == [True] * 50
@@ -120,13 +118,13 @@ def test_one_too_many_is_told_so(crowded: tuple[LiveService, int]) -> None:
         assert b"\r\nretry-after: 1\r\n" in received
         assert b'"code":"overloaded"' in received
     service.make_key("--role", "bot")  # a row of the audit log, which they waited for
-    deadline = time.monotonic() + TIMEOUT_S
-    while True:
+
+    def has_place() -> bool:
         with contextlib.suppress(OSError), service.client() as client:
-            if client.get("/livez").status_code == 200:
-                break
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+            return client.get("/livez").status_code == 200
+        return False
+
+    until(has_place, "a place is free", every_s=0.05)
 
 
 def test_no_descriptors_are_a_pause_and_not_an_end(own_service: LiveService) -> None:

@@ -358,6 +358,7 @@ def test_a_start_makes_private_what_an_earlier_version_left_open(own_service: Li
     own_service.kill()
     folder = own_service.database.parent
     files = [path for path in folder.rglob("*") if path.is_file()]
+    assert own_service.database in files
     for path in files:
         path.chmod(0o644)
     checked = passbook("check", "--port", "0", "--database", str(own_service.database))

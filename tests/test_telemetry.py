@@ -187,7 +187,9 @@ def test_metrics_arrive_with_units_and_attributes(seen: tuple[Collector, dict[st
     writes = {attributes_of(p)["outcome"]: int(p["asInt"]) for p in metrics["passbook.writes"]["sum"]["dataPoints"]}
     assert writes == {"new": 25, "refused": 1, "replayed": 1, "reused": 1}
     assert "gauge" in metrics["passbook.writer.queue.depth"]
-    assert all(r["service.name"] == "a-ledger" and r["service.version"] for r in receiver.resources())
+    resources = receiver.resources()
+    assert resources
+    assert all(r["service.name"] == "a-ledger" and r["service.version"] for r in resources)
 
 
 def commits(received: Collector) -> Counter[str]:

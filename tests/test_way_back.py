@@ -4,12 +4,13 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.faults.disks import small_disk
 from tests.ledger_check import broken_invariants
-from tests.live import CHECKOUT, PASSBOOK, LiveService, passbook
+from tests.live import CHECKOUT, PASSBOOK, Client, LiveService, passbook
 from tests.migrations.d1 import LocalD1, results, succeeded
 from tests.printed import stands
 from tests.storage.test_exporter import AWKWARD, assert_came_back
@@ -24,14 +25,23 @@ def filled(live: LiveService) -> Path:
     client = live.client(live.make_key("--role", "admin"))
     for number, text in enumerate(AWKWARD):
         if "\0" not in text and text.strip() and text.isprintable():
-            client.write("/v1/debits", {"telegram_id": "123456", "amount": number + 1, "reason": text})
-    announced = client.write("/v1/deposits", {"telegram_id": "777", "amount": 5000, "depositor_name": "홍길동🧡"})
-    client.write(f"/v1/deposits/{announced.json()['id']}/confirm", {})
-    client.write(f"/v1/transactions/{announced.json()['id']}/reverse", {"note": "the bank took it back"})
-    client.write("/v1/domain-purchases", {"telegram_id": "123456", "domain": "통장.kr", "price": 1500})
-    changes = [{"telegram_id": "123456", "amount": -700, "reason": "fee"}]
-    client.write("/v1/balance-changes", {"atomic": True, "changes": changes})
+            _done(client, "/v1/debits", {"telegram_id": "123456", "amount": number + 1, "reason": text})
+    deposit = {"telegram_id": "777", "amount": 5000, "depositor_name": "홍길동🧡"}
+    deposit_id = _done(client, "/v1/deposits", deposit)["id"]
+    _done(client, f"/v1/deposits/{deposit_id}/confirm", {})
+    _done(client, f"/v1/transactions/{deposit_id}/reverse", {"note": "the bank took it back"})
+    _done(client, "/v1/domain-purchases", {"telegram_id": "123456", "domain": "통장.kr", "price": 1500})
+    changes = [{"telegram_id": "123456", "amount": -700, "reason": "fee", "reference": "way-back-1"}]
+    assert _done(client, "/v1/balance-changes", {"atomic": True, "changes": changes})["applied"] == 1
     return live.database
+
+
+def _done(client: Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """The answer of a write that was carried out."""
+    answer = client.write(path, body)
+    assert answer.is_success, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
 
 
 def test_the_bot_runs_on_d1_again_and_can_be_taken_over_again(
@@ -64,7 +74,7 @@ def test_the_bot_runs_on_d1_again_and_can_be_taken_over_again(
 def test_export_says_what_it_wrote_and_never_writes_over(tmp_path: Path) -> None:
     """A second one is refused in a sentence and the first one stays."""
     where = ("--database", str(tmp_path / "p.db"))
-    passbook("import", str(make_bots_file(tmp_path / "bots.sqlite")), *where)
+    assert passbook("import", str(make_bots_file(tmp_path / "bots.sqlite")), *where).returncode == 0
     said = passbook("export", str(tmp_path / "back.sql"), *where)
     assert "  user_deposits: 4 rows\n  deposit_transactions: 9 rows\n" in said.stdout
     assert "wrangler d1 execute NAME --remote --file" in said.stdout

@@ -32,9 +32,11 @@ def ops(service: LiveService, bot_key: str) -> Iterator[Client]:
     for telegram_id in ("5001", "5002"):
         for number in range(4):
             admin.credit(telegram_id, 10 + number)
-            bot.write("/v1/deposits", {"telegram_id": telegram_id, "amount": 1, "depositor_name": "김철수"})
-            admin.write("/v1/debits", {"telegram_id": telegram_id, "amount": 10**6, "reason": "too much"})
-    admin.write("/v1/debits", {"telegram_id": "5001", "amount": 10**6, "reason": "too much"})
+            announced = {"telegram_id": telegram_id, "amount": 1, "depositor_name": "김철수"}
+            assert bot.write("/v1/deposits", announced).status_code == 201
+            refused = admin.write("/v1/debits", {"telegram_id": telegram_id, "amount": 10**6, "reason": "too much"})
+            assert refused.status_code == 409, refused.text
+    assert admin.write("/v1/debits", {"telegram_id": "5001", "amount": 10**6, "reason": "-"}).status_code == 409
     return service.client(service.make_key("--role", "ops"))
 
 

@@ -138,10 +138,13 @@ def test_a_name_is_never_registered_for_nothing_however_they_race(service: LiveS
         order.shuffle(paths)
         with ThreadPoolExecutor(3) as pool:
             answers = dict(zip(paths, pool.map(client.write, paths), strict=True))
+        # Of completing and releasing one comes first, and the other is refused.
+        assert sorted(answers[path].status_code for path in paths if not path.endswith("reverse")) == [200, 409]
         taken_back = answers[f"/v1/transactions/{held['transaction_id']}/reverse"]
         assert taken_back.json()["code"] in {"payment_held", "payment_registered", "transaction_reversed"}
         purchase = client.get(f"/v1/domain-purchases/{held['id']}").json()
         outcomes.append((purchase["status"], money(client, telegram_id), purchase["payment_reversed"]))
+    assert len(outcomes) == ROUNDS
     assert set(outcomes) <= {("registered", (0, 0), False), ("released", (PRICE, 0), True)}
     assert faults(service) == []
 
@@ -229,7 +232,8 @@ def test_the_guides_commands_mend_what_integrity_names(alone: LiveService) -> No
     spent = client.write("/v1/debits", {"telegram_id": "123456", "amount": PRICE, "reason": "another name"})
     assert spent.status_code == 201
     command = ("integrity", "--quick", "--examples", "1000", "--database", str(alone.database))
-    assert printed in passbook(*command).stdout
+    told = passbook(*command)
+    assert (told.returncode, printed in told.stdout) == (1, True), told.stdout
     answers = []
     for code in re.findall(r"^```sh\n(.*?)^```", section, re.DOTALL | re.MULTILINE):
         ran = subprocess.run(
@@ -261,6 +265,7 @@ def test_integrity_names_as_many_as_it_is_asked_for(alone: LiveService) -> None:
             earlier.reverse(work, purchase["transaction_id"])
     for arguments, named in (((), 5), (("--examples", "6"), 6), (("--examples", "1000"), 7)):
         told = passbook("integrity", "--quick", "--json", *arguments, "--database", str(alone.database))
+        assert told.returncode == 1, told.stderr
         (check,) = [check for check in json.loads(told.stdout)["checks"] if check["failed"]]
         assert (check["failed"], len(check["examples"])) == (7, named)
 

@@ -1,18 +1,17 @@
 """Expiry as a user of the running service sees it."""
 
-import time
 from typing import Any
 
 from tests.ledger_check import broken_invariants
 from tests.live import Client, LiveService
 from tests.printed import stands
+from tests.waiting import until
 
 SOON = {
     "PASSBOOK_DEPOSIT_EXPIRY_S": "1",
     "PASSBOOK_HOLD_EXPIRY_S": "1",
     "PASSBOOK_EXPIRY_INTERVAL_S": "1",
 }
-DEADLINE_S = 30
 
 
 def _announce(client: Client, telegram_id: str, amount: int) -> str:
@@ -32,13 +31,12 @@ def _hold(client: Client, telegram_id: str, domain: str, price: int) -> str:
 
 def _expired(client: Client, path: str) -> dict[str, Any]:
     """What is at `path`, as soon as it has expired."""
-    deadline = time.monotonic() + DEADLINE_S
-    while True:
+
+    def expired() -> dict[str, Any] | None:
         found: dict[str, Any] = client.get(path).json()
-        if found["status"] == "expired":
-            return found
-        assert time.monotonic() < deadline, found
-        time.sleep(0.05)
+        return found if found["status"] == "expired" else None
+
+    return until(expired, f"{path} expires") or {}
 
 
 def _audited(client: Client, action: str, resource_id: int) -> list[dict[str, Any]]:

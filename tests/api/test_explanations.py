@@ -14,6 +14,7 @@ import pytest
 from tests.ledger_check import broken_invariants
 from tests.live import Client, LiveService, passbook
 from tests.storage.test_importer import make_bots_file
+from tests.waiting import until
 
 
 def explain(client: Client, telegram_id: str, **query: Any) -> dict[str, Any]:
@@ -135,7 +136,9 @@ def test_every_cause_leads_to_the_row_of_the_log_that_was_written_with_it(servic
     """The row names the same user, actor, request and balances."""
     client = service.client(service.make_key("--name", "teller-2", "--role", "admin"))
     act(client, "7002")
-    for item in explain(client, "7002")["items"]:
+    items = explain(client, "7002")["items"]
+    assert items
+    for item in items:
         row = client.get(f"/v1/audit-logs/{item['audit_log_id']}").json()
         assert (row["telegram_id"], row["actor"], row["request_id"]) == ("7002", "teller-2", item["request_id"])
         assert item["actor"] == "teller-2"
@@ -245,10 +248,8 @@ def test_what_the_service_did_by_itself_is_told_as_its_own(own_service: LiveServ
     client.credit("7013", 900)
     hold = {"telegram_id": "7013", "domain": "expires.kr", "price": 900, "hold": True}
     held = client.write("/v1/domain-purchases", hold).json()
-    deadline = time.monotonic() + 30
-    while (found := explain(client, "7013"))["version"] < 3:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    until(lambda: explain(client, "7013")["version"] == 3, "the hold expires", every_s=0.1)
+    found = explain(client, "7013")
     refund = found["items"][0]
     assert (refund["type"], refund["effect"], refund["domain"]) == ("domain_refund", 900, "expires.kr")
     assert (refund["domain_purchase_id"], refund["reverses_id"]) == (held["id"], held["transaction_id"])

@@ -21,6 +21,7 @@ from service.ledger.access import RANDOM_BYTES, make_key
 from tests.api import wire
 from tests.ledger_check import broken_invariants
 from tests.live import Client, LiveService, passbook
+from tests.waiting import until
 
 MIB = 2**20
 RESIDENT_MAX_MIB = 300
@@ -56,8 +57,7 @@ def following(service: LiveService, key: str, count: int) -> Iterator[None]:
             connection = stack.enter_context(socket.create_connection((host, int(port)), 10))
             connection.sendall(head.encode())
         watch = service.client()
-        while metric(watch, "http_server_active_requests") < count + 1:
-            time.sleep(0.01)
+        until(lambda: metric(watch, "http_server_active_requests") >= count + 1, "all are under way")
         yield
 
 
@@ -78,9 +78,7 @@ def test_a_key_with_too_much_under_way_gets_429_and_no_other_does(own_service: L
         assert flooder.get("/v1/no/such/path").status_code == 404
         assert metric(client, 'passbook_limited_total{limit="requests"}') == 30
         assert metric(client, 'passbook_refusals_total{code="rate_limited"}') == 30
-    deadline = time.monotonic() + 30
-    while limited(flooder.get("/v1/users/1/balance")):
-        assert time.monotonic() < deadline
+    until(lambda: not limited(flooder.get("/v1/users/1/balance")), "the key may ask again")
     debited = flooder.write("/v1/debits", {"telegram_id": "1", "amount": 1, "reason": "x"}, key="again")
     assert (debited.status_code, "Idempotency-Replayed" in debited.headers) == (201, False)
     assert own_service.stop() == 0
@@ -191,8 +189,7 @@ def test_a_slow_sender_of_large_bodies_takes_its_own_share_alone(own_service: Li
     host, port = own_service.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), 10) as slow:
         slow.sendall(_head(key, f"Content-Length: {4 * MIB}") + b"{")
-        while metric(client, "passbook_bodies_size_bytes") < 4 * MIB:
-            time.sleep(0.01)
+        until(lambda: metric(client, "passbook_bodies_size_bytes") >= 4 * MIB, "the announced bytes count")
         assert limited(wire.send(own_service, _head(key, f"Content-Length: {MIB}")))
         chunk = b"%x\r\n%s\r\n" % (1000, b" " * 1000)
         assert limited(wire.send(own_service, _head(key, "Transfer-Encoding: chunked") + chunk))
@@ -203,15 +200,12 @@ def test_a_slow_sender_of_large_bodies_takes_its_own_share_alone(own_service: Li
         assert client.write("/v1/balance-changes", padded).status_code == 200
         with socket.create_connection((host, int(port)), 10) as second:  # all is taken now
             second.sendall(_head(own_service.admin_key, f"Content-Length: {4 * MIB}") + b"{")
-            while metric(client, "passbook_bodies_size_bytes") < 8 * MIB:
-                time.sleep(0.01)
+            until(lambda: metric(client, "passbook_bodies_size_bytes") >= 8 * MIB, "the second body counts")
             third = own_service.client(own_service.make_key("--role", "service"))
             refused = third.write("/v1/debits", {"telegram_id": "1", "amount": 1, "reason": "fee"})
             assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
             assert int(refused.headers["Retry-After"]) >= 1
-    deadline = time.monotonic() + 30
-    while metric(client, "passbook_bodies_size_bytes") > 0:
-        assert time.monotonic() < deadline
+    until(lambda: metric(client, "passbook_bodies_size_bytes") == 0, "the bytes are free again")
     padded_again = json.dumps({"changes": [{**change, "reference": "again"}]}).encode().ljust(3 * MIB)
     assert own_service.client(key).write("/v1/balance-changes", padded_again).status_code == 200
 
@@ -301,10 +295,8 @@ def test_answers_that_one_key_does_not_take_keep_no_other_body_waiting(own_servi
             connection.connect((host, int(port)))
             connection.sendall(_head(own_service.admin_key, f"Content-Length: {len(body)}"))
             connection.sendall(body)
-        while client.get("/v1/users/1/balance").json()["balance"] < 7 + 50_000:
-            time.sleep(0.1)
+        balance = lambda: client.get("/v1/users/1/balance").json()["balance"]  # noqa: E731
+        until(lambda: balance() >= 7 + 50_000, "fifty batches are carried out", every_s=0.1)
         padded = json.dumps({"changes": [{**changes[0], "reference": "other"}]}).encode().ljust(100_000)
         assert other.write("/v1/balance-changes", padded).status_code == 200
-        deadline = time.monotonic() + 60
-        while client.get("/v1/users/1/balance").json()["balance"] < 7 + 60_000:
-            assert time.monotonic() < deadline
+        until(lambda: balance() >= 7 + 60_000, "all batches are carried out", every_s=0.1)

@@ -6,12 +6,13 @@ import socket
 from collections.abc import Iterable
 from typing import Any
 
+from tests import looks
 from tests.live import LiveService
 
 TIMEOUT_S = 10
 
 
-class Answer:
+class Answer(looks.Watched):
     """Status, headers (names in lower case) and body of one answer; status 0 when the connection ended without one."""
 
     def __init__(self, received: bytes) -> None:
@@ -40,7 +41,12 @@ def send(service: LiveService, data: bytes, *, half_close: bool = False) -> Answ
                 received += chunk
         except (BrokenPipeError, ConnectionResetError):
             pass  # closed while it was still being sent to; what was read counts
-    return Answer(received)
+    answer = Answer(received)
+    if answer.status >= looks.FAILURE_MIN:
+        line = data.partition(b"\r\n")[0].decode(errors="replace")[:300]
+        said = answer.body[:300].decode(errors="replace")
+        looks.keep(answer, f"{line} was answered {answer.status}: {said}")
+    return answer
 
 
 def request(

@@ -7,7 +7,6 @@ import shutil
 import sqlite3
 import subprocess
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 from service.storage import sqlite as engine
 from tests.ledger_check import broken_invariants
 from tests.live import LiveService, passbook
+from tests.waiting import until
 
 BODY = {"telegram_id": "5001", "amount": 10, "depositor_name": "홍길동"}
 
@@ -261,9 +261,8 @@ def test_a_lost_log_is_noticed_without_a_write(own_service: LiveService) -> None
     log = own_service.database.with_name("passbook.db-wal")
     assert log.stat().st_size > 0
     _remove_log(own_service.database)
-    deadline = time.monotonic() + 30
-    while "All that was answered is in the database file now" not in client.get("/readyz").text:
-        assert time.monotonic() < deadline
+    saved = "All that was answered is in the database file now"
+    until(lambda: saved in client.get("/readyz").text, "what was answered is in the database")
     own_service.kill()
     own_service.database.with_name("passbook.db-shm").unlink()
     assert _deposits(own_service.database) == 25

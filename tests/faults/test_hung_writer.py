@@ -23,18 +23,12 @@ from tests.faults.disks import freezable_disk, frozen
 from tests.faults.journal import Journal, Load, check
 from tests.ledger_check import broken_invariants
 from tests.live import CHECKOUT, START_TIMEOUT_S, Client, LiveService, passbook
+from tests.waiting import until
 
 IMPATIENT = {"PASSBOOK_WRITE_STALL_S": "1", "PASSBOOK_WRITE_TIMEOUT_S": "3", "PASSBOOK_WRITE_RESTART_S": "0"}
 DEBIT = {"telegram_id": "1", "amount": 1, "reason": "hung"}
 END_S = 30
 """How long a test waits for what should take a few seconds, on a machine that does something else too."""
-
-
-def _until(true: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + END_S
-    while not true():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 def _ready(client: Client) -> tuple[int, str]:
@@ -67,7 +61,7 @@ def _end(service: LiveService) -> int:
     try:
         return service.process.wait(END_S)
     finally:
-        service.stop()
+        service.stop(code=None)
 
 
 @contextmanager
@@ -96,7 +90,7 @@ def _stopped_at(
     with contextlib.closing(sqlite3.connect(service.database, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         begun = ask(key)
-        _until(lambda: _metric(client, "passbook_writer_batch_age_seconds") > 0.3, "it is not begun")
+        until(lambda: _metric(client, "passbook_writer_batch_age_seconds") > 0.3, "it is not begun")
         with _stopped(pid):
             other.execute("ROLLBACK")
             yield begun
@@ -112,7 +106,7 @@ def test_a_stopped_writing_process_is_seen_and_those_who_wait_are_answered(own_s
         with _stopped_at(own_service, ask, "begun") as begun:
             assert _metric(client, "passbook_writer_queue_depth") == 1
             queued = ask("queued")
-            _until(lambda: _ready(client) == (503, "stalled"), "/readyz does not tell")
+            until(lambda: _ready(client) == (503, "stalled"), "/readyz does not tell")
             told = client.get("/readyz")
             assert told.json()["reads"] == "ok"
             assert re.search(r"No writes are taken: the writing process has not answered for \d+ s", told.text)
@@ -129,7 +123,7 @@ def test_a_stopped_writing_process_is_seen_and_those_who_wait_are_answered(own_s
             assert _code(begun.result(END_S)) == (503, "outcome_unknown")
             assert _code(queued.result(END_S)) == (503, "writes_stalled")
             assert "nothing was begun" in queued.result().json()["detail"]
-        _until(lambda: _ready(client) == (200, "ok"), "/readyz does not recover")
+        until(lambda: _ready(client) == (200, "ok"), "/readyz does not recover")
     answers = {key: client.write("/v1/debits", DEBIT, key=key) for key in ("begun", "queued", "refused")}
     assert {answer.status_code for answer in answers.values()} == {201}
     assert [key for key, answer in answers.items() if "Idempotency-Replayed" in answer.headers] == ["begun"]
@@ -146,11 +140,11 @@ def test_a_stopped_writing_process_is_seen_while_nobody_writes(own_service: Live
     client = own_service.client()
     pid = own_service.writer_pid
     with _stopped(pid):
-        _until(lambda: _ready(client) == (503, "stalled"), "/readyz does not tell")
-    _until(lambda: _ready(client) == (200, "ok"), "/readyz does not recover")
+        until(lambda: _ready(client) == (503, "stalled"), "/readyz does not tell")
+    until(lambda: _ready(client) == (200, "ok"), "/readyz does not recover")
     assert own_service.writer_pid == pid
     os.kill(pid, signal.SIGKILL)
-    _until(lambda: _state(pid) in {"", "Z"} and own_service.writer_pid != pid, "nobody starts another")
+    until(lambda: _state(pid) in {"", "Z"} and own_service.writer_pid != pid, "nobody starts another")
     assert own_service.stop() == 0
 
 
@@ -165,7 +159,7 @@ def test_a_service_that_stood_still_itself_does_not_blame_its_writing_process(ow
     with _waiting(own_service) as ask:
         with _stopped(pid):
             begun = ask("begun")
-            _until(lambda: client.get("/readyz").json().get("queue_depth") == 1, "the batch is not counted")
+            until(lambda: client.get("/readyz").json().get("queue_depth") == 1, "the batch is not counted")
             own_service.process.send_signal(signal.SIGSTOP)
         time.sleep(4)
         own_service.process.send_signal(signal.SIGCONT)
@@ -191,7 +185,7 @@ def test_stops_under_load_lose_and_double_nothing(own_service: LiveService, tmp_
 
     with Journal.opened(tmp_path / "journal") as journal:
         asyncio.run(run(journal))
-        _until(lambda: _ready(own_service.client()) == (200, "ok"), "/readyz does not recover")
+        until(lambda: _ready(own_service.client()) == (200, "ok"), "/readyz does not recover")
         found = check(own_service.database, journal, own_service, actor="first-admin", api_key=own_service.admin_key)
         assert found.broken == []
         assert found.unknown > 0
@@ -207,7 +201,7 @@ def test_a_writing_process_that_stays_away_is_replaced(own_service: LiveService)
     pid = own_service.writer_pid
     with _waiting(own_service) as ask, _stopped_at(own_service, ask, "begun") as begun:
         assert _code(begun.result(END_S)) == (503, "outcome_unknown")
-        _until(lambda: _ready(client) == (200, "ok"), "no other process writes")
+        until(lambda: _ready(client) == (200, "ok"), "no other process writes")
     assert own_service.writer_pid != pid
     again = client.write("/v1/debits", DEBIT, key="begun")
     assert (again.status_code, "Idempotency-Replayed" in again.headers) == (201, False)
@@ -227,10 +221,10 @@ def test_a_stopped_writing_process_does_not_keep_the_service_from_ending(own_ser
     pid = own_service.writer_pid
     assert own_service.process is not None
     with _waiting(own_service) as ask, _stopped_at(own_service, ask, "begun") as begun:
-        _until(lambda: _ready(client) == (503, "stalled"), "/readyz does not tell")
+        until(lambda: _ready(client) == (503, "stalled"), "/readyz does not tell")
         own_service.process.send_signal(signal.SIGTERM)
         if twice:
-            _until(lambda: _is_closed(own_service), "it does not stop")
+            until(lambda: _is_closed(own_service), "it does not stop")
             own_service.process.send_signal(signal.SIGTERM)
         assert _end(own_service) == 3, own_service.said
         if twice:
@@ -269,7 +263,7 @@ def test_a_disk_that_does_not_answer_is_seen_and_does_not_keep_the_service_from_
                 # The first read after a commit is the one that SQLite would write to its index for.
                 assert client.get("/v1/users/1/balance", timeout=END_S).json()["balance"] == 1000
                 begun = ask("begun")
-                _until(lambda: _ready(client) == (503, "stalled"), "/readyz does not tell")
+                until(lambda: _ready(client) == (503, "stalled"), "/readyz does not tell")
                 assert client.get("/readyz").json()["reads"] == "ok"
                 assert client.get("/livez").status_code == 200
                 assert client.get("/v1/deposits").status_code == 200
@@ -284,8 +278,8 @@ def test_a_disk_that_does_not_answer_is_seen_and_does_not_keep_the_service_from_
                 refused = passbook("serve", "--port", "0", "--database", str(service.database))
                 assert refused.returncode == 1
                 assert "is in use by process" in refused.stderr
-            _until(lambda: _state(pid) in {"", "Z"}, "the killed process has not ended")
-            service.stop()
+            until(lambda: _state(pid) in {"", "Z"}, "the killed process has not ended")
+            service.stop(code=3)
             assert "has not ended: its disk does not answer." in service.said
             service.start()
             answers = [service.client().write("/v1/debits", DEBIT, key=key) for key in ("begun", "refused")]
@@ -330,7 +324,7 @@ def test_a_writing_process_that_cannot_be_started_is_started_when_it_can(own_ser
     def kill_writer() -> None:
         pid = own_service.writer_pid
         os.kill(pid, signal.SIGKILL)
-        _until(lambda: _state(pid) in {"", "Z"}, "it does not die")
+        until(lambda: _state(pid) in {"", "Z"}, "it does not die")
 
     used = max(int(number) for number in os.listdir(f"/proc/{service}/fd"))
     resource.prlimit(service, resource.RLIMIT_NOFILE, (used + 1, unlimited[1]))
@@ -348,7 +342,7 @@ def test_a_writing_process_that_cannot_be_started_is_started_when_it_can(own_ser
         time.sleep(0.1)
     assert "Too many open files" in client.get("/readyz").json()["detail"]
     resource.prlimit(service, resource.RLIMIT_NOFILE, unlimited)
-    _until(lambda: _ready(client) == (200, "ok"), "/readyz does not recover")
+    until(lambda: _ready(client) == (200, "ok"), "/readyz does not recover")
     done = client.write("/v1/debits", DEBIT, key="refused")
     assert (done.status_code, "Idempotency-Replayed" in done.headers) == (201, False)
     assert client.get("/v1/users/1/balance").json()["balance"] == 997
@@ -368,11 +362,12 @@ def test_a_service_that_was_killed_under_load_starts_again_at_once(own_service: 
     def ask(number: int) -> None:
         with contextlib.suppress(httpx.HTTPError, RuntimeError):  # the service is gone, and its clients are closed
             body = {"changes": [{**c, "reference": f"{number}-{i}"} for i, c in enumerate(changes)]}
-            own_service.client().write("/v1/balance-changes", body)
+            status = own_service.client().write("/v1/balance-changes", body).status_code
+            assert status in {200, 429, 503}, "cut off, carried out, refused, or not known"
 
     with ThreadPoolExecutor(100) as pool:
         asked = [pool.submit(ask, number) for number in range(100)]
-        _until(lambda: _metric(client, "passbook_writer_queue_depth") >= 32, "nothing queues")
+        until(lambda: _metric(client, "passbook_writer_queue_depth") >= 32, "nothing queues")
         pid = own_service.writer_pid
         assert own_service.process is not None
         own_service.process.kill()
@@ -403,17 +398,17 @@ def test_probes_are_answered_while_a_read_holds_the_event_loop(own_service: Live
     strace = ["strace", "-qq", "-p", str(pid), "-o", str(log), "-e", "trace=pread64"]
     tracer = subprocess.Popen([*strace, "-e", "inject=pread64:delay_enter=8000000:when=1"], stderr=subprocess.DEVNULL)
     try:
-        _until(lambda: f"TracerPid:\t{tracer.pid}" in _status(pid), "strace does not come")
+        until(lambda: f"TracerPid:\t{tracer.pid}" in _status(pid), "strace does not come")
         with ThreadPoolExecutor(1) as pool:
             held = pool.submit(own_service.client().write, "/v1/debits", DEBIT, key="held")
-            _until(lambda: _state(pid) == "t", "no read is held up")
+            until(lambda: _state(pid) == "t", "no read is held up")
             alive = httpx.get(f"{own_service.url}/livez", timeout=7)
             assert (alive.status_code, alive.json()) == (200, {"status": "ok"})
             ready = httpx.get(f"{own_service.url}/readyz", timeout=2)
             assert (ready.status_code, ready.json()["reads"]) == (503, "stalled")
             assert not held.done()
             assert held.result(END_S).status_code == 201
-        _until(lambda: _ready(own_service.client()) == (200, "ok"), "/readyz does not recover")
+        until(lambda: _ready(own_service.client()) == (200, "ok"), "/readyz does not recover")
         assert own_service.client().get("/v1/users/1/balance").json()["balance"] == 999
     finally:
         tracer.terminate()

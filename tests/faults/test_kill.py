@@ -7,13 +7,16 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.faults.journal import Findings, Journal, Load, check
 from tests.faults.wire import Connection, Request
 from tests.live import START_TIMEOUT_S, LiveService
+from tests.waiting import until
 
 SEED = int(os.environ.get("FAULTS_SEED") or random.SystemRandom().randrange(2**32))
 CLIENTS = 32
@@ -50,7 +53,8 @@ def test_kill_9_under_load_loses_and_doubles_nothing(own_service: LiveService, t
         own_service.start()
         for number in range(KILLS):
             answers = chance.randrange(1, 400)
-            code = _under_load(own_service, journal, name=f"kill{number}", answers=answers, end=kill)
+            end = kill if number else partial(_kill_while_a_write_waits, own_service, alone=alone)
+            code = _under_load(own_service, journal, name=f"kill{number}", answers=answers, end=end)
             assert code == -signal.SIGKILL
             own_service.start()
             found = _check(own_service, journal)
@@ -58,8 +62,31 @@ def test_kill_9_under_load_loses_and_doubles_nothing(own_service: LiveService, t
             assert found.broken == []
         print(f"{KILLS} kills, {found.done} done, {found.refused} refused, {unknown} unknown")
         assert own_service.stop() == 0
-    # A kill that never caught a request under way would have proved nothing.
+    # Not by chance: the first kill waited until a write was under way.
     assert unknown > 0
+
+
+def _stop_the_writer_under_a_write(live: LiveService) -> int:
+    """Stops the writing process while a write waits for it; its pid."""
+    pid = live.writer_pid
+    os.kill(pid, signal.SIGSTOP)
+    with httpx.Client(base_url=live.url, timeout=START_TIMEOUT_S) as probe:
+        until(lambda: probe.get("/readyz").json().get("queue_depth", 0) > 0, "a write waits for the stopped process")
+    return pid
+
+
+def _kill_the_writer_while_a_write_waits(live: LiveService) -> None:
+    os.kill(_stop_the_writer_under_a_write(live), signal.SIGKILL)
+
+
+def _kill_while_a_write_waits(live: LiveService, *, alone: bool) -> int:
+    pid = _stop_the_writer_under_a_write(live)
+    if not alone:
+        return live.kill()
+    assert live.process is not None
+    live.process.kill()
+    os.kill(pid, signal.SIGCONT)
+    return live.kill_alone()
 
 
 def test_kill_9_of_the_writing_process_alone_loses_and_doubles_nothing(
@@ -78,12 +105,14 @@ def test_kill_9_of_the_writing_process_alone_loses_and_doubles_nothing(
         for _ in range(KILLS):
             await journal.after(chance.randrange(1, 400)).wait()
             os.kill(own_service.writer_pid, signal.SIGKILL)
+        await journal.after(1).wait()
+        await asyncio.to_thread(_kill_the_writer_while_a_write_waits, own_service)
         await clients
 
     with Journal.opened(tmp_path / "journal") as journal:
         asyncio.run(run(journal))
         statuses = {attempt.status for entry in journal.entries.values() for attempt in entry.attempts}
-        assert 503 in statuses  # otherwise no batch was caught
+        assert 503 in statuses  # not by chance: the last kill waited until a batch was under way
         assert own_service.client().get("/readyz").status_code == 200
         found = _check(own_service, journal)
         assert found.broken == []
@@ -104,7 +133,7 @@ def test_a_stop_under_load_keeps_every_answer_and_exits_0(
     chance = random.Random(f"{SEED} {number} {repeated}")
 
     def end() -> int:
-        return _signal_over_and_over(own_service, number) if repeated else own_service.stop()
+        return _signal_over_and_over(own_service, number) if repeated else own_service.stop(code=None)
 
     with Journal.opened(tmp_path / "journal") as journal:
         own_service.start()
@@ -157,13 +186,17 @@ def _signal_over_and_over(live: LiveService, number: signal.Signals) -> int:
     """The signal every 5 ms to all its processes while the first is there; the exit code."""
     process = live.process
     assert process is not None
-    while True:
+
+    def has_ended() -> bool:
         live.signal_all(number)
         try:
             process.wait(0.005)
         except subprocess.TimeoutExpired:
-            continue
-        return live.stop()
+            return False
+        return True
+
+    until(has_ended, "the service ends", every_s=0)
+    return live.stop(code=None)
 
 
 @asynccontextmanager

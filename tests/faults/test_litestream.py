@@ -14,6 +14,7 @@ from tests.faults.journal import Journal, Load
 from tests.ledger_check import broken_invariants
 from tests.live import CHECKOUT, LiveService, passbook
 from tests.storage.test_importer import read
+from tests.waiting import until_async
 
 LITESTREAM = shutil.which("litestream", path=sysconfig.get_path("scripts")) or shutil.which("litestream")
 CLIENTS = 16
@@ -91,6 +92,5 @@ async def _load_until_both_are_killed(
 async def _shipments(replica: Path, count: int) -> None:
     """Waits until `count` more pieces of the log have come."""
     before = set((replica / "ltx" / "0").glob("*.ltx"))
-    async with asyncio.timeout(60):
-        while len(set((replica / "ltx" / "0").glob("*.ltx")) - before) < count:
-            await asyncio.sleep(0.02)
+    come = lambda: len(set((replica / "ltx" / "0").glob("*.ltx")) - before)  # noqa: E731
+    await until_async(lambda: come() >= count, f"{count} pieces of the log come")

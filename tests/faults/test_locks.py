@@ -17,6 +17,7 @@ from tests.faults.journal import Journal, Load, check
 from tests.faults.wire import Connection, Request
 from tests.ledger_check import broken_invariants
 from tests.live import LiveService, passbook
+from tests.waiting import until, until_async
 
 CLIENTS = 32
 BUSY = {"PASSBOOK_BUSY_TIMEOUT_MS": "100"}
@@ -129,8 +130,11 @@ def test_a_lock_held_for_less_than_the_timeout_only_delays(service: LiveService)
             for number, connection in enumerate(connections):
                 asked.append(asyncio.create_task(connection.ask(_announce(f"delayed-{number}"), service.admin_key)))
                 # The first is at BEGIN when the second waits for the next commit.
-                while number and client.get("/readyz").json()["queue_depth"] < number:
-                    await asyncio.sleep(0)
+                await until_async(
+                    lambda least=number: client.get("/readyz").json()["queue_depth"] >= least,  # type: ignore[misc]
+                    "the write waits",
+                    every_s=0,
+                )
                 await asyncio.sleep(0)
             assert client.get("/v1/deposits").status_code == 200
             assert not any(task.done() for task in asked)
@@ -157,8 +161,7 @@ def test_a_lock_held_for_longer_is_503_and_nothing_partial(own_service: LiveServ
         ready = client.get("/readyz")
         assert (ready.status_code, ready.json()["reads"], ready.json()["writes"]) == (503, "ok", "database_busy")
         assert other.execute("SELECT COUNT(*) FROM idempotency_answers").fetchone() == (0,)
-    while client.get("/readyz").status_code != 200:  # by itself, though no write comes
-        pass
+    until(lambda: client.get("/readyz").status_code == 200, "it recovers by itself, though no write comes")
     done = client.write(request.path, request.body.encode(), key="busy")
     assert (done.status_code, done.headers.get("Idempotency-Replayed")) == (201, None)
     assert len(client.get("/v1/deposits").json()["items"]) == 1
@@ -197,8 +200,7 @@ def test_a_full_disk_is_503_and_recovers_without_a_restart(tmp_path: Path) -> No
             assert "No space left on device" in unsigned.json()["detail"]
             changes = service.database.with_name("passbook.db-wal").stat().st_mtime_ns
             (disk / "filler").unlink()
-            while client.get("/readyz").status_code != 200:
-                pass
+            until(lambda: client.get("/readyz").status_code == 200, "it finds that there is room again")
             # A commit found that there is room, and it was none of a caller's.
             assert service.database.with_name("passbook.db-wal").stat().st_mtime_ns > changes
             for request, _ in refused:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from tests.faults.wire import Request
 from tests.ledger_check import broken_invariants
 from tests.live import LiveService, passbook
+from tests.waiting import until
 
 BATCHES = 40
 CHANGES = 1000
@@ -65,9 +66,7 @@ def flooded(service: LiveService, flooder: Caller, statuses: list[int], run: str
     with ThreadPoolExecutor(FLOODERS) as pool:
         asked = [pool.submit(flooder.write, batch(run, number)) for number in range(BATCHES)]
         with service.client() as client:
-            deadline = time.monotonic() + 60
-            while client.get("/readyz").json()["queue_depth"] < BATCHES // 4:
-                assert time.monotonic() < deadline, "the flood does not queue"
+            until(lambda: client.get("/readyz").json()["queue_depth"] >= BATCHES // 4, "the flood queues")
         yield
         statuses += [one.result() for one in asked]
 

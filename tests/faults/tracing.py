@@ -4,12 +4,12 @@ import contextlib
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.live import START_TIMEOUT_S
+from tests.waiting import until
 
 SYNCS = "fsync,fdatasync"
 """Which of them SQLite calls differs from one build to the next."""
@@ -72,12 +72,8 @@ def recording(record: Path, calls: str) -> tuple[str, ...]:
 
 def whole(record: Path) -> str:
     """The record of a `recording` whose program has ended; strace, which looks on, may end a little later."""
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if not _is_open(record):
-            return record.read_text("utf-8")
-        time.sleep(0.02)
-    raise AssertionError("strace goes on after the program has ended")
+    until(lambda: not _is_open(record), "strace ends after the program has ended", within_s=START_TIMEOUT_S)
+    return record.read_text("utf-8")
 
 
 def _is_open(path: Path) -> bool:

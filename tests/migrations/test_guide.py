@@ -148,6 +148,7 @@ def test_fenced_blocks_are_all_accounted_for() -> None:
 def test_migration_prints_the_expected_line(transcript: Transcript) -> None:
     """Step 3 of the local test, and the production step, say that the migration completed."""
     for heading in ("Step 3: Run Migration", "Step 1: Execute Migration"):
+        assert transcript.heard[heading], heading
         for process in transcript.heard[heading]:
             assert UP_SAYS in process.stdout
             assert results(process)[-1][0]["result"] == UP_SAYS

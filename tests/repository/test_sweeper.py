@@ -15,6 +15,7 @@ from service.ledger.timestamps import SteadyClock
 from service.repository.sweeper import Sweeper, system_elapsed
 from tests.ledger_check import broken_invariants
 from tests.repository.house import DAY, HOUR, MINUTE, House, make_database, opened, writing
+from tests.waiting import until_async
 
 MANY = 2000
 DEADLINE_S = 30
@@ -26,13 +27,6 @@ def path(tmp_path: Path) -> Iterator[Path]:
     made = make_database(tmp_path / "passbook.db")
     yield made
     assert broken_invariants(made) == []
-
-
-async def _until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not true():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
 
 
 def _expired_in_each_commit(house: House) -> list[int]:
@@ -214,10 +208,11 @@ def test_a_held_database_delays_and_the_next_sweep_does_it(path: Path, caplog: p
                 with pytest.raises(DatabaseBusy):
                     await house.sweeper.sweep(house.time.now)
                 async with _runner(house, house.time.wall).running():
-                    await _until(lambda: "waits for the next sweep: Another process holds" in caplog.text)
+                    told = "waits for the next sweep: Another process holds"
+                    await until_async(lambda: told in caplog.text, "the log says what it waits for")
                     assert list(house.statuses().values()) == ["pending"]
                     other.execute("ROLLBACK")
-                    await _until(lambda: list(house.statuses().values()) == ["expired"])
+                    await until_async(lambda: list(house.statuses().values()) == ["expired"], "the deposit expires")
 
     asyncio.run(run())
 
@@ -237,9 +232,9 @@ def test_an_unexpected_error_is_logged_and_the_task_lives(path: Path, caplog: py
                 return house.time.now
 
             async with _runner(house, clock).running():
-                await _until(lambda: "a sweep failed" in caplog.text)
+                await until_async(lambda: "a sweep failed" in caplog.text, "the log tells of the failure")
                 broken = False
-                await _until(lambda: list(house.statuses().values()) == ["expired"])
+                await until_async(lambda: list(house.statuses().values()) == ["expired"], "the deposit expires")
 
     asyncio.run(run())
 
@@ -253,7 +248,7 @@ def test_a_stop_finishes_the_batch_and_begins_no_other(path: Path) -> None:
             house.time.goes_by(2 * DAY)
             async with asyncio.timeout(DEADLINE_S):
                 async with _runner(house, house.time.wall).running():
-                    await _until(lambda: bool(_expired_in_each_commit(house)))
+                    await until_async(lambda: bool(_expired_in_each_commit(house)), "the sweep has begun")
             done = len(house.logged("deposit_expired"))
             print(f"{done} of {MANY} had expired")
             assert done % BATCH_MAX == 0

@@ -42,6 +42,7 @@ from service.repository.write_times import Watch
 from service.repository.writer import Patience, Writer, WriteState
 from service.storage import migrator, sqlite
 from tests.ledger_check import broken_invariants
+from tests.waiting import until_async
 
 USER = "3001"
 
@@ -686,8 +687,7 @@ def test_whoever_waits_too_long_is_told_whether_it_was_begun(path: Path, stall_s
             assert desk.writer.queue_depth == 1
             desk.connection.on = lambda _: None
             goes_on.set()
-            while desk.writer.call_age_s:
-                await asyncio.sleep(0)
+            await until_async(lambda: not desk.writer.call_age_s, "the call ends", every_s=0)
             assert desk.writer.condition.state is WriteState.OK
             assert desk.rows("SELECT amount FROM deposit_transactions") == [(1,)]
             assert (await desk.announce(1, key="begun")).replayed
@@ -707,12 +707,11 @@ def test_a_full_disk_is_tried_again_by_a_commit_that_changes_nothing(path: Path)
             assert desk.writer.condition.state is WriteState.STORAGE_FULL
             before = desk.counts()
             tried = len(desk.connection.control())
-            while len(desk.connection.control()) < tried + 4:  # one that fails, and is rolled back, and the next
-                await asyncio.sleep(0.01)
+            # One that fails, and is rolled back, and the next.
+            await until_async(lambda: len(desk.connection.control()) >= tried + 4, "a commit is tried again")
             assert desk.writer.condition.state is WriteState.STORAGE_FULL
             desk.connection.on = lambda _: None
-            while desk.writer.condition.state is not WriteState.OK:
-                await asyncio.sleep(0.01)
+            await until_async(lambda: desk.writer.condition.state is WriteState.OK, "a commit succeeds again")
             assert desk.counts() == before == (0, 0, 0)
             assert (await desk.announce()).status == 201
 

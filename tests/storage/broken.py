@@ -60,7 +60,8 @@ def _use(service: LiveService) -> None:
     assert client.write("/v1/debits", {"telegram_id": "100", "amount": 3000, "reason": "x"}).status_code == 201
     change = {"telegram_id": "100", "amount": 40, "reason": "bonus", "reference": "r"}
     assert client.write("/v1/balance-changes", {"changes": [change]}).status_code == 200
-    client.write("/v1/debits", {"telegram_id": "100", "amount": 10**9, "reason": "too much"})
+    refused = client.write("/v1/debits", {"telegram_id": "100", "amount": 10**9, "reason": "too much"})
+    assert refused.status_code == 409, refused.text
     client.credit("200", 50_000)
     for name, hold, verb in (("a", False, ""), ("b", True, "complete"), ("c", True, "release"), ("d", True, "")):
         bought = client.write(

@@ -7,7 +7,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from functools import partial
@@ -20,6 +19,7 @@ from service.storage import lock, sqlite
 from service.storage.connection_process import ConnectionLost, ConnectionProcess, NotStarted
 from service.storage.sqlite import Connection, EngineError
 from tests.live import CHECKOUT, START_TIMEOUT_S
+from tests.waiting import until, until_async
 
 ROWS = "SELECT COUNT(*) FROM written"
 
@@ -35,8 +35,8 @@ def write(tx: Connection, told: str, *, then: str = "", reached: str | None = No
     tx.execute("INSERT INTO written VALUES (?)", (told,))
     if reached:
         Path(reached).touch()
-    while go_on and not Path(go_on).exists():
-        time.sleep(0.001)
+    if go_on:
+        until(Path(go_on).exists, "the test lets it go on")
     if then == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     tx.execute("COMMIT")
@@ -190,8 +190,7 @@ def test_a_cancelled_call_is_carried_out_and_its_answer_is_nobody_elses(tmp_path
         async with opened(tmp_path / "a.db") as process:
             reached, go_on = tmp_path / "reached", tmp_path / "go_on"
             call = asyncio.create_task(process.run(write, "mine", reached=str(reached), go_on=str(go_on)))
-            while not reached.exists():
-                await asyncio.sleep(0.001)
+            await until_async(reached.exists, "the call is before its COMMIT")
             call.cancel()
             await asyncio.sleep(0)
             go_on.touch()
@@ -272,21 +271,21 @@ def test_it_ends_with_the_other_and_holds_the_lock_until_then(tmp_path: Path, st
     ) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
-        while not (tmp_path / "reached").exists():
-            time.sleep(0.001)
+        until((tmp_path / "reached").exists, "the call is before its COMMIT")
         with pytest.raises(lock.DatabaseInUse), lock.exclusive(tmp_path / "a.db"):
             raise AssertionError
         if stopped:
             os.kill(pid, signal.SIGSTOP)
         parent.kill()
         assert parent.wait(START_TIMEOUT_S) == -signal.SIGKILL
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
+
+    def has_let_go() -> bool:
         with contextlib.suppress(lock.DatabaseInUse), lock.exclusive(tmp_path / "a.db"):
             assert not _runs(pid)
-            break
-    else:
-        raise AssertionError
+            return True
+        return False
+
+    until(has_let_go, "the lock is free", within_s=START_TIMEOUT_S)
     assert rows(tmp_path / "a.db") == 0
     assert (tmp_path / "a.db-wal").stat().st_size > 0
 

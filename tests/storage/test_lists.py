@@ -133,6 +133,7 @@ def test_no_list_reads_more_than_the_index_of_what_it_lists(database: sqlite.Con
     database.set_trace_callback(said.append)
     read(database, **arguments, before_id=300, limit=5)
     database.set_trace_callback(None)
+    assert said
     for statement in said:
         plan = [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {statement}")]
         names = ("t", "p", "u", "r", "deposit_transactions", "user_domains", "users", "bank_notifications")

@@ -11,6 +11,7 @@ import pytest
 
 from service.storage import lock
 from tests.live import CHECKOUT
+from tests.waiting import until
 
 _HOLDER = """
 import subprocess, sys, time
@@ -58,8 +59,7 @@ def test_whoever_inherits_the_lock_holds_it_and_is_named(tmp_path: Path) -> None
                 raise AssertionError
         finally:
             os.kill(child, signal.SIGKILL)
-    while Path(f"/proc/{child}").exists() and lock.holder(database):
-        pass
+    until(lambda: not (Path(f"/proc/{child}").exists() and lock.holder(database)), "the killed process has ended")
     with lock.exclusive(database):
         assert lock.holder(database) is not None
     assert lock.holder(database) is None

@@ -54,6 +54,7 @@ def test_new_database_goes_to_the_latest_and_says_so(empty: sqlite.Connection) -
     assert any(line.startswith("✅ Migration 001 completed successfully") for line in said)
     assert migrator.version_of(empty, MIGRATIONS) == LATEST
     status = migrator.status(empty, MIGRATIONS)
+    assert len(status) == len(MIGRATIONS)
     assert all(row.applied_at and not row.checksum_differs for row in status)
     assert migrator.up(empty, MIGRATIONS, quiet) == 0
 
@@ -218,7 +219,9 @@ def test_statements_keep_triggers_whole_and_refuse_an_unfinished_end() -> None:
 
 def test_migrations_use_only_what_d1_takes() -> None:
     """No transaction words and no denied pragma in any file: wrangler refuses them, also in comments."""
-    for path in resources.folder("migrations").glob("*.sql"):
+    paths = list(resources.folder("migrations").glob("*.sql"))
+    assert len(paths) >= len(MIGRATIONS)
+    for path in paths:
         text = path.read_text("utf-8").upper()
         for word in ("BEGIN TRANSACTION", "COMMIT", "SAVEPOINT", "PRAGMA USER_VERSION", "ATTACH", "VACUUM", " TEMP "):
             assert not re.search(rf"(?<!\w){word}(?!\w)", text), (path.name, word)

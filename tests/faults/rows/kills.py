@@ -6,11 +6,13 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 
 from tests.faults import lies
 from tests.faults.journal import Journal, Load, check, check_at_rest, load_until
 from tests.faults.row import Row, Run
 from tests.live import LiveService
+from tests.waiting import until
 
 ACTOR = "first-admin"
 CLIENTS = (32, 64)
@@ -31,7 +33,7 @@ def kill(run: Run) -> None:
                 number += 1
                 recovered.append(_kill_once(run, live, journal, number))
             _kill_writers(run, live, journal, number)
-            run.must(live.stop() == 0, live.said[-500:])
+            run.must(live.stop(code=None) == 0, live.said[-500:])
             run.count("answered writes", journal.answered)
             if not run.goes_on(number):
                 lies.tell(run, live.database, journal.entries, actor=ACTOR)
@@ -77,8 +79,7 @@ def _kill_writers(run: Run, live: LiveService, journal: Journal, number: int) ->
 def _seconds_until_ready(live: LiveService) -> float:
     began = time.monotonic()
     live.start()
-    while live.client().get("/readyz").status_code != 200:
-        time.sleep(0.01)
+    until(lambda: live.client().get("/readyz").status_code == 200, "/readyz says that it is ready")
     return time.monotonic() - began
 
 
@@ -92,7 +93,7 @@ def stop(run: Run) -> None:
         while run.goes_on(number):
             live.start()
             number += 1
-            end = _twice(live, signal.SIGTERM) if number % 2 else live.stop
+            end = _twice(live, signal.SIGTERM) if number % 2 else partial(live.stop, code=None)
             began = time.monotonic()
 
             def timed(end: Callable[[], int] = end) -> int:
@@ -109,7 +110,7 @@ def stop(run: Run) -> None:
             run.found(check_at_rest(live.database, journal.entries, actor=ACTOR), f"stop {number}")
         live.start()
         run.found(check(live.database, journal, live, actor=ACTOR, api_key=live.admin_key), "after all stops")
-        run.must(live.stop() == 0, live.said[-500:])
+        run.must(live.stop(code=None) == 0, live.said[-500:])
         run.count("answered writes", journal.answered)
         run.times("stop", took)
         lies.tell(run, live.database, journal.entries, actor=ACTOR)
@@ -123,7 +124,7 @@ def _twice(live: LiveService, number: signal.Signals) -> Callable[[], int]:
             live.process.wait(0.02)
         except subprocess.TimeoutExpired:
             live.signal_all(number)
-        return live.stop()
+        return live.stop(code=None)
 
     return end
 

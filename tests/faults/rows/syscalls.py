@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from tests.faults import lies, tracing
 from tests.faults.journal import Journal, Load, check
 from tests.faults.row import Row, Run
 from tests.faults.variants import OFTEN_CHECKPOINTED, variant
-from tests.live import START_TIMEOUT_S, LiveService
+from tests.live import LiveService
+from tests.waiting import until_async
 
 ACTOR = "first-admin"
 CLIENTS = 8
@@ -61,7 +61,7 @@ def _ledger(run: Run, number: int, environment: dict[str, str], what: str) -> It
     with Journal.opened(folder / "journal") as journal:
         yield live, journal
         if live.process is not None:
-            run.must(live.stop() == 0, live.said[-500:])
+            run.must(live.stop(code=None) == 0, live.said[-500:])
         run.count("answered writes", journal.answered)
 
 
@@ -88,7 +88,7 @@ def _writer_alone(run: Run, environment: dict[str, str]) -> None:
             ready = live.client().get("/readyz")
             run.must(ready.status_code == 200, f"the writer killed at {tried}: /readyz says {ready.text[:200]}")
             _oracle(run, live, journal, f"the writer killed at {tried}")
-            run.must(live.stop() == 0, live.said[-500:])
+            run.must(live.stop(code=None) == 0, live.said[-500:])
             if not run.goes_on(done):
                 lies.tell(run, live.database, journal.entries, actor=ACTOR)
 
@@ -170,9 +170,8 @@ async def _until_down(
         with contextlib.suppress(ProcessLookupError):
             if both:
                 os.killpg(live.process.pid, signal.SIGKILL)
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while _lives(live.process.pid) and time.monotonic() < deadline:
-            await asyncio.sleep(0.005)
+        dead = live.process.pid
+        await until_async(lambda: not _lives(dead), "the killed process has ended", every_s=0.005)
         await asked
     return True
 

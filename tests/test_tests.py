@@ -1,0 +1,181 @@
+"""What holds for every test: it ends, it looks at what it is told, it needs no other test, it waits in one way."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from tests import order
+from tests.live import CHECKOUT
+
+TESTS = CHECKOUT / "tests"
+WAITS = {"sleep", "wait"}
+ENDS_BY_ITSELF = {
+    "waiting.py": "it is the one place",
+    "faults/flood.py": "a flood lasts as long as it was told to",
+    "faults/rows/power_loss.py": "the clients end after a count of requests",
+    "faults/rows/syscalls.py": "the clients end after a count of requests",
+    "faults/test_log_size.py": "it writes until its own deadline",
+    "faults/test_memory.py": "it measures until a flood of fixed length ends",
+    "api/test_audit_exports.py": "it reads slowly until its own deadline",
+    "api/test_rate_limits.py": "it measures until the requests are answered",
+    "stateful/served.py": "whoever started the thread has the deadline",
+    "test_connections.py": "each turn of the event loop takes a step",
+    "test_http_protocol.py": "it ends with the connection, and the exchange has a deadline",
+    "faults/disks.py": "it ends when the disk is full",
+}
+"""Loops with a pause that end by themselves, and why."""
+
+BADLY_BEHAVED = """
+import subprocess, sys, time
+import httpx, pytest
+from tests import bounds
+from tests.live import passbook
+
+bounds.GRACE_S = 2
+STARTED = [sys.executable, "-c", "import time; time.sleep(600)", "started-by-a-test"]
+
+def answered(status):
+    transport = httpx.MockTransport(lambda request: httpx.Response(status, text="because"))
+    with httpx.Client(transport=transport, base_url="http://passbook") as client:
+        return client.post("/v1/debits")
+
+def test_throws_a_refusal_away():
+    answered(409)
+
+def test_throws_a_failure_away():
+    answered(500)
+
+def test_looks_at_a_refusal():
+    assert answered(409).status_code == 409
+
+def test_reads_a_refusal():
+    assert answered(409).text == "because"
+
+def test_throws_a_success_away():
+    answered(201)
+
+def test_throws_an_exit_code_away():
+    passbook("no-such-command")
+
+def test_looks_at_an_exit_code():
+    assert passbook("no-such-command").returncode == 2
+
+@pytest.mark.timeout(1)
+def test_loops_for_ever():
+    while True:
+        time.sleep(0.01)
+
+@pytest.mark.timeout(1)
+def test_waits_for_ever_for_what_it_started():
+    process = subprocess.Popen(STARTED)
+    try:
+        process.wait()
+    finally:
+        process.wait()  # as a pool of threads does: only the end of the process ends it
+"""
+STUBBORN = """
+import time, pytest
+from tests import bounds
+
+bounds.GRACE_S = 1
+
+@pytest.mark.timeout(1)
+def test_that_nothing_ends():
+    while True:
+        try:
+            time.sleep(600)
+        except BaseException:
+            pass
+"""
+
+
+def _pytest(folder: Path, text: str) -> "subprocess.CompletedProcess[str]":
+    """A run of a file of tests under the rules of this one."""
+    path = folder / "test_behaviour.py"
+    path.write_text(text, "utf-8")
+    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", "-v", "-c",
+               str(CHECKOUT / "pyproject.toml"), "--rootdir", str(folder), str(path)]  # fmt: skip
+    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_test_that_hangs_or_does_not_look_fails(tmp_path: Path) -> None:
+    """Each with what it did; what it started is ended, and the tests beside it pass."""
+    done = _pytest(tmp_path, BADLY_BEHAVED)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert set(re.findall(r"^(?:FAILED|ERROR) \S+::test_(\w+)", done.stdout, re.M)) == {
+        "throws_a_refusal_away",
+        "throws_a_failure_away",
+        "throws_an_exit_code_away",
+        "loops_for_ever",
+        "waits_for_ever_for_what_it_started",
+    }, done.stdout
+    assert "POST http://passbook/v1/debits was answered 409: because" in done.stdout
+    assert "POST http://passbook/v1/debits was answered 500: because" in done.stdout
+    assert "-m service.cli no-such-command ended with 2: " in done.stdout
+    assert "Failed: Timeout (>1.0s) from pytest-timeout" in done.stdout
+    assert "time.sleep(0.01)" in done.stdout, "where it hung is not shown"
+    assert re.search(r"test_waits_for_ever_for_what_it_started hangs after its time: .*started-by-a-test", done.stderr)
+    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"started-by-a-test" in _read(path)]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has just ended
+        return b""
+
+
+def test_a_test_that_cannot_be_failed_ends_its_process(tmp_path: Path) -> None:
+    """It takes no exception: its stacks are printed and pytest ends, for a worker to be replaced."""
+    done = _pytest(tmp_path, STUBBORN)
+    assert done.returncode == 1
+    assert re.search(r"test_that_nothing_ends hangs though its processes were killed\. It stands here:", done.stderr)
+    assert re.search(r'File ".*test_behaviour\.py", line \d+ in test_that_nothing_ends', done.stderr)
+
+
+def _items(*names: str) -> list[Any]:
+    return [SimpleNamespace(path=name.partition("::")[0], nodeid=name) for name in names]
+
+
+def test_an_order_is_repeated_by_its_number_and_keeps_files_together() -> None:
+    """Whatever else is selected, two tests stand in the same order under the same number."""
+    items = _items(*(f"{file}::test_{n}" for file in ("b", "a") for n in range(30)))
+    names = [item.nodeid for item in order.ordered(items, "7")]
+    assert names == [item.nodeid for item in order.ordered(items, "7")]
+    assert sorted(names) == sorted(item.nodeid for item in items)
+    assert [name[0] for name in names] == ["b"] * 30 + ["a"] * 30
+    some = items[::3]
+    chosen = {item.nodeid for item in some}
+    assert [item.nodeid for item in order.ordered(some, "7")] == [name for name in names if name in chosen]
+    assert names != [item.nodeid for item in order.ordered(items, "8")] != [item.nodeid for item in items]
+    assert order.ordered(items, "written") == items
+    assert order.ordered(items, "reversed") == items[29::-1] + items[:29:-1]
+
+
+def _waiting_loops(tree: ast.AST) -> list[int]:
+    """The lines of loops that pause or do nothing until something else has happened."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.While):
+            called = {ast.unparse(one.func).rpartition(".")[2] for one in ast.walk(node) if isinstance(one, ast.Call)}
+            if called & WAITS or all(isinstance(one, ast.Pass) for one in node.body):
+                found.append(node.lineno)
+    return found
+
+
+def test_what_waits_has_a_deadline() -> None:
+    """Whoever waits says so to tests/waiting.py, which fails in time and says what did not come."""
+    names = {str(path.relative_to(TESTS)): path for path in TESTS.rglob("*.py")}
+    loops = {
+        name: lines
+        for name, path in names.items()
+        if not name.startswith("benchmarks/") and (lines := _waiting_loops(ast.parse(path.read_text("utf-8"))))
+    }
+    assert loops["waiting.py"]
+    unbounded = {name: lines for name, lines in loops.items() if name not in ENDS_BY_ITSELF}
+    assert unbounded == {}, "use tests.waiting.until"
+    assert ENDS_BY_ITSELF.keys() - loops.keys() == set(), "no such loop is there any more: take it off the list"
