@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 
 import pytest
 from hypothesis import given
@@ -117,7 +118,7 @@ def test_a_wrong_key_is_told_what_is_wrong(key: str, said: str) -> None:
 @pytest.mark.parametrize("name", ["", "a b", "a+b", "a\u3000b", "a\x85b", "a\x00b", "a\ud800b"])
 def test_a_name_that_cannot_stand_in_a_signature_is_refused(name: str) -> None:
     """Unicode's spaces too."""
-    with pytest.raises(NoteError, match="name"):
+    with pytest.raises(NoteError, match="a key's name is not empty and has no spaces"):
         make_signing_key(name, bytes(32))
 
 
@@ -170,7 +171,7 @@ def test_a_wrong_signature_of_a_known_key_refuses_the_note() -> None:
     with pytest.raises(NoteError, match=r"the signature of PeterNeumann\+c74f20a3 is wrong"):
         open_note(CHECKPOINT_NOTE + wrong, [LOG.verifier, read_verifier_key(PETER_PUBLIC)])
     short = line_of("PeterNeumann", read_verifier_key(PETER_PUBLIC).key_id + bytes(63))
-    with pytest.raises(NoteError, match="wrong"):
+    with pytest.raises(NoteError, match=r"the signature of PeterNeumann\+c74f20a3 is wrong"):
         open_note(CHECKPOINT_NOTE + short, [LOG.verifier, read_verifier_key(PETER_PUBLIC)])
 
 
@@ -227,10 +228,11 @@ def test_a_cosignature_is_verified_with_its_time() -> None:
     signature = base64.b64decode(line.split(" ")[2])
     assert int.from_bytes(signature[4:12]) == 1_679_315_147
     later = line_of(WITNESS.verifier.name, signature[:4] + (1_679_315_148).to_bytes(8) + signature[12:])
-    with pytest.raises(NoteError, match="wrong"):
+    refusal = rf"the signature of {re.escape(WITNESS.verifier.name)}\+{WITNESS.verifier.key_id.hex()} is wrong"
+    with pytest.raises(NoteError, match=refusal):
         open_note(CHECKPOINT_NOTE + later, [WITNESS.verifier])
     beyond = line_of(WITNESS.verifier.name, signature[:4] + (SIZE_MAX + 1).to_bytes(8) + signature[12:])
-    with pytest.raises(NoteError, match="wrong"):
+    with pytest.raises(NoteError, match=refusal):
         open_note(CHECKPOINT_NOTE + beyond, [WITNESS.verifier])
     assert read_signing_key(WITNESS.text()).verifier == WITNESS.verifier
     with pytest.raises(NoteError, match=r"which witness\.example/w1 does not sign for"):

@@ -190,7 +190,10 @@ def test_failing_file_changes_nothing_and_is_named(bots: sqlite.Connection) -> N
 def test_foreign_database_is_refused(empty: sqlite.Connection) -> None:
     """A database of something else is neither migrated nor changed; the way in is named."""
     empty.execute("CREATE TABLE recipes (id INTEGER)")
-    with pytest.raises(MigrationError, match="passbook import"):
+    with pytest.raises(
+        MigrationError,
+        match=r"not the bot's database as the baseline describes it.*\. Export it and use: passbook import FILE$",
+    ):
         migrator.up(empty, MIGRATIONS, quiet)
     assert migrator.schema_of(empty) == {"recipes": "CREATE TABLE recipes(id INTEGER)"}
 
@@ -198,7 +201,9 @@ def test_foreign_database_is_refused(empty: sqlite.Connection) -> None:
 def test_newer_database_is_refused(empty: sqlite.Connection) -> None:
     """A database from a later program is not touched."""
     migrator.up(empty, MIGRATIONS, quiet)
-    with pytest.raises(MigrationError, match="Update it"):
+    with pytest.raises(
+        MigrationError, match=r"The database is at migration \d{3}; this program knows fewer\. Update it\.$"
+    ):
         migrator.up(empty, MIGRATIONS[:-1], quiet)
 
 
