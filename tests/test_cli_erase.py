@@ -397,10 +397,9 @@ def test_the_database_itself_lets_nothing_else_go(database: Path, sql: str) -> N
 
 def verified(database: Path) -> list[str]:
     """What `audit verify` finds, and that `integrity` finds it too."""
-    found = [
-        fault["said"]
-        for fault in json.loads(passbook("audit", "verify", "--json", "--database", str(database)).stdout)["faults"]
-    ]
+    verified = passbook("audit", "verify", "--json", "--database", str(database))
+    found = [fault["said"] for fault in json.loads(verified.stdout)["faults"]]
+    assert verified.returncode == bool(found), verified.stdout
     assert passbook("integrity", "--database", str(database)).returncode == bool(found)
     return found
 

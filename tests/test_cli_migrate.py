@@ -137,7 +137,9 @@ def test_verify_fails_by_line_and_reads_only(tmp_path: Path) -> None:
     failed = migrate(path, "verify")
     assert failed.returncode == 1
     assert "❌ Schema is what the migrations up to 015 make: trigger users_refuse_delete is not there" in failed.stdout
-    lines = json.loads(migrate(path, "verify", "--json").stdout)
+    as_json = migrate(path, "verify", "--json")
+    assert as_json.returncode == 1, as_json.stderr
+    lines = json.loads(as_json.stdout)
     assert [line["check"] for line in lines if line["passed"] is False] == [
         "Schema is what the migrations up to 015 make"
     ]
