@@ -7,7 +7,9 @@ the takeover or the API, or it is listed with the reason why it cannot. A new co
 import contextlib
 import itertools
 import json
+import shutil
 import sqlite3
+import struct
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +28,9 @@ USER, NEW_USER, OTHER = "8675309123", "8675300000", "5551234567"
 USER_ID = 1
 NAMES = {USER: "각별한이름", NEW_USER: "각별한이름", OTHER: "평범한이웃"}
 """What is personal of each: every text about them has it. The first was taken over and the second came by the API."""
+PAGE = 4096
+LONG = 3000
+"""How often a name stands in a text that takes pages of its own: these fall free when it goes."""
 RESOURCES = {
     "user": USER_ID,
     "user_deposits": USER_ID,
@@ -124,13 +129,14 @@ def holds_secret(value: object) -> bool:
 
 
 def texts(name: str) -> Iterator[str]:
-    """Details of an audit row with `name`, in every shape: members, lists, escapes, decomposed, and no JSON at all."""
+    """Details with `name` in every shape: members, lists, escapes, decomposed, long, no JSON at all."""
     yield json.dumps({"depositor_name": name, "amount": 5}, ensure_ascii=False)
     yield json.dumps({"amount": [1, {"note": name}], "status": {"who": name}})
     yield json.dumps({"reference": "r", "by": name}, ensure_ascii=False)
     yield json.dumps([name], ensure_ascii=False)
     yield json.dumps(unicodedata.normalize("NFD", name), ensure_ascii=False)
     yield f"{name} wrote a word"
+    yield json.dumps({"note": name * LONG}, ensure_ascii=False)
 
 
 def bots_file(path: Path) -> Path:
@@ -149,12 +155,13 @@ def bots_file(path: Path) -> Path:
                                       "status": "confirmed", "depositor_name": name, "description": f"from {name}"}),
             ("deposit_transactions", {"id": number + 10, "user_id": number, "type": "deposit", "amount": 7,
                                       "status": "pending", "depositor_name": decomposed}),
-            ("bank_notifications", {"id": number, "depositor_name": name, "amount": 5000, "raw_message": f"<{name}>",
+            ("bank_notifications", {"id": number, "depositor_name": name, "amount": 5000,
+                                    "raw_message": f"<{name * LONG}>",
                                     "matched_transaction_id": number, "bank_name": "bank"}),
             ("user_domains", {"id": number, "user_id": number, "domain": f"d{number}.kr", "price": 1}),
         ]  # fmt: skip
         for table, row in inserts:
-            insert(connection, table, {**row, "memo": f"memo of {name}"})
+            insert(connection, table, {**row, "memo": f"memo of {name * LONG}"})
         for row in audit_rows(number, telegram_id):
             insert(connection, "audit_logs", row)
     # Nobody knows whose these are.
@@ -334,11 +341,40 @@ def may_change(erased: Erased, table: str, row: dict[str, Any], column: str) -> 
     return holds_secret(row[column])
 
 
-def test_the_bytes_of_the_files_hold_nothing_of_the_user(erased: Erased) -> None:
-    """Database, its log, and what is beside them; and nothing that was printed."""
-    left = {name: secret for name, data in erased.files.items() for secret in SECRETS if secret in data}
-    assert left == {}
+def test_no_free_page_and_no_other_file_holds_anything_of_the_user(erased: Erased) -> None:
+    """Pages that fell free are overwritten, the log beside the database is empty; and nothing was printed."""
+    data = erased.files[erased.database.name]
+    free = free_pages(data)
+    assert free
+    left = sorted(number for number in free if in_bytes(data[(number - 1) * PAGE : number * PAGE]))
+    assert not left, f"the user is in the free pages {left}"
+    others = sorted(name for name, held in erased.files.items() if held is not data and in_bytes(held))
+    assert not others, f"the user is in the bytes of {others}"
     assert NAMES[USER] not in erased.said
+
+
+def test_the_file_written_anew_holds_nothing_of_the_user(erased: Erased, tmp_path: Path) -> None:
+    """What earlier writes left behind the end of somebody else's long text goes with --vacuum."""
+    copy = Path(shutil.copy(erased.database, tmp_path / "copy.db"))
+    done = passbook("users", "erase", "--vacuum", "--database", str(copy))
+    assert done.returncode == 0, done.stderr
+    left = sorted(path.name for path in tmp_path.iterdir() if in_bytes(path.read_bytes()))
+    assert not left, f"the user is in the bytes of {left}"
+
+
+def in_bytes(data: bytes) -> bool:
+    return any(secret in data for secret in SECRETS)
+
+
+def free_pages(data: bytes) -> set[int]:
+    """The numbers of SQLite's free pages: https://www.sqlite.org/fileformat.html, 1.5."""
+    free, trunk = set(), int.from_bytes(data[32:36])
+    while trunk:
+        page = data[(trunk - 1) * PAGE : trunk * PAGE]
+        following, count = struct.unpack(">II", page[:8])
+        free |= {trunk, *struct.unpack(f">{count}I", page[8 : 8 + 4 * count])}
+        trunk = following
+    return free
 
 
 def test_the_ledger_is_whole_after_it(erased: Erased) -> None:
