@@ -13,7 +13,7 @@ WORKERS ?= 2
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test coverage lint container faults faults-long fuzz stateful bench bench-full bench-docs openapi docs audit licences sbom lock lock-bench clean
+.PHONY: help serve test coverage lint container faults faults-long mutants fuzz stateful bench bench-full bench-docs openapi docs audit licences sbom lock lock-bench clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -94,6 +94,9 @@ faults: $(VENV)/.installed-dev $(VENV)/.tools ## Every fault of the plan in ten 
 
 faults-long: $(VENV)/.installed-dev $(VENV)/.tools ## The same with every kill point of a migration and many more rounds, in two hours
 	$(BIN)/python -m tests.faults.suite --minutes 120 --report build/faults-long.md
+
+mutants: $(VENV)/.installed-dev $(VENV)/.tools $(VENV)/.browser $(BIN)/promtool ## Put wrong code into copies, fault by fault; writes tests/mutants/REPORT.md
+	$(BIN)/python -m tests.mutants.suite
 
 fuzz: $(VENV)/.installed-dev ## A long schemathesis run (the tests have a short one)
 	PASSBOOK_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest tests/contract/test_schemathesis.py -s

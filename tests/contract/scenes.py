@@ -113,8 +113,9 @@ class Scene:
         return int(made["id"])
 
     def confirmed(self, telegram_id: str | None = None, amount: int = 1000) -> int:
-        """A confirmed deposit; its id."""
+        """A confirmed deposit, confirmed later than announced; its id."""
         deposit_id = self.deposit(telegram_id, amount)
+        self.service.clock.now += MILLISECOND
         self.made(f"/v1/deposits/{deposit_id}/confirm", {})
         return deposit_id
 
