@@ -164,7 +164,9 @@ def test_up_refuses_before_anything_is_touched_and_import_is_the_way(tmp_path: P
     assert "; and 5 more)" in refused.stderr
     planned = passbook("migrate", "plan", "--database", str(path))
     assert (planned.returncode, "❌ 10 values cannot stay" in planned.stdout) == (1, True)
-    as_json = json.loads(passbook("migrate", "plan", "--json", "--database", str(path)).stdout)
+    told = passbook("migrate", "plan", "--json", "--database", str(path))
+    assert told.returncode == 1, told.stderr
+    as_json = json.loads(told.stdout)
     assert as_json["loose_values"]["count"] == 10
     assert path.read_bytes() == before
     assert {other.name for other in tmp_path.iterdir()} <= {"bot.db", "bot.db.lock"}
