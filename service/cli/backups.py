@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from service.cli import progress
-from service.cli.common import Command, config_of, database_option, load_migrations
+from service.cli.common import Command, config_of, database_option, load_migrations, require_one_name
 from service.ledger.timestamps import system_clock
 from service.storage import backups, copies, sqlite
 from service.storage.backups import BackupReport
@@ -38,6 +38,7 @@ def backup(database: str | None, to: Path | None, no_proof: bool) -> None:
     path = config.database_path
     if not path.is_file():
         raise click.ClickException(f"There is no database {path}.")
+    require_one_name(path)
     target = to or path.resolve().parent / copies.FOLDER
     if to is None:
         sqlite.make_folder(target)

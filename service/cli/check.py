@@ -121,6 +121,8 @@ def _database(config: Config) -> Findings:
         yield Verdict.NOTE, f"{path} was interrupted within a transaction, which would be undone before all else."
         return
     guard.require_one_name(path)
+    if lock.holder(path) is None:
+        guard.require_log(path)
     with _reading(config) as connection:
         version = migrator.require_latest(connection, load_migrations())
         migrator.require_schema(connection, load_migrations())

@@ -7,6 +7,7 @@ import select
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -14,7 +15,7 @@ import click
 from service import resources
 from service.config import Config, ConfigError
 from service.ledger.timestamps import stored, system_clock
-from service.storage import audit_chain, audit_workers, lock, migrator, sqlite
+from service.storage import audit_chain, audit_workers, backups, guard, lock, migrator, sqlite
 from service.storage.audit_prunes import PruneFailed
 from service.storage.audit_workers import Workers, WorkersFailed
 from service.storage.checkpoints import Contradiction, KeyUnusable
@@ -139,12 +140,21 @@ def checking() -> Iterator[None]:
         raise CannotBeChecked("It was stopped.") from error
 
 
+def require_one_name(path: Path) -> None:
+    """Raises FilesSwapped where the database has a second name: what a service wrote under the other is not seen here.
+
+    For before any connection to it. A restore that is under way, or was killed, has given it one that does no harm.
+    """
+    guard.require_one_name(path, aside=len(backups.second_names(path.resolve())))
+
+
 @contextlib.contextmanager
 def reading(config: Config) -> Iterator[sqlite.Connection]:
     """A read-only connection for the block, to a database of the latest schema. Raises NoDatabase, MigrationError."""
     path = config.database_path
     if not path.is_file():
         raise NoDatabase(f"There is no database {path}.")
+    require_one_name(path)
     with contextlib.closing(sqlite.connect_reader(path, busy_timeout_ms=config.busy_timeout_ms)) as connection:
         migrator.require_latest(connection, load_migrations())
         yield connection
@@ -164,6 +174,7 @@ def opened(config: Config) -> Iterator[sqlite.Connection]:
     path = config.database_path
     if not path.is_file():
         raise click.ClickException(f"There is no database {path}. Make one with: passbook migrate up")
+    require_one_name(path)
     connection = sqlite.connect_writer(path, busy_timeout_ms=config.busy_timeout_ms, checkpoints=False)
     with contextlib.closing(connection):
         migrator.require_latest(connection, load_migrations())

@@ -17,11 +17,12 @@ from service.cli.common import (
     config_of,
     database_option,
     load_migrations,
+    require_one_name,
 )
 from service.cli.output import Output
 from service.config import Config
 from service.ledger.timestamps import system_clock
-from service.storage import audit_chain, copies, lock, migration_check, migration_plan, migrator, remains, sqlite
+from service.storage import audit_chain, copies, guard, lock, migration_check, migration_plan, migrator, remains, sqlite
 from service.storage.migration_check import Before, CheckLine
 from service.storage.migration_plan import Plan, Review
 from service.storage.migrator import MigrationError
@@ -74,6 +75,7 @@ def migrate_up(database: str | None, to: int | None, no_backup: bool) -> None:
         if remains.is_missing(path):
             remains.require_none(path, config.audit_key_path)
         else:
+            guard.require_log(path)
             sqlite.undo_interrupted(path)
             with _reading(config) as connection, _Show() as show:
                 plan = migration_plan.plan(
@@ -113,6 +115,7 @@ def migrate_down(database: str | None, to: int | None, yes: bool) -> None:
     if not path.is_file():
         raise click.ClickException(f"There is no database {path}.")
     with lock.exclusive(path, purpose="migrate"):
+        guard.require_log(path)
         sqlite.undo_interrupted(path)
         with _reading(config) as connection, _Show() as show:
             before = migration_check.count_before(connection, migrations)
@@ -217,6 +220,7 @@ def _reading(config: Config) -> Iterator[sqlite.Connection]:
     path = config.database_path
     if not path.is_file():
         raise click.ClickException(f"There is no database {path}. Make one with: passbook migrate up")
+    require_one_name(path)
     with contextlib.closing(sqlite.connect_reader(path, busy_timeout_ms=config.busy_timeout_ms)) as connection:
         yield connection
 

@@ -91,6 +91,7 @@ def _prepare(config: Config, *, new: bool) -> str | None:
             click.echo(said)
         backups.drop_second_names(path.resolve())
         guard.require_one_name(path)
+        guard.require_log(path)
         require_ours(config)
         connection = sqlite.connect_writer(path, busy_timeout_ms=config.busy_timeout_ms, checkpoints=True)
         with contextlib.closing(connection):

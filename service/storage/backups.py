@@ -232,6 +232,14 @@ def _fold_log(database: Path) -> None:
 
 def drop_second_names(target: Path) -> None:
     """Takes back the second name that a restore gave to `target` before it was killed: SQLite wants one for a file."""
-    for path in target.parent.glob("*.before-restore-*"):
-        if path.name.startswith(f"{target.name}.") and target.exists() and path.samefile(target):
-            path.unlink()
+    for path in second_names(target):
+        path.unlink()
+
+
+def second_names(target: Path) -> list[Path]:
+    """The names that a restore gave to `target`, and that it or the next one takes back."""
+    return [
+        path
+        for path in target.parent.glob("*.before-restore-*")
+        if path.name.startswith(f"{target.name}.") and target.exists() and path.samefile(target)
+    ]

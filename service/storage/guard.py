@@ -14,6 +14,7 @@ any descriptor of a file loses all of its POSIX locks on it, and SQLite's are am
 
 import contextlib
 import os
+import re
 import struct
 import time
 from collections.abc import Mapping
@@ -36,15 +37,79 @@ _LOG_HEADER, _FRAME_HEADER = 32, 24
 _INDEX = struct.Struct("=14xHII8x8s8x48xI20x8xI")
 """Of the index of the log: two copies of its header, then what a checkpoint keeps there."""
 _INDEX_COPY, _INDEX_BYTES = 48, 132
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+"""How /proc/self/mountinfo spells spaces and the like."""
 
 
 class FilesSwapped(NotTrusted):
     """The names of the database lead to other files than those that are open. The text says which, and what to do."""
 
 
-def require_one_name(database: Path) -> None:
-    """Raises FilesSwapped for a database with more than one name."""
-    _check_names(str(database), database.stat().st_nlink)
+def require_one_name(database: Path, *, aside: int = 0) -> None:
+    """Raises FilesSwapped for a database with more than one name: under each it would have another log beside it.
+
+    `aside`: how many further names do no harm. A file that is mounted by itself has a name elsewhere too.
+    """
+    _check_names(str(database), database.stat().st_nlink - aside)
+    if str(database.resolve()) in _mount_points():
+        raise FilesSwapped(
+            f"{database.name} is mounted by itself, without the log that lies beside the file that was mounted."
+            " Mount the folder that it is in"
+        )
+
+
+def _mount_points() -> set[str]:
+    """Where file systems, folders and files are mounted; empty where there is no /proc."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return set()
+    return {os.fsdecode(_OCTAL.sub(lambda found: bytes([int(found[1], 8)]), line.split(b" ")[4])) for line in lines}
+
+
+def require_log(database: Path) -> None:
+    """Raises FilesSwapped when the log lacks what its index says it holds: it was removed or cut after a kill.
+
+    The caller holds the lock and has no connection. Of an index from before the last boot nothing is believed: a power
+    loss may leave one that is older than the log.
+    """
+    real = database.resolve()
+    log, index = (real.with_name(real.name + suffix) for suffix in ("-wal", "-shm"))
+    try:
+        with index.open("rb") as file:
+            raw, written = file.read(_INDEX_BYTES), os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return
+    found = _index_of(raw)
+    if found is None or found.frames <= found.backfilled or written < _booted_at():
+        return
+    what = _lacks(log, found)
+    if what is not None:
+        raise FilesSwapped(
+            f"{log.name}, which belongs to the database {database.name}, {what}, with writes that were answered. Put it"
+            f" back, or restore a backup; to go on without them, remove {index.name}"
+        )
+
+
+def _lacks(log: Path, index: "_Index") -> str | None:
+    """What became of the log, if it is not the one of the index."""
+    try:
+        with log.open("rb") as file:
+            size, salt = os.fstat(file.fileno()).st_size, os.pread(file.fileno(), 8, 16)
+    except FileNotFoundError:
+        return "is gone"
+    if size < index.log_bytes:
+        return "was cut off"
+    return None if salt == index.salt else "was replaced by another one"
+
+
+def _booted_at() -> float:
+    """When the system was started, by its own clock; 0.0 where that is not told."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/stat").read_text("ascii").splitlines():
+            if line.startswith("btime "):
+                return float(line.split()[1])
+    return 0.0
 
 
 def _check_names(path: str, names: int) -> None:
@@ -180,7 +245,7 @@ class Guard:
         page, frames, pages = index.page, index.frames, index.pages
         seen = self._seen
         log = self._files.log.name
-        if log_size < (_LOG_HEADER + frames * (_FRAME_HEADER + page) if frames else 0):
+        if log_size < index.log_bytes:
             return f"{log}, which belongs to the database that is served, was cut off"
         if frames and os.pread(self._log, 8, 16) != index.salt:
             return f"{log}, which belongs to the database that is served, was written over"
@@ -209,10 +274,7 @@ class Guard:
                 f"{self._files.index.name}, which belongs to the database that is served, was cut off. Nothing that was"
                 " answered is lost by that"
             )
-        if raw[:_INDEX_COPY] != raw[_INDEX_COPY : 2 * _INDEX_COPY]:
-            return None
-        page, frames, pages, salt, backfilled, attempted = _INDEX.unpack(raw)
-        return _Index(65536 if page == 1 else page, frames, pages, salt, backfilled, attempted)
+        return _index_of(raw)
 
 
 class _Index(Struct, frozen=True):
@@ -228,10 +290,23 @@ class _Index(Struct, frozen=True):
     backfilled: int
     attempted: int
 
+    @property
+    def log_bytes(self) -> int:
+        """How long the log is at least."""
+        return _LOG_HEADER + self.frames * (_FRAME_HEADER + self.page) if self.frames else 0
+
     def was_checkpointed_since(self, earlier: "_Index") -> bool:
         """Whether a checkpoint may have written to the database since then, or is writing."""
         before = (earlier.salt, earlier.backfilled, earlier.attempted)
         return (self.salt, self.backfilled, self.attempted) != before or self.attempted > self.backfilled
+
+
+def _index_of(raw: bytes) -> _Index | None:
+    """What an index begins with; None where its two copies differ, since a commit is writing them, or it is cut."""
+    if len(raw) < _INDEX_BYTES or raw[:_INDEX_COPY] != raw[_INDEX_COPY : 2 * _INDEX_COPY]:
+        return None
+    page, frames, pages, salt, backfilled, attempted = _INDEX.unpack(raw)
+    return _Index(65536 if page == 1 else page, frames, pages, salt, backfilled, attempted)
 
 
 class _Seen(Struct, frozen=True):

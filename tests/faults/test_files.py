@@ -200,10 +200,88 @@ def test_a_file_is_locked_under_every_name_for_it(own_service: LiveService, tmp_
         assert f"in use by process {own_service.process.pid} " in refused.stderr  # type: ignore[union-attr]
         assert passbook("check", "--port", "0", "--database", str(other)).returncode == 1
         assert _write(own_service.client(), 1).status_code == 201
+        _no_command_opens(other, tmp_path, "is mounted by itself")
+        assert own_service.stop() == 0
+        refused = passbook("serve", "--port", "0", "--database", str(other))
+        assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+        assert "is mounted by itself" in refused.stderr
     finally:
         subprocess.run(["umount", other], check=True)
-    assert own_service.stop() == 0
     assert broken_invariants(own_service.database) == []
+
+
+def _no_command_opens(other: Path, folder: Path, said: str) -> None:
+    """Under its second name a database has another log, where what a command writes is lost, or lies in wait."""
+    prefix = "pbk_00000000"
+    for command in (
+        ["keys", "create", "--name", "bot", "--role", "bot"],
+        ["keys", "list"],
+        ["keys", "revoke", prefix],
+        ["keys", "scopes", prefix, "--role", "bot"],
+        ["users", "erase", "5001", "--yes"],
+        ["backup", "--to", str(folder / "backup.db")],
+        ["export", str(folder / "export.sql")],
+        ["integrity"],
+        ["audit", "verify"],
+        ["audit", "tail"],
+        ["migrate", "plan"],
+    ):
+        refused = passbook(*command, "--database", str(other))
+        assert (refused.returncode, said in refused.stderr) in {(1, True), (2, True)}, (command, refused)
+    assert not any(file.exists() for file in engine.side_files(other))
+
+
+def test_no_command_opens_a_database_under_a_second_name(own_service: LiveService, tmp_path: Path) -> None:
+    """A hard link: nothing is made beside it, and the service is what it was once the link is gone."""
+    own_service.start()
+    other = tmp_path / "elsewhere.db"
+    other.hardlink_to(own_service.database)
+    _no_command_opens(other, tmp_path, "has 2 names")
+    other.unlink()
+    own_service.kill()
+    own_service.start()
+    assert _write(own_service.client(), 2).status_code == 201
+
+
+@pytest.mark.parametrize("cut", [None, 0, 5000, "replaced"])
+def test_a_start_without_the_log_of_a_killed_service_is_refused(
+    own_service: LiveService, cut: int | str | None
+) -> None:
+    """What was answered is in the log alone: gone, cut or replaced after the kill, it is named, and nothing goes on."""
+    own_service.start()
+    assert _write(own_service.client(), 1).status_code == 201
+    own_service.kill()
+    log = own_service.database.with_name("passbook.db-wal")
+    whole = log.read_bytes()
+    if cut is None:
+        log.unlink()
+    elif isinstance(cut, int):
+        os.truncate(log, cut)
+    else:
+        log.write_bytes(whole[:16] + bytes(8) + whole[24:])
+    for command in (
+        ["serve", "--port", "0"],
+        ["check", "--port", "0"],
+        ["migrate", "up"],
+        ["migrate", "down", "--yes"],
+    ):
+        refused = passbook(*command, "--database", str(own_service.database))
+        assert refused.returncode == 1
+        assert "passbook.db-wal, which belongs to the database passbook.db," in refused.stdout + refused.stderr
+        assert "Traceback" not in refused.stderr
+    log.write_bytes(whole)
+    own_service.start()
+    assert _deposits(own_service.database) == 1
+
+
+def test_a_start_goes_on_without_a_log_where_its_index_is_removed_too(own_service: LiveService) -> None:
+    """As the refusal says: who removes the index decides to go on without what the log held."""
+    own_service.start()
+    own_service.kill()
+    for suffix in ("-wal", "-shm"):
+        own_service.database.with_name(f"passbook.db{suffix}").unlink()
+    own_service.start()
+    assert own_service.stop() == 0
 
 
 def test_the_lock_leaves_sqlites_own_locks_alone(own_service: LiveService) -> None:
