@@ -14,6 +14,7 @@ HEADERS_MAX = 100
 EMPTY_LINES_MAX = 4
 """So many empty lines may stand before a request (RFC 9112 §2.2)."""
 _CHUNK_LINE_BYTES_MAX = 1024
+_LINES_AT_ONCE = 256
 _EXTENSION_BYTES_MAX = 4096
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})(;[\t\x20-\x7e\x80-\xff]*)?")
 _FIELD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
@@ -147,9 +148,14 @@ class Chunks:
         self._trailer = self._extensions = 0
 
     def feed(self, data: bytes, at: int) -> tuple[bytes, int]:
-        """What is body in `data` from `at` on, and where it goes on behind the request. Raises NotHttp, TooLarge."""
+        """What is body in `data` from `at` on, and where it goes on. Raises NotHttp, TooLarge.
+
+        That is behind the request where it has `ended`. Before its end it is within `data` after so many lines that
+        others should have their turn: chunks of one byte are a hundred times as much work as the same bytes in one.
+        """
         body = []
-        while at < len(data) and not self.ended:
+        lines = _LINES_AT_ONCE
+        while at < len(data) and not self.ended and lines:
             if self._left > 1:
                 piece = data[at : at + self._left - 1]
                 body.append(piece)
@@ -157,6 +163,7 @@ class Chunks:
                 self._left -= len(piece)
             else:
                 at = self._feed_line(data, at)
+                lines -= 1
         return b"".join(body), at
 
     def _feed_line(self, data: bytes, at: int) -> int:

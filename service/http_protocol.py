@@ -180,6 +180,8 @@ class BoundedHttp(asyncio.BufferedProtocol):
         """What is to be told when the answer under way is complete, or when the application asks for more body."""
         self._thrown_away = 0
         self._read_paused = False
+        self._waits_for_turn = False
+        """Whether more of the body is there, and is taken apart when others had their turn."""
         self._written = self._taken = self._last_write = 0
         self._taken_at = self._since
         self._stuck = False
@@ -268,7 +270,7 @@ class BoundedHttp(asyncio.BufferedProtocol):
             self.cut(Cut.STALLED)
             return
         self._stuck = bool(unsent)
-        if self._phase is _Phase.BODY and self._read_paused:
+        if self._phase is _Phase.BODY and self._read_paused and not self._waits_for_turn:
             self._since = now  # it is the service that does not read
         waited = now - self._since
         if self._phase is _Phase.BODY or self._begun:
@@ -316,15 +318,23 @@ class BoundedHttp(asyncio.BufferedProtocol):
             self.transport.abort()
 
     def go_on(self) -> None:
-        """Takes the next request, which came behind one that is answered."""
-        if self._phase is _Phase.ANSWER and self._cycle is None and not self.transport.is_closing():
+        """Takes the next request, which came behind one that is answered, or more of a body that is there."""
+        if self.transport.is_closing():
+            return
+        if self._waits_for_turn:
+            self._waits_for_turn = False
+            if self._phase is not _Phase.BODY:
+                return
+            self._tell(len(self._cycle.body) if self._cycle is not None else 0)
+        elif self._phase is _Phase.ANSWER and self._cycle is None:
             self._phase = _Phase.HEAD
             self._since = self._loop.time()
-            self._take(self._held)
-            if self._phase is not _Phase.ANSWER:
-                if self.half_closed and self._phase is not _Phase.LEAVING:
-                    self.transport.close()  # the rest of what was begun will never come
-                self._resume_reading()
+        else:
+            return
+        self._take(self._held)
+        if self.half_closed and self._phase in {_Phase.HEAD, _Phase.BODY} and not self._waits_for_turn:
+            self.transport.close()  # the rest of what was begun will never come
+        self._read_more()
 
     # From the answer under way.
 
@@ -354,12 +364,13 @@ class BoundedHttp(asyncio.BufferedProtocol):
         if self._refusal is not None:
             self._refuse_instead(*self._refusal)
             return False
-        self._resume_reading()
+        if not self._waits_for_turn:
+            self._resume_reading()
         return True
 
     def body_taken(self) -> None:
         """The application has what has come of the body."""
-        self._tell(0)
+        self._tell(len(self._held) if self._waits_for_turn else 0)
 
     def _answered(self) -> None:
         self._server_state.total_requests += 1
@@ -372,8 +383,8 @@ class BoundedHttp(asyncio.BufferedProtocol):
         elif self._phase is _Phase.ANSWER:
             self._next()
         else:  # the rest of its body is thrown away
-            self._tell(0)
-            self._resume_reading()
+            self._tell(len(self._held))
+            self._read_more()
 
     def _next(self) -> None:
         if self._held:
@@ -395,6 +406,9 @@ class BoundedHttp(asyncio.BufferedProtocol):
             while at < end and (self._phase is _Phase.HEAD or self._phase is _Phase.BODY):
                 if self._phase is _Phase.BODY:
                     at = self._take_body(data, at)
+                    if at < end and self._phase is _Phase.BODY:
+                        self._wait_for_turn(data[at:])
+                        return
                 elif not (at := self._take_head(data, at)):
                     return
         except NotHttp as error:
@@ -500,6 +514,23 @@ class BoundedHttp(asyncio.BufferedProtocol):
             self._phase = _Phase.HEAD if cycle is None else _Phase.ANSWER
         return at
 
+    def _wait_for_turn(self, data: bytes) -> None:
+        """Goes on with `data`, more of the body, when others had their turn; until then no more is read."""
+        self._held = data
+        self._tell(len(data) + (len(self._cycle.body) if self._cycle is not None else 0))
+        self._waits_for_turn = True
+        self._pause_reading()
+        self._connections.take_turn(self)
+
+    def _read_more(self) -> None:
+        """Reads on, unless the application comes first with what is there, or others do."""
+        if self._phase is _Phase.BODY:
+            is_full = self._cycle is not None and len(self._cycle.body) >= _BODY_BYTES_AHEAD
+        else:
+            is_full = self._phase is _Phase.ANSWER and self._held != b""
+        if not self._waits_for_turn and not is_full:
+            self._resume_reading()
+
     def _tell(self, held: int) -> None:
         if held != self._told:
             self._told = held
@@ -532,6 +563,7 @@ class BoundedHttp(asyncio.BufferedProtocol):
             self._refuse(code, detail)
         elif self._phase is _Phase.BODY:
             self._pause_reading()
+            self._held = b""
             self._tell(0)
             if self._cycle is None:  # it has its answer, and may have no second one
                 self.leave()

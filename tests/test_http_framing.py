@@ -102,6 +102,17 @@ def test_a_chunked_body_is_the_same_however_it_comes(size: int) -> None:
     assert (found, chunks.ended) == (b"hello world", True)
 
 
+def test_small_chunks_are_taken_apart_a_few_at_a_time() -> None:
+    """Others have their turn between two times; all of the body comes in the end."""
+    data = b"1\r\nx\r\n" * 3000 + b"0\r\n\r\nGET"
+    chunks, found, at = Chunks(), [], 0
+    while not chunks.ended:
+        body, at = chunks.feed(data, at)
+        found.append(len(body))
+    assert (sum(found), data[at:]) == (3000, b"GET")
+    assert max(found) <= 128
+
+
 @pytest.mark.parametrize(
     "data",
     [

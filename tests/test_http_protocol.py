@@ -5,9 +5,10 @@ import json
 import re
 import socket
 import sqlite3
+import threading
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -326,6 +327,67 @@ def test_a_body_that_never_ends_gets_one_answer(rich: LiveService) -> None:
     with Client(rich) as client:
         client.socket.sendall(head + b"4000\r\n%s\r\n" % (b" " * 0x4000) * 40 + b"zz\r\n" * 10)
         assert [status for status, _ in client.rest()] == [413]
+
+
+def test_chunks_of_one_byte_hold_nobody_up(rich: LiveService) -> None:
+    """Twenty connections without a key send them without an end: another caller is answered all the same.
+
+    Such a chunk is a hundred times as much work as the same bytes in a large one.
+    """
+    head = b"POST /v1/debits HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunks = b"1\r\nx\r\n" * 10_000
+    over = threading.Event()
+
+    def flood(client: Client) -> None:
+        client.socket.settimeout(0.1)
+        left = head
+        while not over.is_set():
+            with suppress(TimeoutError):
+                left = left[client.socket.send(left) :] or chunks
+
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(rich)) for _ in range(20)]
+        flooding = [threading.Thread(target=flood, args=(client,)) for client in clients]
+        for thread in flooding:
+            thread.start()
+        probe = rich.client()
+        try:
+            for _ in range(5):
+                assert probe.get("/v1/users/7/balance", timeout=10).status_code == 200
+        finally:
+            over.set()
+            for thread in flooding:
+                thread.join()
+    while "passbook_connections_held_bytes 0" not in probe.get("/metrics").text:
+        pass
+
+
+@pytest.mark.parametrize("fin", [False, True])
+def test_a_body_in_chunks_of_one_byte_is_taken_whole(rich: LiveService, fin: bool) -> None:
+    """Also what was sent behind it, and where the client closes its side; what is wrong in the middle is found."""
+    before = balance(rich)
+    blanks = b" " * 5000
+
+    def debit(client: Client) -> bytes:
+        head, _, body = client.debit(f"small-{uuid.uuid4()}", chunked=b"A: b\r\n").partition(b"\r\n\r\n")
+        content = blanks + body.split(b"\r\n")[1]
+        return head + b"\r\n\r\n" + b"".join(b"1\r\n%c\r\n" % one for one in content) + b"0\r\nA: b\r\n\r\n"
+
+    with Client(rich) as client:
+        client.socket.sendall(debit(client) + debit(client) + client.get("/livez", "Connection: close"))
+        if fin:
+            client.socket.shutdown(socket.SHUT_WR)
+        assert [status for status, _ in client.rest()] == [201, 201, 200]
+    assert balance(rich) == before - 2
+    with Client(rich) as client:
+        client.socket.sendall(debit(client).replace(b"1\r\n1\r\n", b"1\r\n11\r\n", 1))
+        assert [status for status, _ in client.rest()] == [400]
+    assert balance(rich) == before - 2
+    with Client(rich) as client:  # refused while its body comes, and then whole
+        client.socket.sendall(debit(client).replace(client.key.encode(), b"pbk_none") + client.get("/livez"))
+        client.socket.sendall(client.get("/livez", "Connection: close"))
+        assert [status for status, _ in client.rest()] == [401, 200, 200]
+    assert "passbook_connections_held_bytes 0" in rich.client().get("/metrics").text
 
 
 def test_a_request_behind_an_upgrade_is_a_request(rich: LiveService) -> None:
