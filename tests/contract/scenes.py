@@ -41,6 +41,8 @@ class Scene:
 
     def __init__(self, service: Served) -> None:
         self.service = service
+        self.tick = timedelta(0)
+        """How long passes before each write."""
         self._numbers = itertools.count(1)
 
     def number(self) -> int:
@@ -52,6 +54,7 @@ class Scene:
     def post(self, path: str, body: Any, *, key: str | None = None, caller: str = CALLERS[0]) -> Answer:
         """A write under a new Idempotency-Key, unless one is given."""
         request_id = f"scene-{self.number()}"
+        self.service.clock.now += self.tick
         return self.service.post(caller, key or f"key-{request_id}", path, json.dumps(body), request_id)
 
     def made(self, path: str, body: Any) -> Any:

@@ -95,6 +95,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def _fill(scene: Scene) -> World:
+    scene.tick = 7 * MILLISECOND  # no two instants of a row are the same
     one, other = scene.user(50_000), scene.user(40_000)
     scene.made("/v1/users", {"telegram_id": one, "username": "hong"})
     for user in (one, other):
