@@ -3,6 +3,7 @@
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import coverage
 import pytest
 from hypothesis import settings
 
@@ -42,6 +43,13 @@ def pytest_configure(config: pytest.Config) -> None:
     order.choose()
     config.stash[STDERR] = bounds.begin()
     looks.watch_httpx()
+
+
+def pytest_sessionfinish() -> None:
+    """A worker that `make coverage` measures is killed if it takes long to end: what it ran is written before."""
+    measured = coverage.Coverage.current()
+    if measured is not None:
+        measured.save()
 
 
 def pytest_report_header() -> str:
