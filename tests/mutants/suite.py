@@ -150,8 +150,8 @@ def run_all(
     began = time.monotonic()
     failing = failing_without_faults(faults, copies, _BASELINE_LIMIT_S)
     tell(f"without a fault: {len(failing)} named tests fail, after {time.monotonic() - began:.0f} s")
-    for test in failing:
-        tell(f"  {test}")
+    for test, text in failing.items():
+        tell(f"  {test}: {text.strip().rpartition(chr(10))[2][:200]}")
     free: queue.SimpleQueue[Copy] = queue.SimpleQueue()
     for copy in copies:
         free.put(copy)
