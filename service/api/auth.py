@@ -43,7 +43,7 @@ _SINGLE = {
 _QUERY_FIELDS_MAX = 32
 _NAME_CHARACTERS_MAX = 100
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
+_WHOLE_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _QUALITY = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 
 
@@ -192,7 +192,7 @@ def _check_query(query: bytes, allowed: Mapping[str, bool]) -> None:
         if _BAD_PERCENT.search(value) or "\ufffd" in unquote_plus(value):
             raise invalid(f"query/{name}", "must be UTF-8 with % followed by two hexadecimal digits")
         if allowed[name] and not _WHOLE_NUMBER.fullmatch(unquote_plus(value)):  # Litestar takes 5.0 and 1e1 as well
-            raise invalid(f"query/{name}", "must be a whole number in digits")
+            raise invalid(f"query/{name}", "must be a whole number in digits, without leading zeros")
         seen.add(name)
 
 

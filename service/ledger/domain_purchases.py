@@ -119,9 +119,10 @@ def check_pending(purchase: DomainPurchase) -> None:
 def check_is_registrable(name: Name) -> None:
     """Returns when `name` is no address: what ends with a number is one of IPv4 (WHATWG URL, "ends in a number").
 
-    Raises ValueError. Names that were taken before this was asked stay.
+    The digits of every script count: people read them alike. Raises ValueError. Names that were taken before this was
+    asked stay.
     """
-    if _NUMBER_LABEL.fullmatch(name.ascii.rpartition(".")[2]):
+    if _NUMBER_LABEL.fullmatch(name.ascii.rpartition(".")[2]) or name.readable.rpartition(".")[2].isdecimal():
         raise ValueError("its last label is a number, as in an address")
 
 

@@ -23,8 +23,11 @@ _STEPS = (
     *("announced", "archived", "cancelled", "changed", "confirmed", "created", "credited", "debited", "deleted"),
     *("erased", "expired", "failed", "held", "made", "matched", "merged", "received", "registered", "released"),
     *("removed", "renamed", "reversed", "revoked", "updated"),
+    *("change", "credit", "debit", "key", "log", "purchase"),
 )
 """What is written behind a noun without an underscore."""
+_LONG = 7
+"""A word of so many letters begins no word of another meaning."""
 _ENDINGS = ("s", "es", "ed", "d", "ing")
 _DIGITS = re.compile(r"[0-9]+")
 
@@ -39,6 +42,8 @@ def is_action_reserved(action: str) -> bool:
     """Whether `action` is the ledger's own, or so named that it could be taken for one."""
     first, *others = _words(action) or [""]
     second = others[0] if others else ""
+    if first.startswith(_LONG_STEMS):
+        return True
     return any(stem in _ACTION_STEMS for stem in _stems(first) | {a + b for a in _stems(first) for b in _stems(second)})
 
 
@@ -64,4 +69,5 @@ def _stems(word: str) -> set[str]:
 
 
 _ACTION_STEMS = {name.replace("_", "") for name in ACTIONS_BEGIN} | {"migrate"}
+_LONG_STEMS = tuple(sorted(stem for stem in _ACTION_STEMS if len(stem) >= _LONG))
 _RESOURCE_STEMS = {"".join(_singular(word) for word in name.split("_")) for name in RESOURCES}

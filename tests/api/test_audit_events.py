@@ -152,6 +152,7 @@ LOOK_ALIKES = (
     *("api_keys", "apikey_created", "apikeys_created", "apis_keys", "bank_notifications", "banknotification_matched"),
     *("user2_created", "deposit2", "deposit__confirmed", "depositconfirmed", "userscreated", "balancedebited"),
     *("debited", "deposited_twice", "balancing", "auditing", "credited", "ledger_closed", "passbook_started"),
+    *("balancechange", "balancechange_failed", "openingcredit", "passbookaudit", "auditlog_read", "domainpurchase"),
 )
 OTHERS = (
     "use",

@@ -704,3 +704,13 @@ def test_a_long_user_agent_is_cut_where_it_is_put_on_record(service: LiveService
     kept = client.get(f"/v1/audit-logs/{made['audit_log_id']}").json()["user_agent"]
     assert len(kept) == 512
     assert set(kept) == {"x"}
+
+
+@pytest.mark.parametrize("written", ["01", "1.0", "1e1", "+1", "%D9%A1", ""])
+def test_a_number_in_a_query_is_told_how_it_is_written(service: LiveService, written: str) -> None:
+    """Whatever is wrong with it, the message does not call it something that the caller did not write."""
+    refused = service.client().get(f"/v1/users/1/transactions?limit={written}")
+    assert refused.status_code == 400
+    assert refused.json()["errors"] == [
+        {"pointer": "query/limit", "message": "must be a whole number in digits, without leading zeros"}
+    ]

@@ -116,6 +116,7 @@ def test_one_name_goes_to_one_of_twenty_at_once(service: LiveService) -> None:
         "a.0x7f",
         "a.0X",
         "1.2.3.4.",
+        "a.२",
         "a.１",
         "a.017",
         "nodot",
