@@ -528,6 +528,12 @@ class LedgerMachine(RuleBasedStateMachine):
         user_ids = dict(self.service.rows("SELECT telegram_id, id FROM users"))
         digests = self._answer_digests()
         wrong = [] if len(found) == len(self.model.logged) else [f"{len(found)} rows, not {len(self.model.logged)}"]
+        there, wanted = (
+            Counter(action)
+            for action in ((row["action"] for row in found), (logged.action for logged in self.model.logged))
+        )
+        wrong += [f"{count} too many: {action}" for action, count in (there - wanted).items()]
+        wrong += [f"{count} missing: {action}" for action, count in (wanted - there).items()]
         for row, logged in zip(found, self.model.logged, strict=False):
             expected = self._expected_row(logged, user_ids)
             details = json.loads(row.pop("details"))
@@ -573,14 +579,16 @@ class LedgerMachine(RuleBasedStateMachine):
         last_rows = dict(self.service.rows(newest, self.newest_before))
         digests = {}
         for request, _ in self.sent:
-            (stored,) = self.service.rows(
+            stored = self.service.rows(
                 "SELECT operation, request, status, location, body FROM idempotency_answers"
                 " WHERE actor = ? AND idempotency_key = ?",
                 request.caller,
                 request.key,
             )
+            if len(stored) != 1:
+                self._check([f"{len(stored)} answers are stored, not 1"], f"stored answer of {request}")
             if request.request_id in last_rows:
-                operation, asked, status, location, body = stored
+                operation, asked, status, location, body = stored[0]
                 head = f"{request.key}\n{operation}\n{asked}\n{status}\n{location or ''}\n"
                 digests[last_rows[request.request_id]] = sha256(head.encode() + body).hexdigest()
         return digests

@@ -865,7 +865,7 @@ def differences(expected: Any, found: Any, where: str = "answer") -> Iterator[st
             if name in found:
                 yield from differences(value, found[name], f"{where}.{name}")
             else:
-                yield f"{where}.{name} is missing"
+                yield f"{where}.{name} is missing, not {value!r}"
     elif isinstance(expected, Candidates) and isinstance(found, list):
         told = {item["deposit_id"]: item for item in found}
         for alike in (expected.same, expected.cut):
