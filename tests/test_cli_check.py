@@ -63,6 +63,36 @@ def test_a_sound_database_is_said_and_left_as_it_is(own_service: LiveService, tm
     assert _files(tmp_path) == before
 
 
+def test_an_audit_key_is_told_with_what_was_signed(own_service: LiveService) -> None:
+    """Nothing yet; then so many rows, which a start refuses where the database is gone."""
+    own_service.start()
+    assert own_service.stop() == 0
+    code, found = _check(own_service.database)
+    assert (code, found["audit key"][0]) == (0, "note")
+    assert "No checkpoint was signed with it yet." in found["audit key"][1]
+    own_service.start()
+    size = int(own_service.client().get("/v1/audit-logs/checkpoint").text.splitlines()[1])
+    assert own_service.stop() == 0
+    own_service.database.rename(own_service.database.with_name("elsewhere.db"))
+    code, found = _check(own_service.database)
+    assert (code, found["audit key"][0]) == (1, "refused")
+    assert f"A checkpoint of {size} rows was signed, and there is no database." in found["audit key"][1]
+
+
+def test_an_interrupted_transaction_is_told_and_left(own_service: LiveService) -> None:
+    """A rollback journal beside the database is undone by a start; who only looks may not do that."""
+    own_service.start()
+    own_service.client().get("/v1/audit-logs/checkpoint").raise_for_status()
+    assert own_service.stop() == 0
+    journal = own_service.database.with_name(f"{own_service.database.name}-journal")
+    journal.write_bytes(b"x" * 512)
+    before = _files(own_service.database.parent)
+    code, found = _check(own_service.database)
+    assert (code, found["database"][0]) == (0, "note")
+    assert "was interrupted within a transaction, which would be undone before all else." in found["database"][1]
+    assert _files(own_service.database.parent) == before
+
+
 def test_a_running_service_is_told_and_not_disturbed(own_service: LiveService) -> None:
     """The lock and the port are its; it goes on."""
     own_service.start()

@@ -91,6 +91,21 @@ def test_a_reference_counts_once_per_caller(service: LiveService) -> None:
     assert balance(client, "5006") == 20
 
 
+def test_a_reference_stands_once_in_a_request(service: LiveService) -> None:
+    """The second change of two with one reference is refused; where the request is atomic, the first one too."""
+    client = service.client()
+    twice = (change("5021", 100, "twice-1"), change("5021", 100, "twice-1"))
+    refused = post(client, *twice)
+    told = refused.json()
+    assert (refused.status_code, told.get("code"), told.get("index")) == (409, "reference_used", 1), refused.text
+    assert told["detail"] == "Change 1: The reference stands earlier in the same request."
+    assert balance(client, "5021") is None
+    answer = post(client, *twice, atomic=False).json()
+    assert [result["status"] for result in answer["results"]] == ["applied", "refused"]
+    assert answer["results"][1]["code"] == "reference_used"
+    assert balance(client, "5021") == 100
+
+
 def test_a_thousand_with_the_longest_texts_and_no_more(service: LiveService) -> None:
     """1,000 changes of the longest texts are one request; 1,001 and 0 are named; a change of 0 won is named."""
     client = service.client()
