@@ -1,5 +1,6 @@
 """The main job on real input: the bot's D1, exported by the real wrangler, is taken over and served."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def taken_over(
     assert f"Took over {sum(bot.row_counts.values()):,} rows" in imported.stdout
     assert "negative balances rejected: 1\n" in imported.stdout
     assert "long depositor names cut: 1\n" in imported.stdout
+    shutil.copyfile(database, folder / "as-imported.db")
     live = LiveService(database).start()
     yield bot, live
     live.kill()
@@ -33,15 +35,16 @@ def taken_over(
 def test_every_row_and_balance_came_over(taken_over: tuple[BotDatabase, LiveService]) -> None:
     """Balances as the bot had them but for the negative one; every other row, name and text is there to the letter."""
     bot, live = taken_over
-    balances = dict(read(live.database, "SELECT user_id, balance FROM user_deposits"))
+    database = live.database.parent.parent / "as-imported.db"
+    balances = dict(read(database, "SELECT user_id, balance FROM user_deposits"))
     wanted = {**bot.balances, bot.negative_account[1]: 0, bot.user_id_without_account: 0}
     assert balances == wanted
-    assert dict(read(live.database, "SELECT id, username FROM users")) == bot.usernames
-    texts = read(live.database, "SELECT id, raw_message FROM bank_notifications WHERE instr(raw_message, char(10)) > 0")
+    assert dict(read(database, "SELECT id, username FROM users")) == bot.usernames
+    texts = read(database, "SELECT id, raw_message FROM bank_notifications WHERE instr(raw_message, char(10)) > 0")
     assert dict(texts) == bot.texts_with_newline
     for table in ("users", "bank_notifications", "user_domains"):
-        assert read(live.database, f"SELECT COUNT(*) FROM {table}") == [(bot.row_counts[table],)]
-    assert broken_invariants(live.database) == []
+        assert read(database, f"SELECT COUNT(*) FROM {table}") == [(bot.row_counts[table],)]
+    assert broken_invariants(database) == []
 
 
 def test_what_001_rejected_or_cut_is_in_the_audit_log_whole(taken_over: tuple[BotDatabase, LiveService]) -> None:

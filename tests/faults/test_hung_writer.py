@@ -247,6 +247,8 @@ def _is_closed(service: LiveService) -> bool:
         httpx.get(f"{service.url}/livez", timeout=5)
     except httpx.ConnectError:
         return True
+    except httpx.TransportError:
+        pass  # it was accepted, and cut off when the service stopped
     return False
 
 

@@ -150,7 +150,11 @@ def test_ctrl_c_ends_all_of_it(path: Path, tmp_path: Path) -> None:
         shown += os.read(leader, 4096)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(children) == 2
+    for child in children:  # so that none is done before it is told
+        os.kill(int(child), signal.SIGSTOP)
     os.write(leader, b"\x03")
+    for child in children:
+        os.kill(int(child), signal.SIGCONT)
     with contextlib.suppress(OSError):  # the terminal's other end is closed
         while piece := os.read(leader, 4096):
             shown += piece
