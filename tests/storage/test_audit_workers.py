@@ -135,7 +135,7 @@ def test_ctrl_c_ends_all_of_it(path: Path, tmp_path: Path) -> None:
     large = tmp_path / "large.db"
     large.write_bytes(path.read_bytes())
     with contextlib.closing(sqlite.connect_writer(large, busy_timeout_ms=0, checkpoints=True)) as connection:
-        append(connection, 40_000)
+        append(connection, 160_000)
     leader, follower = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", AT_A_TERMINAL, *PASSBOOK, "audit", "verify", "--jobs", "2", "--database", str(large)],
