@@ -170,9 +170,14 @@ class Load:
         self._randoms = [random.Random(f"{seed}.{name}.{n}") for n in range(clients)]
         self._name = name
         self._deposits: list[int] = []
+        self._enough = False
+
+    def leave(self) -> None:
+        """Each client ends with the answer that it waits for."""
+        self._enough = True
 
     async def run(self, count: int | None = None) -> None:
-        """Each client asks `count` times, or until the service is gone or knows its API key no more."""
+        """Each client asks `count` times, or until `leave`, or until the service is gone or its API key is refused."""
         await asyncio.gather(*(self._client(n, count) for n in range(len(self._randoms))))
 
     async def _client(self, number: int, count: int | None) -> None:
@@ -184,7 +189,7 @@ class Load:
             return
         turn = 0
         try:
-            while count is None or turn < count:
+            while not self._enough and (count is None or turn < count):
                 if mine and chance.random() < 0.15:
                     entry = chance.choice(mine)
                 else:

@@ -96,23 +96,31 @@ def test_kill_9_of_the_writing_process_alone_loses_and_doubles_nothing(
     print(f"FAULTS_SEED={SEED}")
     chance = random.Random(f"{SEED} writer")
     own_service.start()
+    client = own_service.client()
+
+    def is_ready() -> bool:
+        return client.get("/readyz").status_code == 200
 
     async def run(journal: Journal) -> None:
         load = Load(
             journal, url=own_service.url, api_key=own_service.admin_key, seed=SEED, clients=CLIENTS, name="writer"
         )
-        clients = asyncio.create_task(load.run(count=60))
+        clients = asyncio.create_task(load.run())
         for _ in range(KILLS):
             await journal.after(chance.randrange(1, 400)).wait()
-            os.kill(own_service.writer_pid, signal.SIGKILL)
-        await journal.after(1).wait()
+            killed = own_service.writer_pid
+            os.kill(killed, signal.SIGKILL)
+        # A process that is stopped before it takes writes keeps none waiting.
+        await asyncio.to_thread(until, lambda: own_service.writer_pid != killed and is_ready(), "a new process writes")
         await asyncio.to_thread(_kill_the_writer_while_a_write_waits, own_service)
+        load.leave()
         await clients
 
     with Journal.opened(tmp_path / "journal") as journal:
         asyncio.run(run(journal))
         statuses = {attempt.status for entry in journal.entries.values() for attempt in entry.attempts}
         assert 503 in statuses  # not by chance: the last kill waited until a batch was under way
+        until(is_ready, "a new process writes, though nobody asks for a write")
         found = _check(own_service, journal)
         assert found.broken == []
         assert found.unknown > 0

@@ -71,16 +71,19 @@ def _kill_writers(run: Run, live: LiveService, journal: Journal, number: int) ->
 
     asyncio.run(work())
     where = f"the writer killed after {number}"
-    ready = live.client().get("/readyz")
-    run.must(ready.status_code == 200, f"{where}: /readyz says {ready.status_code} {ready.text[:200]}")
+    _wait_until_ready(live)
     run.found(check(live.database, journal, live, actor=ACTOR, api_key=live.admin_key), where)
 
 
 def _seconds_until_ready(live: LiveService) -> float:
     began = time.monotonic()
     live.start()
-    until(lambda: live.client().get("/readyz").status_code == 200, "/readyz says that it is ready")
+    _wait_until_ready(live)
     return time.monotonic() - began
+
+
+def _wait_until_ready(live: LiveService) -> None:
+    until(lambda: live.client().get("/readyz").status_code == 200, "/readyz says that it is ready")
 
 
 def stop(run: Run) -> None:
