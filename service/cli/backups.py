@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from service.cli import progress
-from service.cli.common import Command, config_of, database_option, load_migrations, require_one_name
+from service.cli.common import Command, config_of, database_option, load_migrations, require_database
 from service.ledger.timestamps import system_clock
 from service.storage import backups, copies, sqlite
 from service.storage.backups import BackupReport
@@ -36,9 +36,7 @@ def backup(database: str | None, to: Path | None, no_proof: bool) -> None:
     """Copy the database, also while the service runs; the copy appears whole and proved, or not at all."""
     config = config_of(database=database)
     path = config.database_path
-    if not path.is_file():
-        raise click.ClickException(f"There is no database {path}.")
-    require_one_name(path)
+    require_database(path)
     target = to or path.resolve().parent / copies.FOLDER
     if to is None:
         sqlite.make_folder(target)

@@ -48,6 +48,7 @@ KNOWN_ERRORS = (
     Contradiction,
 )
 CLI_ACTOR = "cli:"
+MAKE_ONE = " Make one with: passbook migrate up"
 _SHELL_SIGNAL = 128
 """What a shell adds to the number of the signal that ended a program."""
 
@@ -140,11 +141,13 @@ def checking() -> Iterator[None]:
         raise CannotBeChecked("It was stopped.") from error
 
 
-def require_one_name(path: Path) -> None:
-    """Raises FilesSwapped where the database has a second name: what a service wrote under the other is not seen here.
+def require_database(path: Path, *, remedy: str = "") -> None:
+    """Raises NoDatabase, and FilesSwapped for a second name: what a service wrote under the other is not seen here.
 
     For before any connection to it. A restore that is under way, or was killed, has given it one that does no harm.
     """
+    if not path.is_file():
+        raise NoDatabase(f"There is no database {path}.{remedy}")
     guard.require_one_name(path, aside=len(backups.second_names(path.resolve())))
 
 
@@ -152,9 +155,7 @@ def require_one_name(path: Path) -> None:
 def reading(config: Config) -> Iterator[sqlite.Connection]:
     """A read-only connection for the block, to a database of the latest schema. Raises NoDatabase, MigrationError."""
     path = config.database_path
-    if not path.is_file():
-        raise NoDatabase(f"There is no database {path}.")
-    require_one_name(path)
+    require_database(path)
     with contextlib.closing(sqlite.connect_reader(path, busy_timeout_ms=config.busy_timeout_ms)) as connection:
         migrator.require_latest(connection, load_migrations())
         yield connection
@@ -172,9 +173,7 @@ def workers(config: Config, connection: sqlite.Connection, jobs: int | None) -> 
 def opened(config: Config) -> Iterator[sqlite.Connection]:
     """A writing connection for the block, beside a service that may run."""
     path = config.database_path
-    if not path.is_file():
-        raise click.ClickException(f"There is no database {path}. Make one with: passbook migrate up")
-    require_one_name(path)
+    require_database(path, remedy=MAKE_ONE)
     connection = sqlite.connect_writer(path, busy_timeout_ms=config.busy_timeout_ms, checkpoints=False)
     with contextlib.closing(connection):
         migrator.require_latest(connection, load_migrations())

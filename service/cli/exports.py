@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from service.cli import progress
-from service.cli.common import Command, config_of, database_option, load_migrations, require_one_name
+from service.cli.common import Command, config_of, database_option, load_migrations, require_database
 from service.storage.exporter import ExportFailed, export_database
 
 
@@ -25,9 +25,7 @@ def export(database: str | None, schema: str, file: Path) -> None:
     Also while the service runs: FILE is the database as it was at one instant, whole or not there at all.
     """
     config = config_of(database=database)
-    if not config.database_path.is_file():
-        raise click.ClickException(f"There is no database {config.database_path}.")
-    require_one_name(config.database_path)
+    require_database(config.database_path)
     try:
         with progress.shown() as show:
             report = export_database(

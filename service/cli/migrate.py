@@ -13,11 +13,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from service.cli import progress
 from service.cli.common import (
+    MAKE_ONE,
     Group,
     config_of,
     database_option,
     load_migrations,
-    require_one_name,
+    require_database,
 )
 from service.cli.output import Output
 from service.config import Config
@@ -218,9 +219,7 @@ class _Show:
 @contextlib.contextmanager
 def _reading(config: Config) -> Iterator[sqlite.Connection]:
     path = config.database_path
-    if not path.is_file():
-        raise click.ClickException(f"There is no database {path}. Make one with: passbook migrate up")
-    require_one_name(path)
+    require_database(path, remedy=MAKE_ONE)
     with contextlib.closing(sqlite.connect_reader(path, busy_timeout_ms=config.busy_timeout_ms)) as connection:
         yield connection
 

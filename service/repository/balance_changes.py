@@ -19,18 +19,17 @@ from service.repository.users import find_or_open
 def _post(work: UnitOfWork, command: BalanceChangesPost, _target: int) -> Answer:
     plan = _Plan(work, command.changes)
     planned = [plan.outcome_of(change) for change in command.changes]
-    refused = [place for place, outcome in enumerate(planned) if isinstance(outcome, Refusal)]
-    if refused and command.atomic is not False:
-        first = planned[refused[0]]
-        assert isinstance(first, Refusal)
-        _concern(work, command.changes[refused[0]].telegram_id)
-        raise at_place(first, refused[0])
+    refusals = [(place, outcome) for place, outcome in enumerate(planned) if isinstance(outcome, Refusal)]
+    if refusals and command.atomic is not False:
+        place, refusal = refusals[0]
+        _concern(work, command.changes[place].telegram_id)
+        raise at_place(refusal, place)
     # After this point what was planned must succeed.
     results = [
         _refuse(work, change, outcome) if isinstance(outcome, Refusal) else _apply(work, change, outcome)
         for change, outcome in zip(command.changes, planned, strict=True)
     ]
-    return ok(BalanceChangesWritten(applied=len(results) - len(refused), refused=len(refused), results=results))
+    return ok(BalanceChangesWritten(applied=len(results) - len(refusals), refused=len(refusals), results=results))
 
 
 def _concern(work: UnitOfWork, telegram_id: str) -> None:

@@ -32,6 +32,13 @@ def insert_rows(tx: Connection, insert: str, rows: Sequence[Sequence[Any]]) -> N
         tx.executemany(_statement(insert, len(rows[0]), 1), rows[start:])
 
 
+def insert_row(tx: Connection, insert: str, row: Sequence[Any]) -> int:
+    """Writes one row; returns its id. `insert` is as in insert_rows."""
+    row_id = tx.execute(_statement(insert, len(row), 1), row).lastrowid
+    assert row_id is not None
+    return row_id
+
+
 @cache
 def _statement(insert: str, columns: int, rows: int) -> str:
     row = f"({', '.join('?' * columns)})"

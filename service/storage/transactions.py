@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from service.ledger.timestamps import spoken
 from service.ledger.transactions import Direction, Transaction, TransactionStatus
 from service.ledger.users import Account
-from service.storage.inserts import insert_rows
+from service.storage.inserts import insert_row, insert_rows
 from service.storage.sqlite import Connection
 
 _COLUMNS = (
@@ -101,9 +101,7 @@ def insert_confirmed(
         now=now,
         reverses_id=reverses_id,
     )
-    transaction_id = tx.execute(f"{_INSERT} VALUES ({', '.join('?' * len(row))})", row).lastrowid
-    assert transaction_id is not None
-    return transaction_id
+    return insert_row(tx, _INSERT, row)
 
 
 def find(tx: Connection, transaction_id: int) -> Transaction | None:
