@@ -1,7 +1,7 @@
 """Every refusal that a write declares: what it answers, that nothing moved, and its row of the audit log, whole."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
@@ -11,8 +11,7 @@ import pytest
 from service.api.problems import CATALOGUE
 from service.ledger.errors import ErrorCode
 from tests.contract.scenes import BALANCE_MAX, UNKNOWN_ID, Scene, routes
-from tests.ledger_check import broken_invariants
-from tests.stateful.served import CALLERS, served, user_agent_of
+from tests.stateful.served import CALLERS, user_agent_of
 
 CONFIRM, CANCEL = "/v1/deposits/{deposit_id}/confirm", "/v1/deposits/{deposit_id}/cancel"
 MATCH = "/v1/bank-notifications/{bank_notification_id}/match"
@@ -255,16 +254,6 @@ COLUMNS = (
 )
 ON_RECORD = {"audit_logs", "audit_leaves", "audit_nodes", "audit_tree", "idempotency_answers", "sqlite_sequence"}
 """The tables that a refusal is written to."""
-
-
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """A service that all tests of the file share; sound afterwards."""
-    path = tmp_path_factory.mktemp("refusals") / "passbook.db"
-    with served(path) as service:
-        yield Scene(service)
-    # One held name was paid back as an earlier Passbook did, on purpose.
-    assert broken_invariants(path) == []
 
 
 def test_every_refusal_of_every_write_is_provoked_here() -> None:

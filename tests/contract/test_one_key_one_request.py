@@ -1,7 +1,7 @@
 """An Idempotency-Key names one request: one caller, method, path with its ids, and body. Asked of every write."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,17 +10,7 @@ import pytest
 from service.app import create_app
 from service.config import Config
 from tests.contract.scenes import REQUESTS, UNKNOWN_ID, WITH_ID, Scene, routes, with_unknown_id
-from tests.ledger_check import broken_invariants
-from tests.stateful.served import CALLERS, Answer, served
-
-
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """A service that all tests of the file share; sound afterwards."""
-    path = tmp_path_factory.mktemp("keys") / "passbook.db"
-    with served(path) as service:
-        yield Scene(service)
-    assert broken_invariants(path) == []
+from tests.stateful.served import CALLERS, Answer
 
 
 def _is_reused(answer: Answer, differing: list[str], what: str) -> None:

@@ -1,0 +1,18 @@
+"""What the tests of the contract share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.contract.scenes import Scene
+from tests.ledger_check import broken_invariants
+from tests.stateful.served import served
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """A service that all tests of the file share; sound afterwards, whatever they asked of it."""
+    path = tmp_path_factory.mktemp("scene") / "passbook.db"
+    with served(path) as service:
+        yield Scene(service)
+    assert broken_invariants(path) == []
