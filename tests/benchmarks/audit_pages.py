@@ -19,7 +19,7 @@ from urllib.parse import urlencode, urlsplit
 from service.ledger.access import RANDOM_BYTES, ROLES
 from service.ledger.timestamps import stored, system_clock
 from service.repository import api_keys
-from service.storage import sqlite
+from service.storage import audit_chain, sqlite
 from service.storage.sqlite import Connection
 from tests.live import LiveService
 from tests.repository.house import make_database, writing
@@ -50,28 +50,23 @@ SELECT i, user, CAST(100000 + iif(i % 49 = 0, 0, user) AS TEXT),
   printf('%012x%020x', (:second + i * :spacing) * 1000, i / 2), 'pbk_3fJ9a2Qx', iif(kind < 192, 'success', 'failure')
 FROM rows
 """
-_NODES = """
-INSERT INTO audit_nodes (level, position, hash, first_id, last_id, created_at_min, created_at_max)
-SELECT :level, (id - 1) / :leaves, zeroblob(32), MIN(id), MAX(id), MIN(created_at), MAX(created_at)
-FROM audit_logs WHERE id <= :rows / :leaves * :leaves GROUP BY (id - 1) / :leaves
-"""
 
 
 def fill(connection: Connection, rows: int) -> None:
-    """`rows` rows with ids from 1, about rows / 40 users, and the nodes above them; no leaves."""
+    """`rows` sealed rows with ids from 1, about rows / 40 users."""
     made = connection.execute(
         "SELECT type, name, sql FROM sqlite_master"
         " WHERE tbl_name = 'audit_logs' AND type <> 'table' AND sql IS NOT NULL"
     ).fetchall()
     connection.execute("PRAGMA synchronous = OFF")
     connection.execute("PRAGMA cache_size = -262144")
-    for kind, name, _ in made:
-        connection.execute(f"DROP {kind} {name}")
-    connection.execute(_INSERT, {"rows": rows, "second": FIRST_SECOND, "spacing": SPACING_S})
-    for _, _, sql in made:
-        connection.execute(sql)
-    for level in (8, 16, 24):
-        connection.execute(_NODES, {"level": level, "leaves": 2**level, "rows": rows})
+    with sqlite.transaction(connection) as tx:
+        for kind, name, _ in made:
+            tx.execute(f"DROP {kind} {name}")
+        with audit_chain.sealing(tx):
+            tx.execute(_INSERT, {"rows": rows, "second": FIRST_SECOND, "spacing": SPACING_S})
+            for _, _, sql in made:
+                tx.execute(sql)
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 

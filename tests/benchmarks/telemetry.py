@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.telemetry [ROUNDS] [--json]`: what metrics and traces cost.
+"""`python -m tests.benchmarks.telemetry [ROUNDS [REQUESTS]] [--json]`: what metrics and traces cost.
 
 Asked are an announcement, durable, and an empty answer.
 
@@ -35,7 +35,7 @@ from tests.live import passbook
 
 AT_ONCE = 64
 REQUESTS = 1000
-BODY = '{{"telegram_id": "{0}", "amount": 5000, "depositor_name": "손님{0}"}}'
+BODY = '{{"telegram_id": "1{0}", "amount": 5000, "depositor_name": "손님{0}"}}'
 
 
 async def ask(app: Litestar, method: str, path: str, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
@@ -66,9 +66,9 @@ async def ask(app: Litestar, method: str, path: str, headers: list[tuple[bytes, 
     await app(scope, receive, send)
 
 
-async def round_of(app: Litestar, kind: str, key: str, name: str) -> float:
+async def round_of(app: Litestar, kind: str, key: str, name: str, requests: int) -> float:
     """Microseconds of processor time for each request."""
-    number = iter(range(REQUESTS))
+    number = iter(range(requests))
     authorization = (b"authorization", f"Bearer {key}".encode())
 
     async def caller() -> None:
@@ -83,7 +83,7 @@ async def round_of(app: Litestar, kind: str, key: str, name: str) -> float:
 
     began = time.process_time()
     await asyncio.gather(*(asyncio.create_task(caller()) for _ in range(AT_ONCE)))
-    return (time.process_time() - began) / REQUESTS * 1e6
+    return (time.process_time() - began) / requests * 1e6
 
 
 class Cost(Struct, frozen=True, kw_only=True):
@@ -95,8 +95,8 @@ class Cost(Struct, frozen=True, kw_only=True):
     ratio: Spread
 
 
-async def run(database: Path, key: str, rounds: int) -> list[Cost]:
-    """Alternates."""
+async def run(database: Path, key: str, rounds: int, requests: int = REQUESTS) -> list[Cost]:
+    """Alternates; `requests` make a round."""
     app = create_app(Config(database=str(database)), writes_here=True)
     async with app.lifespan():
         passbook_ = app.state["passbook"]
@@ -119,7 +119,7 @@ async def run(database: Path, key: str, rounds: int) -> list[Cost]:
             for number in range(rounds + 1):
                 for name, (asgi, watch) in variants.items():
                     app.asgi_handler, writer._watch = asgi, watch
-                    spent = await round_of(app, kind, key, f"{name}-{number}".replace(" ", ""))
+                    spent = await round_of(app, kind, key, f"{name}-{number}".replace(" ", ""), requests)
                     if number:  # the first round warms up
                         found[name].append(spent)
             for name, spent in found.items():
@@ -131,7 +131,8 @@ async def run(database: Path, key: str, rounds: int) -> list[Cost]:
 def main() -> None:
     """Makes a database with a key, measures, deletes it."""
     as_json = "--json" in sys.argv
-    rounds = int(next((word for word in sys.argv[1:] if word.isdigit()), "9"))
+    numbers = [int(word) for word in sys.argv[1:] if word.isdigit()]
+    rounds, requests = (numbers + [9, REQUESTS][len(numbers) :])[:2]
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder) / "passbook.db"
         assert passbook("migrate", "up", "--database", str(database)).returncode == 0
@@ -145,7 +146,7 @@ def main() -> None:
             random_bytes=os.urandom(RANDOM_BYTES),
         )
         connection.close()
-        costs = asyncio.run(run(database, key, rounds))
+        costs = asyncio.run(run(database, key, rounds, requests))
     if as_json:
         print(msgspec.json.encode(costs).decode())
         return
