@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from typing import Any
 
@@ -76,6 +77,7 @@ _RESOURCES = (
     metrics,
 )
 """A resource is removed by deleting its files and its name here."""
+_log = logging.getLogger(__name__)
 _LOOKUP_WAITS_MS = 100
 """How long a read on the event loop waits for a lock, which readers meet only while the log's index is put right."""
 _TOLD_BEFORE_S = 0.7
@@ -166,9 +168,11 @@ async def _opened(
                 connector,
                 imports=[problems.__name__, *(name for name in sys.modules if name.startswith("service.repository."))],
                 keeps=held.descriptors,
+                starts_within_s=config.write_restart_s or None,
             )
         )
-        await writing.open()
+        with _told_after(config.write_stall_s, "the writing process has not opened the database for %d s"):
+            await writing.open()
         stack.push_async_callback(_close_writing, app, writing)
         files.learn()
         schema_version = await writing.run(migrator.require_latest, migrations)
@@ -237,6 +241,16 @@ async def _opened(
         )
         await stack.enter_async_context(_exporting(telemetry, passbook))
         yield
+
+
+@contextlib.contextmanager
+def _told_after(seconds: int, what: str) -> Iterator[None]:
+    """Warns of `what` where the block takes longer than that."""
+    timer = asyncio.get_running_loop().call_later(seconds, _log.warning, what, seconds)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextlib.asynccontextmanager

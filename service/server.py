@@ -76,8 +76,8 @@ def run(
     config.shutdown_delay_s later, when no more are taken and those under way are waited for; a second signal ends the
     delay. One more (the second, where there is no delay) calls `on_hurry`, and nobody is waited for any more. What the
     application's start raises is raised here. The process is expected to end afterwards: from the end of serving on,
-    both signals are ignored. Where something hangs all the same, such as a read of a disk that does not answer, the
-    process ends with FORCED_EXIT_CODE.
+    both signals are ignored. A signal during the application's start ends the start. Where something hangs all the
+    same, such as a read of a disk that does not answer, the process ends with FORCED_EXIT_CODE.
     """
     measures: Measures = app.state["measures"]
     count = places(config.connections_max, readers=2 * config.readers)
@@ -108,18 +108,25 @@ def run(
 
     async def serve() -> None:
         # The lifespan is entered here, so that its errors are ours to explain and it ends after the last request.
+        server.opening = asyncio.current_task()
         async with app.lifespan(), Lifeguard(listener).running():
+            server.opening = None
             await server.serve(sockets=[listener])
 
     with signals_taken_by(server.handle_exit), asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         try:
             runner.run(serve())
-        except BaseExceptionGroup as group:  # the lifespan runs within a group of tasks, which wraps what is raised
-            raise _only_one_in(group) from group
+        except BaseException as raised:
+            error = _only_one_in(raised)  # the lifespan runs within a group of tasks, which wraps what is raised
+            if isinstance(error, asyncio.CancelledError) and server.should_exit:
+                return
+            if error is raised:
+                raise
+            raise error from raised
 
 
 def _only_one_in(group: BaseException) -> BaseException:
-    """The one error in `group`, or in the groups in it; `group` where there are more."""
+    """The one error in `group`, or in the groups in it; `group` where there are more, or where it is none."""
     while isinstance(group, BaseExceptionGroup) and len(group.exceptions) == 1:
         group = group.exceptions[0]
     return group
@@ -256,10 +263,16 @@ class _Server(uvicorn.Server):
         self._grace_s = grace_s
         self._signals = 0
         self._draining = False
+        self.opening: asyncio.Task[None] | None = None
+        """What still starts, and is cancelled by a signal."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._signals += 1
         super().handle_exit(sig, frame)
+        if self.opening is not None:
+            self.opening.get_loop().call_soon_threadsafe(self.opening.cancel)
+            self.opening = None
+            _end_after(_END_S)
         if self._draining:
             self._hurry()
 

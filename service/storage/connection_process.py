@@ -66,15 +66,21 @@ class ConnectionProcess:
 
     `connector`, functions, what they are given and what comes back are pickled: functions of modules and plain values.
     `imports` are modules that the process loads before the first call; `keeps` are file descriptors that it holds open
-    as long as it lives. One call at a time; whatever is handed to `run` is carried out, even when the caller is
-    cancelled while it waits.
+    as long as it lives. A start that takes longer than `starts_within_s` is killed. One call at a time; whatever is
+    handed to `run` is carried out, even when the caller is cancelled while it waits.
     """
 
     def __init__(
-        self, connector: Callable[[], Connection], *, imports: Sequence[str] = (), keeps: Sequence[int] = ()
+        self,
+        connector: Callable[[], Connection],
+        *,
+        imports: Sequence[str] = (),
+        keeps: Sequence[int] = (),
+        starts_within_s: float | None = None,
     ) -> None:
         self._first = (tuple(imports), connector)
         self._keeps = tuple(keeps)
+        self._starts_within_s = starts_within_s
         self._spare: list[int] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: asyncio.StreamReader
@@ -86,7 +92,10 @@ class ConnectionProcess:
         return self._process.pid if self._process else None
 
     async def open(self) -> None:
-        """Starts the process, which opens the connection. Raises EngineError, or what else the connector raises."""
+        """Starts the process, which opens the connection.
+
+        Raises NotStarted where it takes too long, EngineError, or what else the connector raises.
+        """
         ours = self._spawn()
         try:
             self._reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=_BUFFER_BYTES)
@@ -95,11 +104,25 @@ class ConnectionProcess:
             self._process = None  # it ends when it sees that
             raise
         try:
-            await self._ask(self._first)
-        except BaseException:
-            self.kill()  # it has no connection, and so nothing to finish
-            await self._end()
+            async with asyncio.timeout(self._starts_within_s):
+                await self._ask(self._first)
+        except BaseException as error:
+            left = await self._give_up()
+            if isinstance(error, TimeoutError):
+                raise NotStarted(
+                    f"The writing process did not open the database within {self._starts_within_s:g} s and was killed."
+                    f" {left or 'Does the disk of the database answer?'}"
+                ) from None
             raise
+
+    async def _give_up(self) -> str | None:
+        """Kills a process that has no connection, and so nothing to finish. A sentence where it has not ended then."""
+        process, self._process = self._process, None
+        self._writer.close()
+        if process is None:
+            return None
+        process.kill()
+        return None if await self._ended(process, _KILLED_WITHIN_S) else _not_ended(process.pid)
 
     def _spawn(self) -> socket.socket:
         """A new process; our end of the socket pair. Raises OSError, with as many descriptors open as before."""
@@ -170,7 +193,7 @@ class ConnectionProcess:
         if await self._ended(process, _KILLED_WITHIN_S):
             self._process = None
             return None
-        return f"The writing process {process.pid} was killed and has not ended: its disk does not answer."
+        return _not_ended(process.pid)
 
     async def _ask(self, call: object) -> Any:
         message = pickle.dumps(call, pickle.HIGHEST_PROTOCOL)
@@ -209,6 +232,10 @@ class ConnectionProcess:
                 return False
             await asyncio.sleep(_POLL_S)
         return True
+
+
+def _not_ended(pid: int) -> str:
+    return f"The writing process {pid} was killed and has not ended: its disk does not answer."
 
 
 def portable(error: Exception) -> Exception:

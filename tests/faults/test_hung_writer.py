@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import resource
@@ -350,6 +351,95 @@ def test_a_writing_process_that_cannot_be_started_is_started_when_it_can(own_ser
     assert client.get("/v1/users/1/balance").json()["balance"] == 997
     assert own_service.stop() == 0
     assert broken_invariants(own_service.database) == []
+
+
+_STOPS_AT_ITS_START = """\
+import os, signal, sys
+if "service.storage.connection_process" in sys.orig_argv and os.path.exists(os.environ["STOPS"]):
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+@pytest.fixture
+def stopping_start(own_service: LiveService, tmp_path: Path) -> Path:
+    """While this file is there, a writing process of `own_service` stops before it has done anything."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(_STOPS_AT_ITS_START)
+    stops = tmp_path / "stops"
+    own_service.environment = {
+        **IMPATIENT, "PASSBOOK_WRITE_RESTART_S": "2", "PYTHONPATH": f"{folder}:{CHECKOUT}", "STOPS": str(stops)
+    }  # fmt: skip
+    own_service.start()
+    own_service.client().credit("1", 1000)
+    stops.touch()
+    return stops
+
+
+@contextmanager
+def _starting(service: LiveService) -> Iterator[tuple["subprocess.Popen[str]", int]]:
+    """A start of `service` whose writing process has stopped: the start, and that process."""
+    environment = {**os.environ, **service.environment}
+    with subprocess.Popen(
+        service.command(), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as start:
+        service.process = start
+        pid = service.writer_pid
+        until(lambda: _state(pid) == "T", "the writing process does not stop")
+        yield start, pid
+        service.process = None
+
+
+def test_a_writing_process_that_hangs_while_it_starts_is_replaced(
+    own_service: LiveService, stopping_start: Path
+) -> None:
+    """Like one that hangs in a commit: /readyz tells of it, it is killed, and another one is started."""
+    client, pid = own_service.client(), own_service.writer_pid
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: _ready(client) == (503, "stalled"), "/readyz does not tell")
+    hung = own_service.writer_pid
+    assert (_state(hung), hung == pid) == ("T", False)
+    until(lambda: _ready(client) == (503, "not_started"), "it is not killed")
+    assert _code(client.write("/v1/debits", DEBIT, key="refused")) == (503, "writes_stalled")
+    stopping_start.unlink()
+    until(lambda: _ready(client) == (200, "ok"), "no other process writes")
+    assert client.write("/v1/debits", DEBIT, key="refused").json()["balance_after"] == 999
+    assert own_service.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT], ids=lambda number: number.name)
+def test_a_start_that_hangs_is_ended_by_a_signal(
+    own_service: LiveService, stopping_start: Path, number: signal.Signals
+) -> None:
+    """It ends in order, its writing process is gone, and the next start is taken."""
+    assert own_service.stop() == 0
+    with _starting(own_service) as (start, pid):
+        start.send_signal(number)
+        said, _ = start.communicate(timeout=END_S)
+        assert (start.returncode, said) == (0, "Stopped.\n")
+    assert _state(pid) in {"", "Z"}
+    stopping_start.unlink()
+    own_service.start()
+    assert own_service.client().get("/v1/users/1/balance").json()["balance"] == 1000
+    assert own_service.stop() == 0
+
+
+def test_a_start_that_hangs_ends_by_itself_with_a_sentence(own_service: LiveService, stopping_start: Path) -> None:
+    """After the time of PASSBOOK_WRITE_RESTART_S, and before it a line in the log that says what is waited for."""
+    assert own_service.stop() == 0
+    with _starting(own_service) as (start, pid):
+        said, _ = start.communicate(timeout=END_S)
+        told, error = said.splitlines()
+        assert json.loads(told)["message"] == "the writing process has not opened the database for 1 s"
+        assert error == (
+            "Error: The writing process did not open the database within 2 s and was killed."
+            " Does the disk of the database answer?"
+        )
+        assert start.returncode == 1
+    assert _state(pid) in {"", "Z"}
+    stopping_start.unlink()
+    own_service.start()
+    assert own_service.stop() == 0
 
 
 def test_a_service_that_was_killed_under_load_starts_again_at_once(own_service: LiveService, tmp_path: Path) -> None:
