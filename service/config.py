@@ -104,8 +104,8 @@ class Config(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=86_400,
-            description="how long a commit, or a start of the writing process, may take before that process is killed and "
-            "another one started (at its own start the service ends); 0: never",
+            description="how long a commit, or a start of the writing process, may take before that process is "
+            "killed and another one started (at its own start the service ends); 0: never",
         ),
     ] = 60
     readers: Annotated[
