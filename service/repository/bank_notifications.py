@@ -18,14 +18,14 @@ from service.ledger.bank_notifications import (
     fitting,
     match_name,
 )
-from service.ledger.deposits import DepositWritten, check_confirmable
+from service.ledger.deposits import DepositWritten
 from service.ledger.errors import BankNotificationNotFound, DepositMatched, DepositNotFound
 from service.ledger.fields import given
 from service.ledger.idempotency import Answer
 from service.ledger.timestamps import around, bound
 from service.ledger.transactions import TransactionStatus, balance_after_credit
 from service.ledger.users import Account
-from service.repository.deposits import Match, credit, has_room, settle
+from service.repository.deposits import Match, check_creditable, credit, has_room, settle
 from service.repository.unit_of_work import Operation, UnitOfWork, created, ok
 from service.storage import bank_notifications, deposits, users
 
@@ -97,7 +97,7 @@ def _match(work: UnitOfWork, command: BankNotificationMatch, notification_id: in
     check_same_amount(notification, deposit.id, deposit.amount)
     credits_now = deposit.status != TransactionStatus.CONFIRMED
     if credits_now:
-        check_confirmable(deposit.id, deposit.status, late=command.late is True)
+        check_creditable(work, deposit, late=command.late is True)
         balance_after_credit(account, deposit.amount)
     # After this point the posting must succeed.
     audit_log_id = work.audit(

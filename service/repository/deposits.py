@@ -20,7 +20,7 @@ from service.ledger.deposits import (
     collision_of,
     nearby_amounts,
 )
-from service.ledger.errors import BalanceLimitExceeded, DepositNotFound
+from service.ledger.errors import BalanceLimitExceeded, DepositNotFound, DepositNotPending
 from service.ledger.fields import given
 from service.ledger.idempotency import Answer
 from service.ledger.timestamps import around, bound, spoken
@@ -124,10 +124,20 @@ def _confirm_at_once(
 
 def _confirm(work: UnitOfWork, command: DepositConfirm, deposit_id: int) -> Answer:
     deposit, account = _find(work, deposit_id)
-    check_confirmable(deposit_id, deposit.status, late=command.late is True)
+    check_creditable(work, deposit, late=command.late is True)
     balance_after_credit(account, deposit.amount)
     # After this point the posting must succeed.
     return ok(credit(work, deposit, account, note=given(command.note), found=None))
+
+
+def check_creditable(work: UnitOfWork, deposit: Deposit, *, late: bool) -> None:
+    """Returns when the deposit may be confirmed and money comes in by it. Raises DepositExpired, DepositNotPending."""
+    check_confirmable(deposit.id, deposit.status, late=late)
+    # Of those that were taken over, an import cancels what waits for no money; what had expired stays as it was.
+    if deposit.status == TransactionStatus.EXPIRED and not deposits.pays_in(work.tx, deposit.id):
+        raise DepositNotPending(
+            f"Deposit {deposit.id} was taken over as one by which no money can come in.", current_status=deposit.status
+        )
 
 
 @dataclass(frozen=True, slots=True)

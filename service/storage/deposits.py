@@ -59,6 +59,12 @@ def find(tx: Connection, deposit_id: int) -> Deposit | None:
     return _deposit(row) if row else None
 
 
+def pays_in(tx: Connection, deposit_id: int) -> bool:
+    """Whether confirming the deposit raises the balance: some that were taken over are of 0 won, or of less."""
+    sql = "SELECT amount > 0 AND direction = 'credit' FROM deposit_transactions WHERE id = ?"
+    return bool(tx.execute(sql, (deposit_id,)).fetchone()[0])
+
+
 def find_due(tx: Connection, deposit_id: int, *, created_before: str) -> Deposit | None:
     """The deposit if it is pending and older than `created_before`, or None. Without a time it counts as older."""
     row = tx.execute(

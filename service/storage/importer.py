@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from service.ledger.fields import BALANCE_MAX, is_padded
 from service.ledger.timestamps import Clock, stored, system_clock
-from service.storage import import_digests, import_values, lock, migrator, sqlite
+from service.storage import import_digests, import_sums, import_values, lock, migrator, sqlite
 from service.storage.import_findings import EXAMPLES_MAX, Findings
 from service.storage.import_source import (
     TABLES,
@@ -264,6 +264,7 @@ class _Copy:
                 self._copy_table(table)
                 self._copy_high_water_mark(table)
         self._check_order()
+        self._check_sums()
         self._refuse()
         self._log_statuses()
         for table in (*TABLES, "audit_logs"):
@@ -345,6 +346,13 @@ class _Copy:
                 " 'deposit_transaction', ?)",
                 (msgspec.json.encode(details).decode(),),
             )
+
+    def _check_sums(self) -> None:
+        """Refuses each user whose rows, each of them within its bounds, add up to more than the ledger holds."""
+        transactions = "SELECT user_id, type, amount, status FROM deposit_transactions"
+        accounts = "SELECT user_id, balance FROM user_deposits"
+        for user_id, why in import_sums.beyond(self._new, transactions=transactions, accounts=accounts):
+            self._add_refused("users", user_id, "id", user_id, why)
 
     def _check_order(self) -> None:
         """Raises ImportFailed when accounts without column names mostly belong to nobody: their order is another."""

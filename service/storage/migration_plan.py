@@ -8,7 +8,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +206,9 @@ def _loose_values(
         there = columns_of(connection, table if table in found else f"{table}_backup")
         if names := [name for name in columns if name in there]:
             selects[table] = (names, all_rows(found, table, ", ".join(names)))
-    values = migration_values.loose(connection, selects, on_progress)
+    values = chain(
+        migration_values.loose(connection, selects, on_progress), migration_values.loose_sums(connection, selects)
+    )
     examples = [msgspec.to_builtins(value) for value in islice(values, EXAMPLES_MAX)]
     return Review(count=len(examples) + sum(1 for _ in values), examples=examples)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from msgspec import Struct
 
-from service.storage import copies, import_values, sqlite
+from service.storage import copies, import_sums, import_values, sqlite
 from service.storage.import_source import text_or_bytes
 from service.storage.import_values import Refused, Value
 from service.storage.progress import Progress
@@ -44,6 +44,15 @@ def loose(
                     yield from _of_row(table, columns, row)
             finally:
                 connection.text_factory = earlier
+
+
+def loose_sums(connection: Connection, selects: Mapping[str, tuple[list[str], str]]) -> Iterator[Loose]:
+    """Every user whose rows add up to more than the ledger holds; `selects` as for `loose`."""
+    needed = {"deposit_transactions": {"user_id", "type", "amount", "status"}, "user_deposits": {"user_id", "balance"}}
+    if all(columns <= set(selects.get(table, ([], ""))[0]) for table, columns in needed.items()):
+        transactions, accounts = (selects[table][1] for table in needed)
+        for user_id, why in import_sums.beyond(connection, transactions=transactions, accounts=accounts):
+            yield Loose(table="users", row=import_values.shown(user_id), column="id", why=why)
 
 
 def _is_utf8(connection: Connection, columns: list[str], select: str) -> bool:
