@@ -10,6 +10,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,22 +25,62 @@ CHECKOUT = Path(__file__).parents[1]
 START_TIMEOUT_S = 30
 END_TIMEOUT_S = 90
 """How long a service may take to end: more than all the time that it gives to those who wait."""
+_COMMAND_TIMEOUT_S = 120
+_SERVES = re.compile(r"serves .* at (http://\S+) \(docs")
 
 
 def passbook(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """`passbook …` as a person would type it; a failure is an answer, which the test must look at."""
+    """`passbook …` as a person would type it; a failure is an answer, which the test must look at.
+
+    A `serve` is expected to be refused. One that serves would never end: it is killed, and fails the test.
+    """
+    command, whole = [*PASSBOOK, *arguments], {**_environment(), **(env or {})}
+    if arguments[0] == "serve":
+        return looks.ended(_refused_serve(command, whole))
     return looks.ended(
         subprocess.run(
-            [*PASSBOOK, *arguments],
-            env={**_environment(), **(env or {})},
+            command,
+            env=whole,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             encoding="utf-8",
-            timeout=120,
+            timeout=_COMMAND_TIMEOUT_S,
             check=False,
         )
     )
+
+
+def _refused_serve(command: list[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    with (
+        subprocess.Popen(
+            command,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,
+        ) as process,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        assert process.stdout is not None
+        assert process.stderr is not None
+        late = threading.Timer(_COMMAND_TIMEOUT_S, os.killpg, (process.pid, signal.SIGKILL))
+        late.start()
+        errors = pool.submit(process.stderr.read)
+        lines = []
+        try:
+            for line in process.stdout:
+                lines.append(line)
+                if _SERVES.search(line):
+                    os.killpg(process.pid, signal.SIGKILL)
+                    raise AssertionError(f"this start was to be refused, and it serves: {' '.join(command)}")
+            code = process.wait()
+        finally:
+            late.cancel()
+        return subprocess.CompletedProcess(command, code, "".join(lines), errors.result())
 
 
 def _environment() -> dict[str, str]:
@@ -82,7 +123,7 @@ class LiveService:
         lines = []
         for line in self.process.stdout:
             lines.append(line)
-            served = re.search(r"serves .* at (http://\S+) \(docs", line)
+            served = _SERVES.search(line)
             if served:
                 self.url = served[1]
                 break
