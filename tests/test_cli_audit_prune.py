@@ -156,11 +156,16 @@ def test_beside_a_running_service_all_that_was_right_stays_right(database: Path,
 
 
 def test_nothing_is_written_to_see_what_would_go(database: Path, tmp_path: Path) -> None:
-    """--dry-run counts; a row without a time goes with those after it, one that is younger stops the rest."""
+    """--dry-run counts; a row without a time goes with those after it, one as young as the moment stops the rest."""
     said = prune(database, time_of(database, CUT), tmp_path / "a", "--dry-run").output
     assert stands(f"{CUT - 1} rows up to {CUT - 1} are older", said)
     by_hand(database, "UPDATE audit_logs SET created_at = NULL WHERE id IN (1, 2, 3, 5, 11)")
     assert stands("10 rows up to 10", prune(database, time_of(database, CUT), tmp_path / "a", "--dry-run").output)
+    by_hand(
+        database,
+        f"UPDATE audit_logs SET created_at = (SELECT created_at FROM audit_logs WHERE id = {CUT}) WHERE id = 9",
+    )
+    assert stands("8 rows up to 8", prune(database, time_of(database, CUT), tmp_path / "a", "--dry-run").output)
     by_hand(database, "UPDATE audit_logs SET created_at = '2999-01-01 00:00:00' WHERE id = 5")
     assert stands("4 rows up to 4", prune(database, time_of(database, CUT), tmp_path / "a", "--dry-run").output)
     assert list(tmp_path.iterdir()) == [database.parent]
@@ -211,6 +216,38 @@ def test_an_archive_that_is_not_whole_lets_nothing_go(database: Path, tmp_path: 
     assert "younger rows than may go" in younger.output
     assert prune(database, moment, archive).exit_code == 0
     assert named(database) == {}
+
+
+def test_an_archive_of_another_history_is_refused_for_its_leaves(database: Path, tmp_path: Path) -> None:
+    """Whole and sound in itself, of as many rows, and not those of this database: it lets none of them go."""
+    archive, moment = tmp_path / "a", time_of(database, CUT)
+    make_sound(tmp_path / "other.db")
+    assert prune(tmp_path / "other.db", time_of(tmp_path / "other.db", CUT), archive).exit_code == 0
+    count = rows(database, "SELECT COUNT(*) FROM audit_logs")
+    refused = prune(database, moment, archive)
+    said = "has another row than the database among its leaves 0 to"
+    assert (refused.exit_code, said in refused.output) == (1, True), refused.output
+    assert rows(database, "SELECT COUNT(*) FROM audit_logs") == count
+
+
+def test_nothing_beside_or_at_the_archives_place_is_written_over(database: Path, tmp_path: Path) -> None:
+    """Another checkpoint there stops the prune, and a file that comes while it runs does; no row is removed."""
+    archive = tmp_path / "a"
+    taken = archive.with_name(archive.name + audit_prunes.CHECKPOINT_SUFFIX)
+    count = rows(database, "SELECT COUNT(*) FROM audit_logs")
+    for text in ("of somebody else\n", ""):
+        taken.write_text(text)
+        refused = prune(database, time_of(database, CUT), archive)
+        assert (refused.exit_code, "nothing is written over it" in refused.output) == (1, True), refused.output
+        assert (taken.read_text(), archive.exists()) == (text, False)
+    assert rows(database, "SELECT COUNT(*) FROM audit_logs") == count
+    taken.unlink()
+    archive.write_text("it came meanwhile")
+    partial = tmp_path / "partial"
+    partial.write_text("rows")
+    with pytest.raises(audit_prunes.PruneFailed, match="nothing is written over it"):
+        audit_prunes.publish(partial, archive, "note")
+    assert archive.read_text() == "it came meanwhile"
 
 
 def test_rows_that_a_hand_removes_or_puts_back_are_named(database: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import ServerState
 
-from service.connections import Bounds, Connections
+from service.connections import Bounds, Connections, Cut
 from service.http_protocol import BoundedHttp
 from service.measures import Measures
 from tests.live import LiveService
@@ -47,8 +47,13 @@ class Recording(BoundedHttp):
         super().connection_made(transport)
 
 
-async def exchange(app: App, request: bytes, until: Callable[[bytes], bool]) -> tuple[list[bytes], bytes]:
-    """What `app` makes the protocol write for `request`, and what the client had received when `until` held."""
+async def exchange(
+    app: App, request: bytes, until: Callable[[bytes], bool], began: Callable[[Recording], None] = lambda _: None
+) -> tuple[list[bytes], bytes]:
+    """What `app` makes the protocol write for `request`, and what the client had received when `until` held.
+
+    `began` is called when the client has the first bytes of an answer.
+    """
     loop = asyncio.get_running_loop()
     config = uvicorn.Config(app, lifespan="off", log_config=None, ws="none", server_header=False, date_header=False)
     config.load()
@@ -70,6 +75,8 @@ async def exchange(app: App, request: bytes, until: Callable[[bytes], bool]) -> 
         async with asyncio.timeout(TIMEOUT_S):
             while not until(received):
                 chunk = await loop.sock_recv(ours, 65536)
+                if not received:
+                    began(protocol)
                 received += chunk
                 if not chunk:
                     break
@@ -165,6 +172,27 @@ def test_an_answer_that_breaks_off_tells_that_it_does() -> None:
 
     written, received = asyncio.run(exchange(app, GET, lambda _: False))
     assert (b"".join(written), received) == (HEAD, HEAD)
+
+
+@pytest.mark.parametrize(("why", "status"), [(Cut.HELD, b"503"), (Cut.REQUEST_TIMEOUT, b"408")])
+def test_what_is_cut_in_the_middle_of_an_answer_is_refused_behind_it(why: Cut, status: bytes) -> None:
+    """The answer under way is whole, and no byte of the refusal is in it."""
+    over = asyncio.Event()
+
+    async def app(_scope: dict[str, Any], _receive: Any, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": LENGTH})
+        await send({"type": "http.response.body", "body": b"bo", "more_body": True})
+        await over.wait()
+        await send({"type": "http.response.body", "body": b"dy"})
+
+    def cut(protocol: Recording) -> None:
+        protocol.cut(why)
+        over.set()
+
+    _, received = asyncio.run(exchange(app, GET * 2, lambda received: received.endswith(b"}"), cut))
+    first, refused = received[: len(HEAD) + 4], received[len(HEAD) + 4 :]
+    assert first == HEAD + b"body", "a refusal is in the middle of the answer"
+    assert refused.startswith(b"HTTP/1.1 " + status)
 
 
 class Client:

@@ -217,6 +217,15 @@ def test_verify_says_what_it_compared(own_service: LiveService, client: Client, 
     assert passbook("audit", "verify", *database, *kept, "--key", key).returncode == 0
     other = notes.make_signing_key("other", bytes(32)).verifier.text()
     assert passbook("audit", "verify", *database, *kept, "--key", other).returncode == 2
+    genuine = (tmp_path / "receipts").read_text().partition("\n")[0] + "\n"
+    row = read_receipt(genuine)[0]
+    wrong = f"id={row}, leaf=:{'A' * 43}=:\n"
+    for two in (genuine + wrong, wrong + genuine):
+        (tmp_path / "receipts").write_text(two)
+        told = passbook("audit", "verify", *database, "--receipts", str(tmp_path / "receipts"))
+        assert (told.returncode, f"row {row} has two different receipts" in told.stderr) == (2, True), told.stdout
+    (tmp_path / "receipts").write_text(genuine * 2)
+    assert passbook("audit", "verify", *database, "--receipts", str(tmp_path / "receipts")).returncode == 0
     (tmp_path / "receipts").write_text(f"id=1, leaf=:{'A' * 43}=:\n")
     changed = passbook("audit", "verify", *database, "--receipts", str(tmp_path / "receipts"))
     assert (changed.returncode, "row 1: its receipt tells of another row" in changed.stdout) == (1, True)

@@ -193,6 +193,27 @@ def test_a_bad_body_is_refused_and_changes_nothing(service: LiveService, case: s
     assert contents(service.database) == before
 
 
+DEEP = {
+    "lists": (b"[", b"]"),
+    "objects": (b'{"a":', b"}"),
+    "lists beside a number with a fraction": (b"[1.0,[", b"]]"),
+    "lists that never end": (b"[", b""),
+}
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_details_that_are_nested_too_deeply_are_400(service: LiveService, kind: str) -> None:
+    """At every depth, also below what the parser itself can follow: the ledger's bound, or no JSON that can be read."""
+    opened, closed = DEEP[kind]
+    before = contents(service.database)
+    for depth in (17, 100, 900, 1000, 3000, 8000):
+        nested = opened * depth + b"1" + closed * depth
+        answer = post(service, "/v1/audit-logs", b'{"action":"deep","details":{"a":%b}}' % nested)
+        assert answer.status == 400, f"{depth} levels: {answer.status}"
+        assert answer.json()["code"] in {INVALID, MALFORMED}, depth
+    assert contents(service.database) == before
+
+
 GOOD = {
     "1e3": (with_raw("amount", "1e3"), "amount", 1000),
     "1.0": (with_raw("amount", "1.0"), "amount", 1),

@@ -191,3 +191,23 @@ def test_a_body_larger_than_all_is_decoded_alone() -> None:
         small.cancel()
 
     asyncio.run(run())
+
+
+def test_a_body_whose_turn_came_as_its_client_left_counts_no_more() -> None:
+    """Given room and cancelled in the same moment, it gives the room back: a body that needs all of it is decoded."""
+
+    async def run() -> None:
+        limits = make()
+        share, other = limits.begin(1, "a"), limits.begin(2, "b")
+        await limits.decode_in_turn(share, DECODED_BYTES_MAX)
+        leaves = asyncio.create_task(limits.decode_in_turn(other, DECODED_BYTES_MAX))
+        await asyncio.sleep(0)
+        limits.let_go(share, 0, DECODED_BYTES_MAX)  # its turn has come
+        leaves.cancel()
+        await asyncio.wait([leaves])
+        assert leaves.cancelled()
+        whole = asyncio.create_task(limits.decode_in_turn(other, DECODED_BYTES_MAX))
+        await asyncio.sleep(0)
+        assert whole.done(), "it waits for the room of a body that is gone"
+
+    asyncio.run(run())

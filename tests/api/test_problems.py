@@ -19,6 +19,7 @@ from service.app import create_app
 from service.config import Config
 from service.ledger import errors
 from service.ledger.errors import ErrorCode, Refusal, Unavailable
+from service.storage import sqlite
 from tests.live import LiveService
 from tests.printed import stands
 
@@ -148,6 +149,34 @@ def test_an_unavailability_says_when_to_come_back(stopped: LiveService, unavaila
     answer = _ask(stopped, unavailable("not now"))
     assert (answer.status_code, answer.json()["code"]) == (_status_of(unavailable), unavailable.code)
     assert answer.headers["Retry-After"] == str(unavailable.retry_after_s)
+
+
+def _error_of_sqlite(code: int) -> Exception:
+    error: Any = sqlite.driver.OperationalError("as the driver says it")
+    error.sqlite_errorcode = code
+    return error  # type: ignore[no-any-return]
+
+
+SQLITE_ERRORS = {
+    "BUSY": (5, (503, "database_busy", "1")),
+    "BUSY_RECOVERY": (261, (503, "database_busy", "1")),
+    "LOCKED": (6, (503, "database_busy", "1")),
+    "READONLY_RECOVERY": (264, (503, "database_busy", "1")),
+    "INTERRUPT": (9, (503, "overloaded", "1")),
+    "IOERR": (10, (500, "internal_error", None)),
+    "CORRUPT": (11, (500, "internal_error", None)),
+    "ERROR": (1, (500, "internal_error", None)),
+}
+"""SQLite's result code of an error that a read met; the status, code and Retry-After that its caller is told."""
+
+
+@pytest.mark.parametrize("name", SQLITE_ERRORS)
+def test_what_a_read_met_in_the_database_is_told_as_what_it_is(stopped: LiveService, name: str) -> None:
+    """What passes by itself is 503 with a wait; what needs an operator is 500, and neither shows what SQLite said."""
+    code, told = SQLITE_ERRORS[name]
+    answer = _ask(stopped, _error_of_sqlite(code))
+    assert (answer.status_code, answer.json()["code"], answer.headers.get("Retry-After")) == told
+    assert "driver" not in answer.text
 
 
 def test_an_edge_error_carries_its_members() -> None:

@@ -355,6 +355,8 @@ def _newer(path: Path) -> None:
     ("spoil", "said"),
     [
         (_truncated, "is cut off"),
+        (lambda path: os.truncate(path, path.stat().st_size - 1), "is cut off"),
+        (lambda path: os.truncate(path, path.stat().st_size - 4096), "is cut off"),
         (_zeroed, ""),
         (_foreign, "This is not the bot's database"),
         (_newer, "this program knows fewer. Update it."),
@@ -363,7 +365,18 @@ def _newer(path: Path) -> None:
         (lambda path: path.write_bytes(b""), "is no SQLite database"),
         (Path.unlink, "There is no file"),
     ],
-    ids=["truncated", "zeroed", "foreign", "newer", "broken", "text", "empty", "missing"],
+    ids=[
+        "truncated",
+        "a byte short",
+        "a page short",
+        "zeroed",
+        "foreign",
+        "newer",
+        "broken",
+        "text",
+        "empty",
+        "missing",
+    ],
 )
 def test_what_is_no_sound_backup_is_refused_before_anything_is_touched(
     sound: Path, copy: Path, tmp_path: Path, spoil: Callable[[Path], Any], said: str

@@ -330,6 +330,34 @@ def test_what_cannot_be_checked_is_said_and_left_alone(sound: Path, spoil: Calla
     assert (sound.read_bytes() if sound.exists() else None) == before
 
 
+TABLES_OF_THE_LOG = {"audit_logs", "audit_leaves"}
+
+
+@pytest.mark.parametrize("name", ["users", "deposit_transactions", "idx_audit_logs_actor", *sorted(TABLES_OF_THE_LOG)])
+def test_a_page_that_cannot_be_read_leaves_every_proof_without_a_verdict(sound: Path, name: str) -> None:
+    """Exit code 2 of integrity, and of audit verify where the page is the log's; a backup that must prove ends with 1.
+
+    None of them says that it is whole, and no backup is there.
+    """
+    with contextlib.closing(sqlite3.connect(sound)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        page = connection.execute("PRAGMA page_size").fetchone()[0]
+        root = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (name,)).fetchone()[0]
+    with sound.open("r+b") as file:
+        file.seek((root - 1) * page)
+        file.write(b"\x99" * page)
+    database, copy = ("--database", str(sound)), sound.with_name("copy.db")
+    for arguments in (["integrity"], ["integrity", "--quick"]):
+        ran = CliRunner().invoke(main, [*arguments, *database])
+        assert (ran.exit_code, "It adds up" in ran.stdout) == (2, False), ran.output
+        assert "cannot be checked. The database answered: " in ran.stderr
+    if name in TABLES_OF_THE_LOG:
+        ran = CliRunner().invoke(main, ["audit", "verify", *database])
+        assert (ran.exit_code, "Nobody changed" in ran.stdout) == (2, False), ran.output
+    ran = CliRunner().invoke(main, ["backup", *database, "--to", str(copy)])
+    assert (ran.exit_code, copy.exists()) == (1, False), ran.output
+
+
 def test_the_command_says_plainly_what_it_found(sound: Path, made: tuple[Path, dict[str, int], str]) -> None:
     """A line a check; a failure names user, transaction and row; nothing is written."""
     before = contents(sound)
