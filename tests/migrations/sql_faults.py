@@ -60,12 +60,18 @@ def tokens(sql: str) -> list[str]:
 
 
 def faults(
-    sql: str, *, words: Iterable[str] = (), columns: Sequence[str] = (), never_null: Iterable[str] = ()
+    sql: str,
+    *,
+    words: Iterable[str] = (),
+    columns: Sequence[str] = (),
+    never_null: Iterable[str] = (),
+    lists: bool = False,
 ) -> Iterator[Fault]:
     """The faults of `sql`, each with a label of its own.
 
     `words`: what a list of texts may wrongly hold. `columns`: those of a trigger's table, whose neighbours stand for
-    one another. `never_null`: those of them between which IS NOT and <> are the same.
+    one another. `never_null`: those of them between which IS NOT and <> are the same. `lists`: also what stands in
+    lists (of a SELECT, of SET, of ORDER BY), COALESCE, LEFT JOIN, and the whole statement.
     """
     row = tokens(sql)
     seen: Counter[str] = Counter()
@@ -74,6 +80,7 @@ def faults(
         *_of_operators(row, set(never_null)),
         *_of_values(row, list(words)),
         *_of_columns(row, list(columns)),
+        *(_of_lists(row) if lists else ()),
     ]
     for edit in edits:
         old = " ".join(row[edit.start : edit.end])
@@ -146,7 +153,7 @@ def _of_condition(row: list[str], start: int, end: int) -> Iterator[_Edit]:
             if first > start:
                 yield _Edit(first - 1, first, "AND", "joined")
         for begin, stop in operands:
-            if len(operands) > 1 or not several:
+            if (len(operands) > 1 or not several) and row[begin:stop] != ["true"]:
                 yield _Edit(begin, stop, _HOLDS, "always")
             if len(operands) > 1 and begin > first:
                 yield _Edit(begin - 1, begin, "OR", "joined")
@@ -239,3 +246,51 @@ def _of_columns(row: list[str], columns: list[str]) -> Iterator[_Edit]:
             for step in (1, -1):
                 other = columns[(columns.index(name) + step) % len(columns)]
                 yield _Edit(at, at + 1, f"{prefix}{dot}{other}", "column")
+
+
+_ENDS_OF_A_LIST = {"FROM", "WHERE", "ON", ";", "GROUP", "ORDER", "DO", "RETURNING"}
+
+
+def _of_lists(row: list[str]) -> Iterator[_Edit]:
+    """The statement is gone; a value is null or its neighbour's; a setting, an order or a JOIN's LEFT is left out."""
+    if "CREATE" not in row:
+        yield _Edit(0, len(row), "SELECT 1", "gone")
+    for at, token in enumerate(row):
+        word = token.upper()
+        if word in {"SELECT", "SET"}:
+            yield from _of_list(row, _parts(row, at + 1), word)
+        elif word in {"COALESCE", "JSON_OBJECT"} and row[at + 1] == "(":
+            items = _parts(row, at + 2)
+            yield from _of_list(row, items[1::2] if word == "JSON_OBJECT" else items, word)
+        elif word == "BY" and row[at - 1].upper() == "ORDER":
+            first, _ = _parts(row, at + 1)[0]
+            end = _parts(row, at + 1)[-1][1]
+            yield _Edit(first, end, f"{' '.join(row[first:end])} DESC", "order")
+        elif word == "LEFT" and row[at + 1].upper() == "JOIN":
+            yield _Edit(at, at + 1, "", "join")
+
+
+def _parts(row: list[str], start: int) -> list[tuple[int, int]]:
+    """The items between commas from `start` to the end of a list."""
+    parts, begun, at = [], start, start
+    while at < len(row) and row[at] != ")" and row[at].upper() not in _ENDS_OF_A_LIST:
+        if row[at] == "(":
+            at = _closing(row, at)
+        elif row[at] == ",":
+            parts.append((begun, at))
+            begun = at + 1
+        at += 1
+    return [*parts, (begun, at)]
+
+
+def _of_list(row: list[str], items: list[tuple[int, int]], word: str) -> Iterator[_Edit]:
+    for number, (first, last) in enumerate(items):
+        text = " ".join(row[first:last])
+        if word == "SET":
+            column = row[first]
+            yield _Edit(first, last, f"{column} = {column}", "kept")
+        elif text not in {"1", "NULL"}:
+            yield _Edit(first, last, "NULL", "null")
+            if len(items) > 1 and word != "COALESCE":
+                other = items[(number + 1) % len(items)]
+                yield _Edit(first, last, " ".join(row[other[0] : other[1]]), "neighbour")
