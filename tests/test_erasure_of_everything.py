@@ -158,7 +158,8 @@ def bots_file(path: Path) -> Path:
             ("bank_notifications", {"id": number, "depositor_name": name, "amount": 5000,
                                     "raw_message": f"<{name * LONG}>",
                                     "matched_transaction_id": number, "bank_name": "bank"}),
-            ("user_domains", {"id": number, "user_id": number, "domain": f"d{number}.kr", "price": 1}),
+            ("user_domains", {"id": number_of("user_domains", number), "user_id": number,
+                              "domain": f"d{number}.kr", "price": 1}),
         ]  # fmt: skip
         for table, row in inserts:
             insert(connection, table, {**row, "memo": f"memo of {name * LONG}"})
@@ -174,10 +175,15 @@ def bots_file(path: Path) -> Path:
     return path
 
 
+def number_of(table: str, user_id: int) -> int:
+    """The id of the user's row: in one table that of the other user, for an id is of a row in its own table alone."""
+    return 3 - user_id if table == "user_domains" else user_id
+
+
 def audit_rows(user_id: int, telegram_id: str) -> Iterator[dict[str, object]]:
     """Known by the telegram id, by the user's id, by a row of the user's, or by more than one of them."""
     actions = itertools.cycle(ACTIONS)
-    resources = [(None, None), *((kind, user_id) for kind in RESOURCES)]
+    resources = [(None, None), *((kind, number_of(kind, user_id)) for kind in RESOURCES)]
     for telegram, user, (kind, resource_id) in itertools.product((telegram_id, None), (user_id, None), resources):
         if telegram is None and user is None and kind is None:
             continue

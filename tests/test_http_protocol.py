@@ -16,8 +16,10 @@ import pytest
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import ServerState
 
+from service.api.problems import CATALOGUE
 from service.connections import Bounds, Connections, Cut
 from service.http_protocol import BoundedHttp
+from service.ledger.errors import ErrorCode
 from service.measures import Measures
 from tests.live import LiveService
 from tests.printed import stands
@@ -48,7 +50,11 @@ class Recording(BoundedHttp):
 
 
 async def exchange(
-    app: App, request: bytes, until: Callable[[bytes], bool], began: Callable[[Recording], None] = lambda _: None
+    app: App,
+    request: bytes,
+    until: Callable[[bytes], bool],
+    began: Callable[[Recording], None] = lambda _: None,
+    on_refused: Callable[[ErrorCode], None] = lambda _: None,
 ) -> tuple[list[bytes], bytes]:
     """What `app` makes the protocol write for `request`, and what the client had received when `until` held.
 
@@ -67,7 +73,7 @@ async def exchange(
                 server_state=ServerState(),
                 app_state={},
                 connections=Connections(Bounds(), Measures([])),
-                on_refused=lambda _: None,
+                on_refused=on_refused,
             ),
             theirs,
         )
@@ -174,10 +180,12 @@ def test_an_answer_that_breaks_off_tells_that_it_does() -> None:
     assert (b"".join(written), received) == (HEAD, HEAD)
 
 
-@pytest.mark.parametrize(("why", "status"), [(Cut.HELD, b"503"), (Cut.REQUEST_TIMEOUT, b"408")])
-def test_what_is_cut_in_the_middle_of_an_answer_is_refused_behind_it(why: Cut, status: bytes) -> None:
-    """The answer under way is whole, and no byte of the refusal is in it."""
-    over = asyncio.Event()
+@pytest.mark.parametrize(
+    ("why", "code"), [(Cut.HELD, ErrorCode.OVERLOADED), (Cut.REQUEST_TIMEOUT, ErrorCode.REQUEST_TIMEOUT)]
+)
+def test_what_is_cut_in_the_middle_of_an_answer_is_refused_behind_it(why: Cut, code: ErrorCode) -> None:
+    """The answer under way is whole, no byte of the refusal is in it, and the refusal is told of once."""
+    over, told = asyncio.Event(), list[ErrorCode]()
 
     async def app(_scope: dict[str, Any], _receive: Any, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": LENGTH})
@@ -189,10 +197,29 @@ def test_what_is_cut_in_the_middle_of_an_answer_is_refused_behind_it(why: Cut, s
         protocol.cut(why)
         over.set()
 
-    _, received = asyncio.run(exchange(app, GET * 2, lambda received: received.endswith(b"}"), cut))
+    _, received = asyncio.run(exchange(app, GET * 2, lambda received: received.endswith(b"}"), cut, told.append))
     first, refused = received[: len(HEAD) + 4], received[len(HEAD) + 4 :]
     assert first == HEAD + b"body", "a refusal is in the middle of the answer"
-    assert refused.startswith(b"HTTP/1.1 " + status)
+    assert refused.startswith(b"HTTP/1.1 %d " % CATALOGUE[code].status)
+    assert told == [code]
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "code"),
+    [
+        (b"\x00\r\n\r\n", ErrorCode.MALFORMED_HTTP),
+        (b"GET / HTTP/1.1\r\nX: %b\r\n\r\n" % (b"a" * 100_000), ErrorCode.HEADERS_TOO_LARGE),
+        (GET + b"\x00\r\n\r\n", ErrorCode.MALFORMED_HTTP),
+    ],
+    ids=["no HTTP", "a long head", "behind a request"],
+)
+def test_a_refusal_that_the_application_does_not_see_is_told_of(request_bytes: bytes, code: ErrorCode) -> None:
+    """Once each, so that the metrics count it as they count those of the application."""
+    told: list[ErrorCode] = []
+    _, received = asyncio.run(
+        exchange(answering(b"body"), request_bytes, lambda received: received.endswith(b"}"), on_refused=told.append)
+    )
+    assert (told, json.loads(received.rpartition(b"\r\n\r\n")[2])["code"]) == ([code], code)
 
 
 class Client:

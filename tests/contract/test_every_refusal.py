@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from service.api.problems import CATALOGUE
+from service.api.problems import MEDIA_TYPE as PROBLEM
 from service.ledger.errors import ErrorCode
 from tests.contract.scenes import BALANCE_MAX, UNKNOWN_ID, Scene, routes
 from tests.stateful.served import CALLERS, user_agent_of
@@ -295,6 +296,7 @@ def test_a_refusal_moves_nothing_and_its_audit_row_is_whole(scene: Scene, templa
     problem = answer.json()
     members = {**refused.members, **({"index": 0} if template == CHANGES else {})}
     assert (answer.status, problem["code"]) == (CATALOGUE[code].status, code), answer
+    assert answer.headers["content-type"] == PROBLEM
     assert {name: problem.get(name) for name in members} == members
     (row,) = _rows(scene, newest)
     asked = {name: value for name, value in refused.body.items() if isinstance(value, str | int)}
@@ -321,6 +323,7 @@ def test_a_refusal_moves_nothing_and_its_audit_row_is_whole(scene: Scene, templa
     assert changed <= ON_RECORD, f"the refusal {code} of {template} changed {changed - ON_RECORD}"
     again = scene.service.post(CALLERS[0], f"{request_id}-key", refused.path, body, f"{request_id}-again")
     assert (again.status, again.body, again.headers["idempotency-replayed"]) == (answer.status, answer.body, "true")
+    assert again.headers["content-type"] == PROBLEM
     assert _newest(scene) == newest + 1, "a refusal that is asked for again is on record twice"
 
 

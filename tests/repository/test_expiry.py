@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -220,10 +221,12 @@ def test_a_row_that_is_not_old_enough_stays_whoever_asks(path: Path) -> None:
     async def run() -> None:
         async with opened(path) as house:
             deposit, purchase = await house.announce(), await house.hold("young.kr")
-            command = Expire(ids=[deposit, 999], created_before=stored(house.time.now))
-            assert await house.do(expiry.DEPOSITS, command) == {"expired": [], "refused": []}
-            command = Expire(ids=[purchase, 999], created_before=stored(house.time.now))
-            assert await house.do(expiry.PURCHASES, command) == {"expired": [], "refused": []}
+            for age in (timedelta(0), timedelta(milliseconds=1), 365 * DAY):
+                before = stored(house.time.now - age)
+                command = Expire(ids=[deposit, 999], created_before=before)
+                assert await house.do(expiry.DEPOSITS, command) == {"expired": [], "refused": []}
+                command = Expire(ids=[purchase, 999], created_before=before)
+                assert await house.do(expiry.PURCHASES, command) == {"expired": [], "refused": []}
             assert house.statuses()[deposit] == house.statuses("user_domains")[purchase] == "pending"
 
     asyncio.run(run())
