@@ -239,6 +239,22 @@ def test_a_file_appears_whole_and_replaces_none(log: LiveService, tmp_path: Path
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_file_for_excel_is_the_csv_with_a_byte_order_mark(log: LiveService, tmp_path: Path) -> None:
+    """--format csv may stand beside --excel; another format may not, nor --sealed."""
+    for name, options in {
+        "plain": ["--format", "csv"],
+        "excel": ["--excel"],
+        "both": ["--excel", "--format", "csv"],
+    }.items():
+        run(log, "export", *options, "-o", str(tmp_path / name))
+    plain = (tmp_path / "plain").read_bytes()
+    assert plain.startswith(b"id,")
+    assert (tmp_path / "excel").read_bytes() == (tmp_path / "both").read_bytes() == b"\xef\xbb\xbf" + plain
+    for options, said in ((["--format", "ndjson"], "--excel is CSV"), (["--sealed"], "leave out the other options")):
+        refused = passbook("audit", "export", "--excel", *options, "--database", str(log.database))
+        assert (refused.returncode, said in refused.stderr) == (2, True), refused.stderr
+
+
 def test_a_database_that_is_not_there_is_told(tmp_path: Path) -> None:
     """One sentence; nothing is made."""
     for command in ("tail", "search", "export"):

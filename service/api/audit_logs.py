@@ -7,12 +7,13 @@ from litestar.params import JSONBody
 
 from service.api import head
 from service.api.audit_feed import PAGE_BUDGET_S
-from service.api.auth import media_type, needs
+from service.api.auth import media_type, media_type_parameters, needs
 from service.api.params import (
     LIMIT_DEFAULT,
     ActionQuery,
     ActorQuery,
     AuditCursor,
+    ByteOrderMark,
     Follow,
     IdempotencyKey,
     IdPath,
@@ -85,6 +86,7 @@ async def list_audit_logs(
     order: OrderQuery = "newest",
     limit: OptionalLimit = None,
     cursor: AuditCursor = None,
+    bom: ByteOrderMark = None,
     follow: Follow = None,
     wait: Wait = 25,
 ) -> Response[AuditLogPage | AuditLogFeed]:
@@ -92,7 +94,8 @@ async def list_audit_logs(
 
     As JSON a page; a search that finds little in much, or rows with large details, may make a short one, and
     `next_cursor` says that there is more. As `text/csv` or `application/x-ndjson` everything that matches, sent while
-    it is read; one that is cut off lacks the end of its chunked body.
+    it is read; one that is cut off lacks the end of its chunked body. With `bom=true`, or `Accept: text/csv; bom=true`,
+    CSV begins with the byte-order mark by which Excel knows UTF-8.
 
     With `follow` the rows with a higher id, oldest first: at once when there are some, else as soon as one is
     committed, or none after `wait` seconds. `next_follow` is what to follow next. Where the next row was archived and
@@ -114,11 +117,14 @@ async def list_audit_logs(
         )
     except Invalid as error:
         raise invalid(f"query/{error.name}", error.message) from error
+    if bom == "true" and (follow is not None or media_type(request.scope) != _CSV):
+        raise invalid("query/bom", f"goes with Accept: {_CSV}")
     if follow is not None:
         return await _followed(request, wanted, after=int(follow), limit=limit or LIMIT_DEFAULT, wait_s=wait)
     after = _after(cursor, order)
     if media_type(request.scope) != _JSON:
-        return await _exported(request, wanted, Order(order), after, limit)
+        marked = bom == "true" or (bom is None and "bom=true" in media_type_parameters(request.scope))
+        return await _exported(request, wanted, Order(order), after, limit, marked=marked)
     limit = limit or LIMIT_DEFAULT
     items, reached = await request.passbook.audit_feed.readers.read_for(
         request.auth.key_id,
@@ -166,7 +172,7 @@ async def _followed(
 
 
 async def _exported(
-    request: ApiRequest, wanted: AuditLogFilter, order: Order, after: int | None, limit: int | None
+    request: ApiRequest, wanted: AuditLogFilter, order: Order, after: int | None, limit: int | None, *, marked: bool
 ) -> Response[Any]:
     kind = media_type(request.scope)
     moment = request.passbook.clock().strftime("%Y%m%dT%H%M%SZ")
@@ -181,7 +187,7 @@ async def _exported(
         limit=limit,
         who=request.auth.key_id,
         encode=audit_lines.csv_lines if kind == _CSV else audit_lines.ndjson,
-        header=audit_lines.CSV_HEADER if kind == _CSV else b"",
+        header=(audit_lines.CSV_HEADER_BOM if marked else audit_lines.CSV_HEADER) if kind == _CSV else b"",
         media_type=kind,
         headers=headers,
     )

@@ -29,6 +29,7 @@ OPEN: dict[str, Any] = {"open": True, "refusals": (), "produces": _JSON}
 PAGE: dict[str, Any] = {**OPEN, "produces": None}
 """For what a browser shows: open, and sent whatever Accept says."""
 _MEDIA_TYPE = "media_type"
+_PARAMETERS = "media_type_parameters"
 _SINGLE = {
     b"authorization": "Authorization",
     b"content-encoding": "Content-Encoding",
@@ -74,6 +75,12 @@ def media_type(scope: AsgiScope) -> str:
     return str(scope["state"].get(_MEDIA_TYPE) or scope["route_handler"].opt.get("produces", _JSON)[0])
 
 
+def media_type_parameters(scope: AsgiScope) -> frozenset[str]:
+    """What Accept says of that media type beyond its name, such as `bom=true`, in lower case."""
+    found: frozenset[str] = scope["state"].get(_PARAMETERS, frozenset())
+    return found
+
+
 def guarded(app: ASGIApp) -> ASGIApp:
     """`app` behind the edge. A middleware, since Litestar copies the handler for every guard with every request."""
 
@@ -116,7 +123,7 @@ def _check(scope: HTTPScope, handler: BaseRouteHandler) -> None:
         _check_query(scope["query_string"], known[scope["path_template"], scope["method"]])
     produced = handler.opt.get("produces", _JSON)
     if accept and accept != b"*/*" and (accept != b"application/json" or produced != _JSON) and produced is not None:
-        scope["state"][_MEDIA_TYPE] = _accepted(accept, produced)
+        scope["state"][_MEDIA_TYPE], scope["state"][_PARAMETERS] = _accepted(accept, produced)
 
 
 def _check_framing(given: dict[bytes, bytes], scope: AsgiScope) -> None:
@@ -196,28 +203,35 @@ def _check_query(query: bytes, allowed: Mapping[str, bool]) -> None:
         seen.add(name)
 
 
-def _accepted(accept: bytes, produced: tuple[str, ...]) -> str:
-    """The one of `produced` that `accept` (RFC 9110 §12.5.1) likes best, the first of equals. Raises EdgeError."""
-    ranges = []
+_Ranges = list[tuple[str, float, frozenset[str]]]
+
+
+def _accepted(accept: bytes, produced: tuple[str, ...]) -> tuple[str, frozenset[str]]:
+    """The one of `produced` that `accept` (RFC 9110 §12.5.1) likes best, the first of equals, and its parameters.
+
+    Raises EdgeError.
+    """
+    ranges: _Ranges = []
     for entry in accept.decode("latin-1").lower().split(","):
-        media_range, *parameters = (part.strip() for part in entry.split(";"))
-        ranges.append((media_range, _quality(parameters)))
-    best = max(produced, key=lambda media_type: _liking(media_type, ranges))
-    if _liking(best, ranges) <= 0:
+        media_range, *rest = (part.strip() for part in entry.split(";"))
+        ranges.append((media_range, _quality(rest), frozenset(rest)))
+    best = max(produced, key=lambda media_type: _liking(media_type, ranges)[0])
+    quality, parameters = _liking(best, ranges)
+    if quality <= 0:
         listed = " or ".join(produced)
         detail = f"This path answers {listed}, which Accept does not admit."
         raise EdgeError(ErrorCode.NOT_ACCEPTABLE, detail, errors=[Violation("header/Accept", f"must admit {listed}")])
-    return best
+    return best, parameters
 
 
-def _liking(media_type: str, ranges: list[tuple[str, float]]) -> float:
-    """The quality that the most specific range gives a media type; 0.0 where none admits it."""
-    best: tuple[int, float] = (-1, 0.0)
-    for media_range, quality in ranges:
+def _liking(media_type: str, ranges: _Ranges) -> tuple[float, frozenset[str]]:
+    """The quality that the most specific range gives a media type, and its parameters; 0.0 where none admits it."""
+    best: tuple[int, float, frozenset[str]] = (-1, 0.0, frozenset())
+    for media_range, quality, parameters in ranges:
         specificity = {"*/*": 0, f"{media_type.partition('/')[0]}/*": 1, media_type: 2}.get(media_range, -1)
         if specificity > best[0]:
-            best = (specificity, quality)
-    return best[1]
+            best = (specificity, quality, parameters)
+    return best[1:]
 
 
 def _quality(parameters: list[str]) -> float:

@@ -25,6 +25,7 @@ from service.ledger.fields import (
     ORDER_PATTERN,
     OUTCOME_PATTERN,
     REQUEST_ID_PATTERN,
+    SWITCH_PATTERN,
     TEXT_PATTERN,
     WORD_PATTERN,
     ZONE_PATTERN,
@@ -115,6 +116,10 @@ AuditCursor = Annotated[
     QueryParameter(
         pattern=AUDIT_CURSOR_PATTERN, description="next_cursor of the page before, of the same order; none at first."
     ),
+]
+ByteOrderMark = Annotated[
+    str | None,
+    QueryParameter(pattern=SWITCH_PATTERN, description="With text/csv: true for a byte-order mark, which Excel needs."),
 ]
 Follow = Annotated[
     str | None,

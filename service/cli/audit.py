@@ -39,6 +39,7 @@ _INTERRUPTED = 130
 _ENCODERS: dict[str, tuple[bytes, Callable[[list[AuditLog]], bytes]]] = {
     "ndjson": (b"", audit_lines.ndjson),
     "csv": (audit_lines.CSV_HEADER, audit_lines.csv_lines),
+    "excel": (audit_lines.CSV_HEADER_BOM, audit_lines.csv_lines),
 }
 Wanted = tuple[AuditLogFilter, ZoneInfo]
 
@@ -130,21 +131,32 @@ def audit_search_(database: str | None, order: str, limit: int, wanted: Wanted) 
 
 @audit.command("export")
 @database_option
-@click.option("--format", "kind", type=click.Choice(sorted(_ENCODERS)), default="ndjson", show_default=True)
+@click.option("--format", "kind", type=click.Choice(["csv", "ndjson"]), help="Default: ndjson.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="A file that is not there. Default: standard output."
 )
 @click.option("--order", type=click.Choice([order.value for order in Order]), default="oldest", show_default=True)
 @click.option("--limit", type=click.IntRange(1), help="The most rows. Default: all.")
+@click.option("--excel", is_flag=True, help="CSV with a byte-order mark, by which Excel knows UTF-8.")
 @click.option("--sealed", is_flag=True, help="Every row with its leaf and salt, for docs/audit-log/verify.py.")
 @_filters
 def audit_export(
-    database: str | None, kind: str, output: Path | None, order: str, limit: int | None, sealed: bool, wanted: Wanted
+    database: str | None,
+    kind: str | None,
+    output: Path | None,
+    order: str,
+    limit: int | None,
+    excel: bool,
+    sealed: bool,
+    wanted: Wanted,
 ) -> None:
     """Write the rows for which all conditions hold as NDJSON or CSV, as GET /v1/audit-logs answers them.
 
     A file appears whole, or not at all. With --sealed it is the whole log as auditors recompute it.
     """
+    if excel and kind == "ndjson":
+        raise click.UsageError("--excel is CSV; leave out --format.")
+    kind = "excel" if excel else kind or "ndjson"
     if sealed and (wanted[0] != AuditLogFilter() or (kind, order, limit) != ("ndjson", "oldest", None)):
         raise click.UsageError("--sealed is the whole log in its own format; leave out the other options.")
     # What goes to standard output shows by itself how far it is.

@@ -47,6 +47,7 @@ INSTANT_PATTERN = f"^{_DAY}{_OF_DAY}{_END}"
 DAY_PATTERN = f"^{_DAY}{_END}"
 INSTANT_OR_DAY_PATTERN = f"^{_DAY}({_OF_DAY})?{_END}"
 ZONE_PATTERN = r"^[A-Za-z][A-Za-z0-9_+-]{0,39}(/[A-Za-z0-9_+-]{1,40}){0,2}" + _END
+SWITCH_PATTERN = r"^(true|false)" + _END
 ORDER_PATTERN = r"^(newest|oldest)" + _END
 OUTCOME_PATTERN = r"^(success|failure)" + _END
 AUDIT_CURSOR_PATTERN = r"^[no][1-9][0-9]{0,14}" + _END
@@ -75,6 +76,7 @@ REMEDIES = {
     ZONE_PATTERN: "the name of an IANA time zone such as Asia/Seoul",
     ORDER_PATTERN: "newest or oldest",
     OUTCOME_PATTERN: "success or failure",
+    SWITCH_PATTERN: "true or false",
     AUDIT_CURSOR_PATTERN: "next_cursor of the page before, as it is",
     FOLLOW_PATTERN: "a whole number from 0 to 999999999999999, without leading zeros",
     EXPLANATION_CURSOR_PATTERN: "next_cursor of the page before, as it is",

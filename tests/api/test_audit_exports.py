@@ -99,6 +99,48 @@ def test_csv_is_the_same_rows_and_no_formula(ops: Client) -> None:
     assert "'@SUM(1)\\r\\nInjected: yes" in text
 
 
+@pytest.mark.parametrize(
+    ("accept", "query", "marked"),
+    [
+        ("text/csv", {}, False),
+        ("text/csv", {"bom": "false"}, False),
+        ("text/csv", {"bom": "true"}, True),
+        ("text/csv; header=present; bom=true", {}, True),
+        ("text/csv;BOM=TRUE;q=0.9, application/json;q=0.5", {}, True),
+        ("text/csv;bom=true", {"bom": "false"}, False),
+        ("text/*;bom=true, text/csv", {}, False),
+        ("application/x-ndjson; bom=true", {}, False),
+        ("application/x-ndjson; bom=true, text/csv;q=0.1", {}, False),
+    ],
+)
+def test_a_byte_order_mark_is_there_when_csv_is_asked_for_with_it(
+    ops: Client, accept: str, query: dict[str, str], marked: bool
+) -> None:
+    """Excel knows UTF-8 by it; before it and behind it the file is the same."""
+    plain = export(ops, accept.partition(";")[0].replace("*", "csv"), limit=5).content
+    answer = ops.get("/v1/audit-logs", params={"limit": 5, **query}, headers={"Accept": accept})
+    assert (answer.status_code, answer.content) == (200, b"\xef\xbb\xbf" * marked + plain)
+    assert answer.content.count(b"\xef\xbb\xbf") == marked
+
+
+@pytest.mark.parametrize(
+    ("accept", "query"),
+    [
+        ("application/json", "bom=true"),
+        ("application/x-ndjson", "bom=true"),
+        ("application/json", "bom=true&follow=0"),
+        ("text/csv", "bom=yes"),
+        ("text/csv", "bom=1"),
+        ("text/csv", "bom="),
+    ],
+)
+def test_a_byte_order_mark_that_cannot_be_is_refused(ops: Client, accept: str, query: str) -> None:
+    """It goes with CSV alone, and the answer names the parameter."""
+    answer = ops.get(f"/v1/audit-logs?{query}", headers={"Accept": accept})
+    assert answer.status_code == 400
+    assert [error["pointer"] for error in answer.json()["errors"]] == ["query/bom"]
+
+
 def test_a_limit_and_a_cursor_hold_for_files_too(ops: Client) -> None:
     """At most so many rows, behind the cursor; a page and a file give the same."""
     page = ops.get("/v1/audit-logs", params={"limit": 10}).json()
