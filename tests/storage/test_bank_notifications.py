@@ -2,8 +2,9 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,6 +81,64 @@ def test_the_window_and_the_amount_bound_the_candidates(tx: sqlite.Connection) -
     last = announce(tx, "홍길동", at="2026-01-20 12:00:00.000")
     assert [deposit_id for deposit_id, _, _ in found(tx, "홍길동")] == [first, last]
     assert bank_notifications.candidates(tx, amount=5001, name="홍길동", since=SINCE, until=UNTIL) == []
+
+
+ODD_SINCE, ODD_UNTIL = "2026-01-18 12:00:00.123", "2026-01-20 12:00:00.123"
+EDGES = {
+    "2026-01-18 12:00:00.122": False,
+    ODD_SINCE: True,
+    "2026-01-18 12:00:00.124": True,
+    "2026-01-20 12:00:00.122": True,
+    ODD_UNTIL: True,
+    "2026-01-20 12:00:00.124": False,
+}
+"""Instant -> whether it belongs to the window: both of its ends do."""
+ODD_WINDOW: dict[str, Any] = {"amount": 5000, "name": "홍길동", "since": ODD_SINCE, "until": ODD_UNTIL}
+
+
+def line_at(tx: sqlite.Connection, at: str) -> None:
+    """A line of 5,000 won that waits."""
+    tx.execute(
+        "INSERT INTO bank_notifications (bank_transaction_id, depositor_name, match_name, amount, transaction_time,"
+        " status) VALUES (?, '홍길동', '홍길동', 5000, ?, 'unmatched')",
+        (at, at),
+    )
+
+
+def late_at(tx: sqlite.Connection, at: str) -> None:
+    """A deposit that was announced long before the window and confirmed at that moment, by whom no line is known."""
+    made = announce(tx, "홍길동", at="2026-01-10 12:00:00.000")
+    tx.execute(
+        "UPDATE deposit_transactions SET status = 'confirmed', confirmed_at = ?, balance_before = 0,"
+        " balance_after = 5000, version = 1 WHERE id = ?",
+        (at, made),
+    )
+
+
+@pytest.mark.parametrize(
+    ("put", "edges"),
+    [
+        (lambda tx, at: announce(tx, "홍길동", at=at), EDGES),
+        (lambda tx, at: announce(tx, "홍길동", at=at, by_bot=True), EDGES),
+        (line_at, EDGES),
+        # What was confirmed late is a candidate from a window before its confirmation on, for ever.
+        (late_at, {at: at >= ODD_SINCE for at in EDGES}),
+    ],
+    ids=["a deposit", "the bot's deposit", "a line", "a deposit confirmed late"],
+)
+def test_each_look_up_finds_what_lies_on_the_edges_of_the_window(
+    tx: sqlite.Connection, put: Callable[[sqlite.Connection, str], object], edges: dict[str, bool]
+) -> None:
+    """One at a time: whether it is found as a candidate or an open line, and whether it is quiet, is one answer."""
+    assert bank_notifications.is_quiet(tx, **ODD_WINDOW)
+    for at, belongs in edges.items():
+        tx.execute("SAVEPOINT one")
+        put(tx, at)
+        found = bank_notifications.same_name(tx, **ODD_WINDOW) or bank_notifications.list_open(tx, **ODD_WINDOW)
+        quiet = bank_notifications.is_quiet(tx, **ODD_WINDOW)
+        tx.execute("ROLLBACK TO one")
+        tx.execute("RELEASE one")
+        assert (bool(found), quiet) == (belongs, not belongs), at
 
 
 def test_at_most_ten_candidates_of_each_likeness_are_listed(tx: sqlite.Connection) -> None:

@@ -43,10 +43,18 @@ def _add(database: sqlite.Connection, list_due: ListDue, created_at: str | None,
 def test_pages_give_what_is_due_once_and_the_oldest_first(
     database: sqlite.Connection, list_due: ListDue, limit: int
 ) -> None:
-    """Without a time first; equal times by id; texts with and without a fraction; what is younger or closed not."""
-    times = ["2026-01-19 11:59:59", None, "2026-01-19 11:00:00.5", "2026-01-19 11:00:00", "2026-01-19 11:00:00", None]
+    """Without a time first; equal times by id; texts with and without a fraction. Not what is as old as the bound,
+    younger, or closed."""
+    times = [
+        "2026-01-19 11:59:59.999",
+        None,
+        "2026-01-19 11:00:00.5",
+        "2026-01-19 11:00:00",
+        "2026-01-19 11:00:00",
+        None,
+    ]
     ids = [_add(database, list_due, created_at) for created_at in times]
-    for created_at in ("2026-01-19 12:00:00.001", "2026-01-19 12:00:01", "2026-02-01 00:00:00"):
+    for created_at in (NOW, "2026-01-19 12:00:00.001", "2026-01-19 12:00:01", "2026-02-01 00:00:00"):
         _add(database, list_due, created_at)
     for status in ("expired", "cancelled", "released"):
         _add(database, list_due, "2026-01-01 00:00:00", status)
