@@ -54,7 +54,12 @@ def pytest_sessionfinish() -> None:
 
 def pytest_report_header() -> str:
     """How to repeat this run's order."""
-    return f"order of the tests in each file: {order.SETTING}={order.choose()} repeats it"
+    return order.repeat()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The same behind the failures, where whoever reads them looks."""
+    terminalreporter.write_line(order.repeat())
 
 
 @pytest.hookimpl(tryfirst=True)

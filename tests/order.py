@@ -15,6 +15,11 @@ def choose() -> str:
     return os.environ.setdefault(SETTING, str(random.SystemRandom().randrange(10**6)))
 
 
+def repeat() -> str:
+    """What a run prints, for another one to have its order."""
+    return f"order of the tests in each file: {SETTING}={choose()} repeats it"
+
+
 def ordered(items: list[pytest.Item], order: str) -> list[pytest.Item]:
     """The same tests: those of a file stay together, and their order does not depend on what else was selected."""
     files: dict[object, list[pytest.Item]] = {}

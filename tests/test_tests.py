@@ -1,6 +1,7 @@
 """What holds for every test: it ends, it looks at what it is told, it needs no other test, it waits in one way."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -106,6 +107,7 @@ def test_a_test_that_hangs_or_does_not_look_fails(tmp_path: Path) -> None:
     """Each with what it did; what it started is ended, and the tests beside it pass."""
     done = _pytest(tmp_path, BADLY_BEHAVED)
     assert done.returncode == 1, done.stdout + done.stderr
+    assert re.findall(f"{order.SETTING}=(.*) repeats it", done.stdout) == [order.choose()] * 2, "at both ends"
     assert set(re.findall(r"^(?:FAILED|ERROR) \S+::test_(\w+)", done.stdout, re.M)) == {
         "throws_a_refusal_away",
         "throws_a_failure_away",
@@ -154,6 +156,31 @@ def test_an_order_is_repeated_by_its_number_and_keeps_files_together() -> None:
     assert names != [item.nodeid for item in order.ordered(items, "8")] != [item.nodeid for item in items]
     assert order.ordered(items, "written") == items
     assert order.ordered(items, "reversed") == items[29::-1] + items[:29:-1]
+
+
+def _ci(folder: Path, **settings: str) -> list[str]:
+    """The lines that `.ci/run` prints, with a make that says its order and fails."""
+    for name, script in {"dpkg-query": "echo ok installed", "make": 'echo "made $TESTS_ORDER"; exit 3'}.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n", "utf-8")
+        (folder / name).chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if name != order.SETTING}
+    environment |= settings | {"PATH": f"{folder}:{os.environ['PATH']}"}
+    done = subprocess.run([CHECKOUT / ".ci/run"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_every_run_of_the_whole_check_has_another_order_and_prints_how_to_repeat_it(tmp_path: Path) -> None:
+    """Before and after what may fail; an order that is given is kept."""
+    repeat = "The order of the tests: TESTS_ORDER={0} .ci/run repeats it."
+    drawn = set()
+    for _ in range(5):
+        first, made, last = _ci(tmp_path)
+        number = made.removeprefix("made ")
+        assert first == last == repeat.format(int(number))
+        drawn.add(number)
+    assert len(drawn) > 1, "the order is the same each time"
+    assert _ci(tmp_path, TESTS_ORDER="7") == [repeat.format(7), "made 7", repeat.format(7)]
 
 
 def _waiting_loops(tree: ast.AST) -> list[int]:
