@@ -98,6 +98,7 @@ def run(
             timeout_graceful_shutdown=config.shutdown_grace_s,
         ),
         connections,
+        measures.refusals.add,
         on_ready,
         on_stopping,
         on_stop,
@@ -162,10 +163,17 @@ class _Accepting:
     asyncio's own server ends for good, and silently, where accept() fails for want of descriptors or memory.
     """
 
-    def __init__(self, listener: socket.socket, connections: Connections, protocol: Callable[[], BoundedHttp]) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        connections: Connections,
+        protocol: Callable[[], BoundedHttp],
+        on_refused: Callable[[ErrorCode], None],
+    ) -> None:
         self._listener = listener
         self._connections = connections
         self._protocol = protocol
+        self._on_refused = on_refused
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[None]] = set()
         self._leaving: deque[socket.socket] = deque()
@@ -226,6 +234,7 @@ class _Accepting:
     def _turn_away(self, accepted: socket.socket) -> None:
         """Answers at once that there is no place. It is closed later: a reset could take the answer back."""
         self._connections.cut(Cut.TURNED_AWAY)
+        self._on_refused(ErrorCode.OVERLOADED)
         detail = f"All {self._connections.bounds.connections} connections are in use. Send the request again later."
         with contextlib.suppress(OSError):
             accepted.send(refusal(ErrorCode.OVERLOADED, detail))
@@ -242,6 +251,7 @@ class _Server(uvicorn.Server):
         self,
         config: uvicorn.Config,
         connections: Connections,
+        on_refused: Callable[[ErrorCode], None],
         on_ready: Callable[[], None],
         on_stopping: Callable[[], None],
         on_stop: Callable[[], None],
@@ -255,6 +265,7 @@ class _Server(uvicorn.Server):
         self._connections = connections
         self._accepting: _Accepting
         self._watching: asyncio.Task[None]
+        self._on_refused = on_refused
         self._on_ready = on_ready
         self._on_stopping = on_stopping
         self._on_stop = on_stop
@@ -294,6 +305,7 @@ class _Server(uvicorn.Server):
             sockets[0],
             self._connections,
             lambda: protocol(self.config, self.server_state, self.lifespan.state),
+            self._on_refused,
         )
         self._accepting.start()
         self.started = True

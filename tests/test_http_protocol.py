@@ -1,5 +1,6 @@
 """What goes to the socket, write by write: an answer is one, a stream begins before its first event is there."""
 
+import ast
 import asyncio
 import json
 import re
@@ -7,6 +8,7 @@ import socket
 import sqlite3
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from typing import Any
@@ -21,7 +23,7 @@ from service.connections import Bounds, Connections, Cut
 from service.http_protocol import BoundedHttp
 from service.ledger.errors import ErrorCode
 from service.measures import Measures
-from tests.live import LiveService
+from tests.live import CHECKOUT, LiveService
 from tests.printed import stands
 from tests.waiting import until
 
@@ -372,6 +374,49 @@ def test_408_waits_for_an_answer_that_takes_longer_than_a_request_may(impatient:
     with Client(impatient) as client:
         client.socket.sendall(client.get(f"/v1/audit-logs?follow={newest}&wait=2") + client.debit("never")[:-1])
         assert [status for status, _ in client.rest()] == [200, 408]
+
+
+def refusals(service: LiveService) -> Counter[str]:
+    """How many answers were problem documents, by their code, as /metrics has it."""
+    text = service.client("").get("/metrics").text
+    return Counter(
+        {code: int(count) for code, count in re.findall(r'^passbook_refusals_total{code="(\w+)"} (\d+)$', text, re.M)}
+    )
+
+
+REFUSED_BY_THE_PROTOCOL = {
+    ErrorCode.MALFORMED_HTTP: b"\x00\x01\x02\r\n\r\n",
+    ErrorCode.HEADERS_TOO_LARGE: b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 200,
+    ErrorCode.REQUEST_TIMEOUT: b"GET /livez HT",
+}
+"""What the application never sees: the code that it is refused with, and a request that brings it about."""
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["alone", "behind a request"])
+@pytest.mark.parametrize("code", REFUSED_BY_THE_PROTOCOL)
+def test_a_refusal_that_the_application_does_not_see_is_counted(
+    impatient: LiveService, code: ErrorCode, behind: bool
+) -> None:
+    """Once, under its code, and under no other."""
+    before = refusals(impatient)
+    with Client(impatient) as client:
+        client.socket.sendall((client.get("/livez") if behind else b"") + REFUSED_BY_THE_PROTOCOL[code])
+        answers = client.rest()
+    assert json.loads(answers[-1][1])["code"] == code
+    assert refusals(impatient) - before == {code: 1}, "a refusal of the protocol is not counted as what it was"
+
+
+def test_every_refusal_of_the_protocol_is_counted_by_a_test() -> None:
+    """Those of the program are those above; that of too many connections is counted in tests/test_server.py."""
+    named: set[str] = set()
+    for file in ("http_protocol.py", "server.py"):
+        tree = ast.parse((CHECKOUT / "service" / file).read_text("utf-8"))
+        named |= {
+            node.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "ErrorCode"
+        }
+    assert named == {code.name for code in (*REFUSED_BY_THE_PROTOCOL, ErrorCode.OVERLOADED)}
 
 
 def test_a_body_that_never_ends_gets_one_answer(rich: LiveService) -> None:

@@ -2,11 +2,12 @@
 
 import contextlib
 import json
+import os
 import re
 import signal
 import socket
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -214,3 +215,34 @@ def test_only_the_service_checkpoints(own_service: LiveService) -> None:
     with opened(config_of(database=str(own_service.database))) as of_a_command:
         assert of_a_command.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,), "a command would checkpoint"
     assert "wal_reset_bug" in own_service.client().get("/readyz").json()["sqlite"]
+
+
+def _locks_of(pid: int, files: Iterable[Path]) -> dict[str, str]:
+    """Name of a file -> the kind of lock that a descriptor of this process holds on it."""
+    identities = {(found.st_dev, found.st_ino): file.name for file in files for found in [file.stat()]}
+    held = {}
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found = link.stat()
+            name = identities.get((found.st_dev, found.st_ino))
+            lock = re.search(
+                r"^lock:\s+\d+: (FLOCK|OFDLCK)\b", Path(f"/proc/{pid}/fdinfo/{link.name}").read_text(), re.M
+            )
+            if name and lock:
+                held[name] = lock[1]
+    return held
+
+
+def test_the_writing_process_holds_both_locks(own_service: LiveService) -> None:
+    """That of the lock file and that of the database itself: what outlives its service keeps others out, under any
+    name. So does the process that takes the place of one that was killed.
+    """
+    own_service.start()
+    files = (own_service.database, own_service.database.with_name("passbook.db.lock"))
+    for _ in range(2):
+        writer = own_service.writer_pid
+        held = _locks_of(writer, files)
+        assert held == {"passbook.db": "OFDLCK", "passbook.db.lock": "FLOCK"}, "a lock is not handed on"
+        os.kill(writer, signal.SIGKILL)
+        until(lambda gone=writer: not Path(f"/proc/{gone}/exe").exists(), "the writing process has ended")
+        own_service.client().write("/v1/deposits", DEPOSIT).raise_for_status()

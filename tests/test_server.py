@@ -125,6 +125,9 @@ def test_one_too_many_is_told_so(crowded: tuple[LiveService, int]) -> None:
         return False
 
     until(has_place, "a place is free", every_s=0.05)
+    turned_away = metric(service, 'passbook_connections_cut_total{reason="turned_away"}')
+    assert turned_away >= 4
+    assert metric(service, 'passbook_refusals_total{code="overloaded"}') == turned_away, "a refusal is not counted"
 
 
 def test_no_descriptors_are_a_pause_and_not_an_end(own_service: LiveService) -> None:

@@ -354,14 +354,15 @@ def with_answer_digest(details: str | None, digest: str) -> str:
     return f'{details[:-1]},"{ANSWER_DIGEST}":"{digest}"}}'
 
 
-def readable_details(text: str | None) -> Raw | None:
+def readable_details(text: str | None, resource_type: str | None) -> Raw | None:
     """`text` as a JSON object on one line: itself when it is one, {"text": …} when an old row holds anything else.
 
-    The digest of the stored answer, which tells a reader nothing, is left out.
+    The digest of the stored answer, which tells a reader nothing, is left out of a row of the ledger. What a caller
+    told is shown whole, whatever its members are called.
     """
     if text is None:
         return None
-    found = _DIGEST_MEMBER.search(text) if ANSWER_DIGEST in text else None
+    found = _DIGEST_MEMBER.search(text) if resource_type in LEDGER_RESOURCE_TYPES and ANSWER_DIGEST in text else None
     if found:
         text = text[: found.start()] + "}"
     try:

@@ -146,7 +146,7 @@ def audit_log(row: tuple[Any, ...]) -> AuditLog:
         telegram_id=telegram_id,
         resource_type=resource_type,
         resource_id=resource_id,
-        details=readable_details(details),
+        details=readable_details(details, resource_type),
         actor=actor,
         key_prefix=key_prefix,
         request_id=request_id,

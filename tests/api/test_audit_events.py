@@ -1,7 +1,10 @@
 """POST /v1/audit-logs: what callers want on record, beside what the ledger itself writes."""
 
 import ast
+import contextlib
+import json
 import re
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -215,3 +218,38 @@ def test_events_do_not_upset_the_proof(service: LiveService) -> None:
     """The ledger adds up beside whatever callers have posted."""
     proved = passbook("integrity", "--database", str(service.database))
     assert proved.returncode == 0, proved.stdout + proved.stderr
+
+
+def test_an_event_is_kept_as_its_caller_told_it(service: LiveService, bot: Client) -> None:
+    """Its details get no digest of the answer, as rows of the ledger do, nor anything else; the row of a debit does."""
+    digest = "ab" * 32
+    told: list[dict[str, Any] | None] = [
+        None,
+        {},
+        {"a": 1},
+        {"answer_sha256": "mine"},
+        {"answer_sha256": digest},
+        {"a": 1, "answer_sha256": digest},
+        {"answer_sha256": digest, "a": 1},
+        {"answer_sha256": None},
+    ]
+    for details in told:
+        for about in ({}, {"resource_type": "menu", "resource_id": 3}, {"telegram_id": "1"}):
+            body = {"action": "menu_opened", **about, **({} if details is None else {"details": details})}
+            answer = bot.write("/v1/audit-logs", body)
+            assert answer.status_code == 201, answer.text
+            ((kept,),) = rows_of(service, "SELECT details FROM audit_logs WHERE id = ?", answer.json()["id"])
+            assert (kept and json.loads(kept)) == details, "the row has something else than the caller told"
+            assert answer.json()["details"] == details, "the answer shows something else"
+            assert service.client().get(answer.headers["Location"]).json() == answer.json()
+    debit = service.client().write("/v1/debits", {"telegram_id": "1", "amount": 1, "reason": "x"})
+    assert debit.status_code == 201, debit.text
+    ((kept,),) = rows_of(service, "SELECT details FROM audit_logs WHERE id = ?", debit.json()["audit_log_id"])
+    assert len(json.loads(kept)["answer_sha256"]) == len(digest)
+    proved = passbook("integrity", "--quick", "--database", str(service.database))
+    assert proved.returncode == 0, proved.stdout + proved.stderr
+
+
+def rows_of(service: LiveService, sql: str, *values: object) -> list[tuple[Any, ...]]:
+    with contextlib.closing(sqlite3.connect(service.database)) as connection:
+        return connection.execute(sql, values).fetchall()

@@ -237,8 +237,17 @@ STORIES = {
     "013 is not rolled back where rows are archived": Story(
         [*_up(0, 13), _LEAVES, _PRUNES, "down 13"], stops="rollback 013 stopped: rows of audit_logs were archived"
     ),
-    "013 is not rolled back where a user is erased": Story(
+    "013 is not rolled back where an erasure is begun": Story(
         [*_up(0, 13), _ERASURE, "down 13"], stops="rollback 013 stopped: personal data was erased"
+    ),
+    "013 is not rolled back where a user is erased": Story(
+        [*_up(0, 13), _ERASURE, "UPDATE user_erasures SET finished_at = 'y'", "down 13"],
+        stops="rollback 013 stopped: personal data was erased",
+    ),
+    "013 is not rolled back where users are erased": Story(
+        [*_up(0, 13), _ERASURE, "INSERT INTO users (id, telegram_id) VALUES (2, 'u')",
+         "INSERT INTO user_erasures VALUES (2, 'x', 'x', 'y')", "down 13"],
+        stops="rollback 013 stopped: personal data was erased",
     ),
 }  # fmt: skip
 

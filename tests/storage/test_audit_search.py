@@ -228,19 +228,98 @@ def test_a_rare_action_of_a_past_day_is_found_by_its_index(tmp_path: Path, order
                 ((n, "rare" if n == rare else "frequent", instant(n)) for n in range(1, rows + 1)),
             )
             fill_audit_nodes(connection)
-        thousands = 0
-
-        def count() -> int:
-            nonlocal thousands
-            thousands += 1
-            return 0
-
-        connection.set_progress_handler(count, 1000)
+        steps = thousands_of_steps(connection)
         wanted = AuditLogFilter(action="rare", since=instant(500), until=instant(15_000))
         found = audit_search.search(connection, wanted, order=order, after=None, limit=50, budget_s=10)
         connection.set_progress_handler(None, 0)
     assert [row[0] for row in found.rows] == [rare]
-    assert thousands < 20, "thousands of steps of SQLite's machine; a row takes several"
+    assert steps[0] < 20, "thousands of steps of SQLite's machine; a row takes several"
+
+
+SMALL = 4
+"""Rows of a node, and children of one, in the next test."""
+SIZES = (*range(1, 36), *range(47, 50), *range(63, 70), 80, 81, 84, 85)
+
+
+@pytest.mark.parametrize("order", Order)
+def test_every_end_of_every_tree_is_searched_by_time(
+    tmp_path: Path, order: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logs that end with, before and behind a node of each level: from each row on, up to each, and each alone."""
+    for name, value in {"_LEVEL_BITS": 4, "_NODE_CHILDREN": SMALL, "_GAP_MAX": 0, "_PROBE": 1}.items():
+        monkeypatch.setattr(audit_search, name, value)
+    with writing(make_database(tmp_path / "passbook.db")) as connection, sqlite.transaction(connection):
+        connection.execute("DROP TABLE audit_nodes")
+        connection.execute(
+            "CREATE TABLE audit_nodes (level, position, first_id, last_id, created_at_min, created_at_max)"
+        )
+        size = 0
+        for wanted_size in SIZES:
+            while size < wanted_size:
+                size += 1
+                connection.execute(
+                    "INSERT INTO audit_logs (id, action, created_at) VALUES (?, 'a', ?)", (size, instant(size))
+                )
+                for level, rows in ((4, SMALL), (8, SMALL**2), (12, SMALL**3)):
+                    if size % rows == 0:
+                        first = size - rows + 1
+                        node = (level, first // rows, first, size, instant(first), instant(size))
+                        connection.execute("INSERT INTO audit_nodes VALUES (?, ?, ?, ?, ?, ?)", node)
+            for at in range(1, size + 1):
+                for since, until in ((at, None), (None, at + 1), (at, at + 1)):
+                    wanted = AuditLogFilter(
+                        since=None if since is None else instant(since), until=None if until is None else instant(until)
+                    )
+                    expected = list(range(since or 1, until or size + 1))
+                    if order == Order.NEWEST:
+                        expected.reverse()
+                    found = audit_search.search(
+                        connection, wanted, order=order, after=None, limit=100, budget_s=60
+                    ).rows
+                    ids = [row[0] for row in found]
+                    assert ids == expected, f"{size} rows, from {since} to before {until}: {ids}"
+
+
+@pytest.mark.parametrize(
+    ("order", "values", "first"),
+    [
+        (Order.OLDEST, {"since": instant(19_000)}, 19_000),
+        (Order.NEWEST, {"until": instant(1_000)}, 999),
+        (Order.OLDEST, {"since": instant(9_000), "until": instant(15_000)}, 9_000),
+        (Order.NEWEST, {"since": instant(9_000), "until": instant(15_000)}, 14_999),
+    ],
+    ids=["since", "until", "both, oldest", "both, newest"],
+)
+def test_one_end_of_a_time_is_enough_to_leave_the_rest_out(
+    tmp_path: Path, order: Order, values: dict[str, Any], first: int
+) -> None:
+    """The rows before or behind it are not read one by one."""
+    with writing(make_database(tmp_path / "passbook.db")) as connection:
+        with sqlite.transaction(connection):
+            connection.executemany(
+                "INSERT INTO audit_logs (id, action, created_at) VALUES (?, 'a', ?)",
+                ((n, instant(n)) for n in range(1, 20_001)),
+            )
+            fill_audit_nodes(connection)
+        steps = thousands_of_steps(connection)
+        found = audit_search.search(
+            connection, AuditLogFilter(**values), order=order, after=None, limit=50, budget_s=10
+        )
+        connection.set_progress_handler(None, 0)
+    assert found.rows[0][0] == first
+    assert steps[0] < 20, "thousands of steps of SQLite's machine; a row takes several"
+
+
+def thousands_of_steps(connection: Connection) -> list[int]:
+    """Counts them from now on, as its only member."""
+    steps = [0]
+
+    def count() -> int:
+        steps[0] += 1
+        return 0
+
+    connection.set_progress_handler(count, 1000)
+    return steps
 
 
 def test_a_pattern_of_too_many_actions_is_answered_all_the_same(tmp_path: Path) -> None:

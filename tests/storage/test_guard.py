@@ -120,3 +120,39 @@ def test_what_the_log_holds_is_saved_from_a_reader_or_said(opened: tuple[Path, C
             guard.check_files(connection, committed=True)
     with pytest.raises(FilesSwapped, match="All that was answered is in the database file now"):
         guard.check_files(connection, committed=True)
+
+
+_OVERWRITTEN = {
+    "a text": (0, b"no database at all, only text, again and again " * 100),
+    "zeros": (0, bytes(4096)),
+    "a database that is in no WAL mode": (18, b"\x01\x01"),
+    "another version for writing alone": (18, b"\x01\x02"),
+    "another version for reading alone": (18, b"\x02\x01"),
+    "another size of pages": (16, b"\x20\x00"),
+}
+"""What another program wrote over the database: where, and which bytes."""
+
+
+@pytest.mark.parametrize("checkpointed", [False, True], ids=["between commits", "while a checkpoint wrote"])
+@pytest.mark.parametrize("what", _OVERWRITTEN)
+def test_a_database_that_is_none_any_more_takes_no_write(
+    opened: tuple[Path, Connection], what: str, checkpointed: bool
+) -> None:
+    """A checkpoint changes the header too; what can be no header of this database is seen even then."""
+    _, connection = opened
+    start, written = _OVERWRITTEN[what]
+    _commit(connection, 100)
+    if checkpointed:
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    os.pwrite(connection.guard._files.descriptor, written, start)  # type: ignore[attr-defined]
+    with pytest.raises(FilesSwapped, match=r"p\.db was written over by another program"):
+        guard.check_files(connection, committed=True)
+
+
+def test_what_a_checkpoint_writes_is_no_swap(opened: tuple[Path, Connection]) -> None:
+    """Else nothing would be proved above."""
+    _, connection = opened
+    for number in range(3):
+        _commit(connection, 200 + number)
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        guard.check_files(connection, committed=True)

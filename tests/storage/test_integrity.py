@@ -175,6 +175,27 @@ def test_a_damaged_page_is_found_unless_quick(sound: Path) -> None:
     assert prove(sound, quick=True).status == IntegrityStatus.SOUND
 
 
+def test_a_proof_that_is_not_carried_through_ends_with_2(sound: Path) -> None:
+    """Each table in turn cannot be read: the exit code is what the report says, and never that of a sound ledger."""
+    with contextlib.closing(sqlite3.connect(sound)) as reader:
+        tables = reader.execute(
+            "SELECT name, rootpage FROM sqlite_master WHERE type = 'table' AND name NOT GLOB 'sqlite_*' ORDER BY name"
+        ).fetchall()
+        (size,) = reader.execute("PRAGMA page_size").fetchone()
+    whole = sound.read_bytes()
+    seen = set()
+    for table, page in tables:
+        start = (page - 1) * size
+        sound.write_bytes(whole[:start] + b"\xff" * size + whole[start + size :])
+        ran = CliRunner().invoke(main, ["integrity", "--quick", "--json", "--database", str(sound)])
+        status = json.loads(ran.stdout)["status"] if ran.stdout else "not begun"
+        wanted = {"not begun": 2, "unfinished": 2, "broken": 1, "sound": 0}[status]
+        assert ran.exit_code == wanted, f"without {table} the proof is {status} and ends with {ran.exit_code}"
+        assert ("cannot be checked. " in ran.stderr) == (status == "unfinished")
+        seen.add(status)
+    assert "unfinished" in seen
+
+
 @pytest.mark.parametrize("through", [0, 1])
 def test_imported_databases_are_sound(tmp_path: Path, through: int) -> None:
     """What the bot left, with rows without versions and opening entries."""
