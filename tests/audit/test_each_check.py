@@ -7,8 +7,11 @@ be taken for true. So a check whose work another one happens to do as well is st
 import contextlib
 import importlib.util
 import io
+import json
+import subprocess
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -96,9 +99,15 @@ def refused_by_service(kind: str, case: dict[str, Any]) -> object:
     return fault.said if fault else None
 
 
-def inclusions(module: ModuleType = chain) -> Forgeries:
+Inclusion = tuple[bytes, int, int, list[bytes], bytes | None]
+"""A leaf, its index, the size of the tree, the path, and the root; no root where the path alone is wrong."""
+Consistency = tuple[int, bytes, int, bytes, list[bytes]]
+"""Size and root before, size and root later, and the proof."""
+
+
+def false_inclusions() -> dict[str, Inclusion]:
     """Every leaf at every other index, and paths that are longer or shorter."""
-    found: Forgeries = {}
+    found: dict[str, Inclusion] = {}
     for size in range(1, 9):
         leaves = leaves_of(size)
         root = mth(leaves)
@@ -113,22 +122,26 @@ def inclusions(module: ModuleType = chain) -> Forgeries:
             }
             for name, (at, of, way) in forged.items():
                 if name != "shorter" or path:
-                    found[f"{name}: {index} of {size}"] = lambda leaf=leaves[index], at=at, of=of, way=way: (  # type: ignore[misc]
-                        module.root_of_inclusion(leaf, at, of, way) and None
-                    )
+                    found[f"{name}: {index} of {size}"] = leaves[index], at, of, way, None
             for other in range(size):
                 if other != index:
-                    found[f"{other} for {index} of {size}"] = (
-                        lambda leaf=leaves[other], at=index, of=size, way=path, root=root: (  # type: ignore[misc]
-                            module.root_of_inclusion(leaf, at, of, way) == root
-                        )
-                    )
+                    found[f"{other} for {index} of {size}"] = leaves[other], index, size, path, root
     return found
 
 
-def consistencies(module: ModuleType = chain) -> Forgeries:
+def inclusions(module: ModuleType = chain) -> Forgeries:
+    """Those, shown to `module`."""
+
+    def shown(leaf: bytes, at: int, of: int, way: list[bytes], root: bytes | None) -> object:
+        led_to = module.root_of_inclusion(leaf, at, of, way)
+        return None if root is None else led_to == root
+
+    return {name: partial(shown, *case) for name, case in false_inclusions().items()}
+
+
+def false_consistencies() -> dict[str, Consistency]:
     """Logs that shrank, forked at each position, or came with a proof that is longer, shorter or of other hashes."""
-    found: Forgeries = {}
+    found: dict[str, Consistency] = {}
     for earlier in range(9):
         for later in range(9):
             was, grown = leaves_of(9)[:earlier], leaves_of(9)[:later]
@@ -142,15 +155,17 @@ def consistencies(module: ModuleType = chain) -> Forgeries:
                 for way, given in ways.items():
                     if name == "as it was" and given == proof and earlier <= later:
                         continue
-                    found[f"{earlier} to {later}, {name}, {way}"] = lambda was=was, now=now, given=given: (  # type: ignore[misc]
-                        module.check_consistency(len(was), mth(was), len(now), mth(now), given)
-                    )
+                    found[f"{earlier} to {later}, {name}, {way}"] = len(was), mth(was), len(now), mth(now), given
             if 0 < earlier < later:
                 honest = chain.consistency_proof(earlier, later, node_of(grown))
-                found[f"{earlier} to {later}, told to be of twice as many"] = lambda was=was, now=grown, given=honest: (  # type: ignore[misc]
-                    module.check_consistency(len(was), mth(was), 2 * len(now), mth(now), given)
-                )
+                told = f"{earlier} to {later}, told to be of twice as many"
+                found[told] = len(was), mth(was), 2 * len(grown), mth(grown), honest
     return found
+
+
+def consistencies(module: ModuleType = chain) -> Forgeries:
+    """Those, shown to `module`."""
+    return {name: partial(module.check_consistency, *case) for name, case in false_consistencies().items()}
 
 
 def reseal(rows: list[list[Any]]) -> None:
@@ -540,52 +555,62 @@ def program() -> ModuleType:
     return module
 
 
-def shown_to(verify: ModuleType, folder: Path) -> Forgeries:
-    """Exports that do not fit what was kept, each with one thing that was kept."""
+Shown = tuple[list[bytes], str, str]
+"""The lines of an export, and what it is compared with: which kind of thing, and the name of its file; or nothing."""
+
+
+def shown(folder: Path) -> dict[str, Shown]:
+    """Exports that do not fit what was kept, each with one thing that was kept, in a file of `folder`."""
     kept = {
-        "o": ("checkpoints", "20", test_verify.checkpoint_of(test_verify.LOG[:20])),
-        "c": ("checkpoints", "40", test_verify.checkpoint_of(test_verify.LOG)),
-        "R": ("receipts", "R", "\n".join(test_verify.receipt_of(test_verify.LOG[at]) for at in (10, 38))),
-        "p": ("proofs", "p", test_verify.proof_of(10, 20, test_verify.LEAVES[10])),
-        "P": ("proofs", "P", test_verify.proof_of(38, 40)),
+        "o": ("checkpoints", test_verify.checkpoint_of(test_verify.LOG[:20])),
+        "c": ("checkpoints", test_verify.checkpoint_of(test_verify.LOG)),
+        "R": ("receipts", "\n".join(test_verify.receipt_of(test_verify.LOG[at]) for at in (10, 38))),
+        "p": ("proofs", test_verify.proof_of(10, 20, test_verify.LEAVES[10])),
+        "P": ("proofs", test_verify.proof_of(38, 40)),
+        "another log's": ("checkpoints", signed_by_hand(test_verify.checkpoint_of(test_verify.LOG)[1:])),
+        "a proof of another leaf": ("proofs", test_verify.proof_of(10, 20, test_verify.LEAVES[11])),
     }
-    for _, name, text in kept.values():
+    for name, (_, text) in kept.items():
         (folder / name).write_text(text, "utf-8")
 
-    def wrong(lines: list[bytes], piece: str | None) -> object:
-        kind, name, _ = kept[piece] if piece else ("receipts", "", "")
-        evidence = verify.Evidence([test_verify.VKEY], **({kind: [str(folder / name)]} if piece else {}))
+    def compared(lines: list[bytes], name: str) -> Shown:
+        return lines, kept[name][0], name
+
+    found: dict[str, Shown] = {}
+    for name, (tamper, found_by, _) in test_verify.TAMPERINGS.items():
+        lines = export_lines(tamper())
+        if found_by == "a":
+            found[name] = lines, "", ""
+        else:
+            found |= {f"{name}, {piece}": compared(lines, piece) for piece in found_by}
+    found |= {f"what lies before, {piece}": compared(export_lines(test_verify.LOG, 25), piece) for piece in "opR"}
+    for name in ("another log's", "a proof of another leaf"):
+        found[name] = compared(export_lines(test_verify.LOG), name)
+    for name, rows in rows_by_edit().items():
+        if name in IN_THE_FORMAT:
+            found[name] = export_lines(rows), "", ""
+    return found
+
+
+def shown_to(verify: ModuleType, folder: Path) -> Forgeries:
+    """Those, and the vectors."""
+
+    def wrong(lines: list[bytes], kind: str, name: str) -> object:
+        evidence = verify.Evidence([test_verify.VKEY], **({kind: [str(folder / name)]} if kind else {}))
         check = verify.Check(evidence)
         check.run(io.BytesIO(b"".join(lines)), lambda _: None)
         return not (check.wrong or check.open) and None
 
-    found: Forgeries = {
+    return {
         "the vectors": lambda: (
             None if any(not holds() for *_, holds in verify.vector_checks(test_vectors.PUBLISHED)) else False
-        )
+        ),
+        **{name: partial(wrong, *case) for name, case in shown(folder).items()},
     }
-    for name, (tamper, found_by, _) in test_verify.TAMPERINGS.items():
-        lines = export_lines(tamper())
-        for piece in [None] if found_by == "a" else found_by:
-            found[f"{name}, {piece}"] = lambda lines=lines, piece=piece: wrong(lines, piece)  # type: ignore[misc]
-    for piece in "opR":
-        found[f"what lies before, {piece}"] = lambda piece=piece: wrong(export_lines(test_verify.LOG, 25), piece)  # type: ignore[misc]
-    for name, (kind, text) in {
-        "another log's": ("checkpoints", signed_by_hand(test_verify.checkpoint_of(test_verify.LOG)[1:])),
-        "a proof of another leaf": ("proofs", test_verify.proof_of(10, 20, test_verify.LEAVES[11])),
-    }.items():
-        (folder / name).write_text(text, "utf-8")
-        kept[name] = (kind, name, text)
-        found[name] = lambda name=name: wrong(export_lines(test_verify.LOG), name)  # type: ignore[misc]
-    for name, rows in rows_by_edit().items():
-        if name in IN_THE_FORMAT:
-            found[name] = lambda rows=rows: wrong(export_lines(rows), None)  # type: ignore[misc]
-    return found
 
 
-def told_to(verify: ModuleType) -> Forgeries:
-    """Keys, notes, proofs and lines in a form that one check of the program refuses."""
-    keys = [verify.read_key(key.verifier.text()) for key in (KEY, WITNESS)]
+def told() -> dict[str, tuple[str, bytes]]:
+    """Keys, notes, proofs and lines in a form that one check of the program refuses: what it is, and its bytes."""
     at = 2**63
     late = at.to_bytes(8) + WITNESS.signature(f"cosignature/v1\ntime {at}\n{TEXT}".encode())
     hand = signed_by_hand(TEXT)
@@ -594,37 +619,58 @@ def told_to(verify: ModuleType) -> Forgeries:
     row = test_vectors.PUBLISHED["export"]["rows"][0]["line"].encode()
     root = b"11" * 32
     header = b'{"passbook_audit_export":1,"first_index":1,"previous_leaf":"%s","frontier":{"%s":1}}\n' % (root, root)
-    signed = {
-        "a long note": signed_by_hand("x\n" * 500_000),
-        "a note of signatures alone": signed_by_hand("\n").lstrip("\n"),
-        "a note without its end": f"{hand[:-1]}x",
-        "a note with a control character": signed_by_hand("a\x01\n"),
-        "a signature by a name with a plus": f"{hand}— a+b {line}\n",
-        "a signature by nobody": f"{hand}—  {line}\n",
-        "another's time": f"{TEXT}\n— w {b64encode(WITNESS.verifier.key_id + late).decode()}\n",
+    texts = {
+        "a short public key": ("key", key_text("log", bytes(31))),
+        "a key with a space": ("key", key_text("a b", bytes(32))),
+        "a key without a name": ("key", key_text("", bytes(32))),
+        "a long note": ("note", signed_by_hand("x\n" * 500_000)),
+        "a note of signatures alone": ("note", signed_by_hand("\n").lstrip("\n")),
+        "a note without its end": ("note", f"{hand[:-1]}x"),
+        "a note with a control character": ("note", signed_by_hand("a\x01\n")),
+        "a signature by a name with a plus": ("note", f"{hand}— a+b {line}\n"),
+        "a signature by nobody": ("note", f"{hand}—  {line}\n"),
+        "another's time": ("note", f"{TEXT}\n— w {b64encode(WITNESS.verifier.key_id + late).decode()}\n"),
+        "a witness's word that is too short": (
+            "note",
+            f"{TEXT}\n— w {b64encode(WITNESS.verifier.key_id + b'x' * 5).decode()}\n",
+        ),
+        "a proof without a checkpoint": ("proof", proof.split("\n\n", maxsplit=1)[0]),
+        "a proof without an index": ("proof", proof.replace("index 0\n", "0\n")),
+        "a proof with another first line": ("proof", proof.replace("index 0\n", "xxxxxx0\n")),
+        "a proof of nothing": ("proof", f"c2sp.org/tlog-proof@v1\n\n{hand}"),
+        "a proof of too many hashes": ("proof", proof.replace("0\n", "0\n" + f"{line}\n" * 63, 1)),
+        "another kind of proof": ("proof", proof.replace("@v1", "@v2")),
+        "no key, and a checkpoint": ("checkpoints", "x"),
+        "no key, and a proof": ("proofs", "x"),
     }
-    proofs = {
-        "a proof without a checkpoint": proof.split("\n\n", maxsplit=1)[0],
-        "a proof without an index": proof.replace("index 0\n", "0\n"),
-        "a proof with another first line": proof.replace("index 0\n", "xxxxxx0\n"),
-        "a proof of nothing": f"c2sp.org/tlog-proof@v1\n\n{hand}",
-        "a proof of too many hashes": proof.replace("0\n", "0\n" + f"{line}\n" * 63, 1),
-        "another kind of proof": proof.replace("@v1", "@v2"),
+    large = b'"user_id":{"integer":"9007199254740992"}'
+    last = row.replace(b'"user_id":null,', b"").replace(b"}\n", b"," + large)
+    assert last.endswith(large), last
+    return {
+        "a frontier of members": ("header", header),
+        "a frontier without its end": ("header", header.replace(b'{"%s":1}' % root, b'["%s"' % root)),
+        "a rule that is a list": ("row", row.replace(b"{", b'{"rule":[],', 1)),
+        "a line without a colon": ("row", row.replace(b'"id":', b'"id"', 1)),
+        "a line without its last brace": ("row", last + b"\n"),
+        "an index that is too large": ("row", row.replace(b'"leaf_index":0', b'"leaf_index":9007199254740992', 1)),
+        "bytes that are a list": ("row", row.replace(b'"details":null', b'"details":{"blob":["ab"]}', 1)),
+        **{name: (kind, text.encode()) for name, (kind, text) in texts.items()},
     }
-    found: Forgeries = {
-        "a short public key": lambda: verify.read_key(key_text("log", bytes(31))) and None,
-        "a key with a space": lambda: verify.read_key(key_text("a b", bytes(32))) and None,
-        "a key without a name": lambda: verify.read_key(key_text("", bytes(32))) and None,
-        "a frontier of members": lambda: verify.Log.of_header(header) and None,
-        "a rule that is a list": lambda: verify.read_row(row.replace(b"{", b'{"rule":[],', 1)) and None,
-        "no key": lambda: verify.Evidence(checkpoints=["x"]) and None,
-        "a proof and no key": lambda: verify.Evidence(proofs=["x"]) and None,
+
+
+def told_to(verify: ModuleType) -> Forgeries:
+    """Those, read by the program."""
+    keys = [verify.read_key(key.verifier.text()) for key in (KEY, WITNESS)]
+    readers: dict[str, Callable[[bytes], object]] = {
+        "key": lambda told: verify.read_key(told.decode()) and None,
+        "note": lambda told: verify.open_note(told, keys) and None,
+        "proof": lambda told: verify.read_proof(told, keys) and None,
+        "header": lambda told: verify.Log.of_header(told) and None,
+        "row": lambda told: verify.read_row(told) and None,
+        "checkpoints": lambda told: verify.Evidence(checkpoints=[told.decode()]) and None,
+        "proofs": lambda told: verify.Evidence(proofs=[told.decode()]) and None,
     }
-    for name, text in signed.items():
-        found[name] = lambda text=text: verify.open_note(text.encode(), keys) and None  # type: ignore[misc]
-    for name, text in proofs.items():
-        found[name] = lambda text=text: verify.read_proof(text.encode(), keys) and None  # type: ignore[misc]
-    return found
+    return {name: partial(readers[kind], given) for name, (kind, given) in told().items()}
 
 
 def too_long_for(verify: ModuleType) -> object:
@@ -661,3 +707,99 @@ def test_each_check_of_the_auditors_program_is_needed(tmp_path: Path) -> None:
             check for check in checks_of(verify) if check.function not in {"verify", "say", "Check.without_export"}
         ]
         assert needless(checks, forgeries) - {*SAID_BETTER} == set()
+
+
+OPTION = {"checkpoints": "checkpoint", "receipts": "receipts", "proofs": "proof"}
+
+
+def shown_to_node(folder: Path) -> Iterator[tuple[str, str, object]]:
+    """The same forgeries as data: name, kind, and what is shown."""
+
+    def encoded(value: bytes) -> str:
+        return b64encode(value).decode()
+
+    for name, (lines, kind, file) in shown(folder).items():
+        evidence = {"key": [test_verify.VKEY], **({OPTION[kind]: [str(folder / file)]} if kind else {})}
+        yield name, "export", {"lines": [*map(encoded, lines)], "evidence": evidence}
+    for name, (kind, given) in told().items():
+        if kind in OPTION:
+            yield name, "evidence", {OPTION[kind]: [given.decode()]}
+        else:
+            yield name, kind, encoded(given)
+    for name, (leaf, at, of, path, root) in false_inclusions().items():
+        way = [*map(encoded, path)]
+        yield name, "inclusion", [encoded(leaf), str(at), str(of), way, None if root is None else encoded(root)]
+    for name, (was, was_root, now, now_root, proof) in false_consistencies().items():
+        case = [str(was), encoded(was_root), str(now), encoded(now_root), [*map(encoded, proof)]]
+        yield name, "consistency", case
+    lines = export_lines(test_verify.LOG[:1])
+    limit = {"lines": [*map(encoded, lines)], "evidence": {}, "limit": len(lines[1]) - 1}
+    yield "a long line", "export", limit
+    yield "an export without a line", "export", {"lines": [], "evidence": {}}
+    yield "the vectors", "vectors", test_vectors.PUBLISHED
+    alone: dict[str, dict[str, list[str]]] = {
+        "a proof that names no leaf": {"proof": ["P"]},
+        "a proof, and receipts of other rows too": {"proof": ["p"], "receipts": ["R"]},
+        "a proof of another leaf": {"proof": ["a proof of another leaf"]},
+        "a checkpoint that is not there": {"checkpoint": ["nowhere"]},
+    }
+    for name, files in alone.items():
+        paths = {option: [str(folder / file) for file in named] for option, named in files.items()}
+        yield f"{name}, alone", "alone", {"key": [test_verify.VKEY], **paths}
+
+
+SAID_BETTER_BY_NODE = {
+    "Json.takes: this.text[this.at] !== character": "else every object and list is empty, and something follows",
+    "readObject: line[end] !== LINE_FEED": "the next check wants the line feed too; that the file was cut is said",
+    "requireMembers: !members.has(name)": "a member that is missing is no value either; its name is said",
+    "Log.ofHeader: version === undefined": "it is no version either; that the file is another one is said",
+    "checkConsistency: first > second": "no proof leads from a tree to a smaller one",
+    "checkConsistency: !path.length": "then the way to the root is too short",
+    "checkConsistency: sn === 0n": "a longer path leads to other roots; that it is too long is said",
+    'openNote: middle < 0 (of middle < 0 || middle + 2 === whole.length || !whole.endsWith("\\n"))': "then no line"
+    " is that of a signature",
+    "openNote: middle + 2 === whole.length (of middle < 0 || middle + 2 === whole.length ||"
+    ' !whole.endsWith("\\n"))': "an empty line is no signature",
+    "requireSignature: bytes.length !== 64 (of at >= 2n ** 63n || bytes.length !== 64 || !verifySignature(null,"
+    " message, publicKey, bytes))": "no signature of another length is right",
+    "readProof: middle < 0": "an empty checkpoint is no note",
+    "fromFile: error instanceof Unreadable": "it adds the name of the file",
+    "Evidence.constructor: checkpoint.length + proof.length && !keys.length": "then no key has signed; it is asked for",
+    "Check.run: error instanceof Unreadable": "it adds the number of the line",
+    **{
+        f"Check.compareEnd: {condition}": "it tells what is unknown from what was tampered with"
+        for one in (
+            "index < BigInt(this.firstIndex)",
+            "size < BigInt(this.firstIndex)",
+            "this.firstIndex && (this.firstId === null || id < this.firstId)",
+        )
+        for condition in (one, f"not {one}")
+    },
+}
+"""Checks of verify.mjs that another one repeats, and what for they are there."""
+
+
+def test_each_check_of_the_auditors_other_program_is_needed(tmp_path: Path) -> None:
+    """Of verify.mjs, by the parser of JavaScript that node itself has."""
+    given = {
+        "program": str(verifiers.FOLDER / "verify.mjs"),
+        "skip": ["main", "verify", "say", "checkVectors", "vectorChecks", "rowIs", "runLines"],
+        "known": [*SAID_BETTER_BY_NODE],
+        "keys": [key.verifier.text() for key in (KEY, WITNESS)],
+        "forgeries": [*shown_to_node(tmp_path)],
+    }
+    ran = subprocess.run(
+        ["node", "--expose-internals", Path(__file__).with_name("removed_checks.mjs")],
+        input=json.dumps(given),
+        env={"PATH": verifiers.PATH},
+        capture_output=True,
+        text=True,
+        timeout=5 * verifiers.TIMEOUT_S,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert found["taken"] == [], "forgeries that the whole program takes for true"
+    assert found["needless"] == [], "checks without which every forgery is refused all the same"
+    assert {*SAID_BETTER_BY_NODE} - {*found["checks"]} == set(), "no such check is there any more"
+    assert len(found["checks"]) > 100

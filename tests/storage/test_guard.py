@@ -149,10 +149,27 @@ def test_a_database_that_is_none_any_more_takes_no_write(
         guard.check_files(connection, committed=True)
 
 
-def test_what_a_checkpoint_writes_is_no_swap(opened: tuple[Path, Connection]) -> None:
-    """Else nothing would be proved above."""
+@pytest.mark.parametrize("at", [0, 24, 28, 40, 92, 96])
+def test_a_header_that_changes_without_a_checkpoint_is_seen(opened: tuple[Path, Connection], at: int) -> None:
+    """Any part of it: whose it is, how often it was written, how large it is, which version wrote it."""
     _, connection = opened
-    for number in range(3):
-        _commit(connection, 200 + number)
+    descriptor = connection.guard._files.descriptor  # type: ignore[attr-defined]
+    _commit(connection, 100)
+    was = os.pread(descriptor, 4, at)
+    os.pwrite(descriptor, bytes(byte ^ 0xFF for byte in was), at)
+    with pytest.raises(FilesSwapped, match=r"p\.db was written over by another program"):
+        guard.check_files(connection, committed=True)
+
+
+def test_what_a_checkpoint_writes_is_no_swap(opened: tuple[Path, Connection]) -> None:
+    """Though the header changes, with the size of the database. Else nothing would be proved above."""
+    _, connection = opened
+    for first in range(1000, 4000, 1000):
+        before = os.pread(connection.guard._files.descriptor, 100, 0)  # type: ignore[attr-defined]
+        connection.execute("BEGIN IMMEDIATE")
+        for number in range(first, first + 1000):
+            _commit(connection, number)
+        connection.execute("COMMIT")
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        assert os.pread(connection.guard._files.descriptor, 100, 0) != before  # type: ignore[attr-defined]
         guard.check_files(connection, committed=True)
