@@ -5,6 +5,7 @@ words, and `up 1 from …` for that statement and all that follow.
 """
 
 import functools
+import os
 import re
 import sqlite3
 from collections import Counter
@@ -20,6 +21,8 @@ from tests.migrations import sql_faults
 Files = Mapping[str, Sequence[str]]
 """`up 3` -> the statements of the file."""
 Rows = list[tuple[Any, ...]]
+EVERY_FAULT = "FAULTS" in os.environ or "FAULTS_SAMPLE" in os.environ
+"""Whether those faults are tried too that are listed as changing nothing."""
 
 
 class Story(Struct, frozen=True):

@@ -33,6 +33,9 @@ _TRANSACTIONS = (
     "SELECT id, user_id, type, amount, status, depositor_name, description, confirmed_at, created_at"
     " FROM deposit_transactions ORDER BY id"
 )
+_NOW = "created_at GLOB '20??-??-?? ??:??:??'"
+_ACCOUNTS_OPENED = f"SELECT id, user_id, balance, {_NOW} FROM user_deposits WHERE id > 16"
+_TRANSACTIONS_MADE = f"SELECT id, user_id, type, amount, status, {_NOW} FROM deposit_transactions WHERE id > 15"
 _LINKS = "SELECT id, matched_transaction_id FROM bank_notifications ORDER BY id"
 _IDS = "SELECT name, seq FROM sqlite_sequence WHERE name IN ('user_deposits', 'deposit_transactions') ORDER BY name"
 _NOTES = (
@@ -196,7 +199,6 @@ def _meanwhile(file: str) -> dict[str, Story]:
     """What holds for both files: links and ids, whatever the bot does between two statements or two runs."""
     name, undisturbed = ("001 rolled back", _DOWN) if file == "down 1" else ("001", _UP)
     first = ["up 1"] if file == "down 1" else []
-    opened: Rows = [(20, 5, 0, "n")]
     return {
         f"{name} minds no index of another table": Story(
             [*_AT, *first, "CREATE TABLE mine (x); CREATE INDEX of_mine ON mine(x)", file],
@@ -214,22 +216,20 @@ def _meanwhile(file: str) -> dict[str, Story]:
         f"{name} gives an account that is opened before the copy an id of its own": Story(
             [
                 *_AT, *first, f"{file} until -- Step 4", f"{file} until CREATE TABLE IF NOT EXISTS user_deposits_b",
-                "INSERT INTO user_deposits (user_id, created_at) VALUES (5, 'n')", file,
+                "INSERT INTO user_deposits (user_id) VALUES (5)", file,
             ],
             {
-                **undisturbed, _ACCOUNTS: undisturbed[_ACCOUNTS] + opened,
-                _IDS: [("deposit_transactions", 29), ("user_deposits", 20)],
+                _ACCOUNTS_OPENED: [(20, 5, 0, 1)], _IDS: [("deposit_transactions", 29), ("user_deposits", 20)],
             },
         ),
         f"{name} gives a transaction that is made before the copy an id of its own": Story(
             [
                 *_AT, *first, f"{file} until -- Step 8",
                 f"{file} until CREATE TABLE IF NOT EXISTS deposit_transactions_b",
-                "INSERT INTO deposit_transactions (user_id, type, amount, created_at) VALUES (1, 'n', 1, 'n')", file,
+                "INSERT INTO deposit_transactions (user_id, type, amount) VALUES (1, 'n', 1)", file,
             ],
             {
-                **undisturbed,
-                _TRANSACTIONS: [*undisturbed[_TRANSACTIONS], (30, 1, "n", 1, "pending", None, None, None, "n")],
+                _TRANSACTIONS_MADE: [(30, 1, "n", 1, "pending", 1)],
                 _IDS: [("deposit_transactions", 30), ("user_deposits", 19)],
             },
         ),

@@ -3,13 +3,12 @@
 The same stories are told with files that have one small fault in a statement, and one of them then ends otherwise.
 """
 
-import os
 from collections.abc import Sequence
 
 import pytest
 
 from tests.migrations import stories_of_001
-from tests.migrations.stories import FILES, MOVES_ROWS, Story, labels, unnoticed, wrong
+from tests.migrations.stories import EVERY_FAULT, FILES, MOVES_ROWS, Story, labels, unnoticed, wrong
 
 
 def _up(first: int, last: int) -> list[str]:
@@ -318,7 +317,6 @@ def _words(step: str) -> Sequence[str]:
 
 
 _ASKED = ("up 1", "down 1", "up 3", "down 3", "up 9", "up 12", "down 13", "up 14", "down 14")
-_EVERY_FAULT = "FAULTS" in os.environ or "FAULTS_SAMPLE" in os.environ
 
 
 def test_every_file_that_moves_rows_is_asked_about() -> None:
@@ -333,7 +331,7 @@ def test_every_clause_that_moves_rows_decides_a_story(step: str) -> None:
     The faults of 001 that change nothing, which every story must be told for, are tried by `make faults` alone.
     """
     listed = EQUIVALENT.get(step, {})
-    known = listed if step in stories_of_001.EQUIVALENT and not _EVERY_FAULT else {}
+    known = listed if step in stories_of_001.EQUIVALENT and not EVERY_FAULT else {}
     assert listed.keys() <= set(labels(step, _words(step))), f"faults of {step} are listed that there are not"
     stories = [story for name, story in STORIES.items() if name.startswith(f"{int(step.split()[1]):03d}")]
     left = unnoticed(step, stories, _words(step), known)
