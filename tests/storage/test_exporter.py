@@ -11,8 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.ledger.bank_notifications import BankNotificationStatus
+from service.ledger.domain_purchases import DomainPurchaseStatus
+from service.ledger.transactions import TransactionStatus
 from service.storage import exporter, migrator, sql_text, sqlite
 from service.storage.exporter import ExportFailed, ExportReport, export_database
+from service.storage.importer import TABLES
 from tests.ledger_check import broken_invariants
 from tests.storage.test_importer import MIGRATIONS, make_bots_file, only, read, take_over
 
@@ -21,17 +25,26 @@ AWKWARD = (
     "/* neither */", "BEGIN TRANSACTION; COMMIT;", "'BEGIN TRANSACTION'", "$tag$", "\ufeff", "\u202e", "0x1", "1e5",
     "NULL", "X'00'",
 )  # fmt: skip
-SHAPES = {
-    "users": "id, telegram_id, username, created_at",
-    "user_deposits": "user_id, balance",
-    "deposit_transactions": "id, user_id, type, direction, amount, status, depositor_name, description, confirmed_at,"
-    " created_at",
-    "bank_notifications": "id, bank_name, depositor_name, amount, balance_after, transaction_time, raw_message,"
-    " matched_transaction_id, created_at, status",
-    "user_domains": "id, user_id, domain, status, price, registered_at, expires_at, created_at",
+
+
+def bots_columns() -> dict[str, list[str]]:
+    """Table -> all its columns, as the bot has them after migration 001."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as bot:
+        bot.executescript(MIGRATIONS[0].up + MIGRATIONS[1].up)
+        return {
+            table: [row[1] for row in bot.execute(f"PRAGMA table_info({table})")] for table in (*TABLES, "audit_logs")
+        }
+
+
+_TOLD_AGAIN = {
+    "deposit_transactions": ["direction"],
+    # Which deposits an ambiguous line may be of is not the bot's affair.
+    "bank_notifications": ["iif(status = 'matched', status, 'unmatched')"],
 }
+"""What has no column of its own there and is told again after the way back."""
+SHAPES = {table: ", ".join(bots_columns()[table] + _TOLD_AGAIN.get(table, [])) for table in TABLES}
 """What of a ledger goes to D1 and comes back."""
-LOG = "id, user_id, telegram_id, action, resource_type, resource_id, details, ip_address, user_agent, created_at"
+LOG = ", ".join(bots_columns()["audit_logs"])
 
 
 def write_back(database: Path, target: Path, *, with_schema: bool = True) -> ExportReport:
@@ -48,7 +61,7 @@ def assert_came_back(before: Path, after: Path) -> None:
         assert read(after, wanted) == read(before, wanted), table
     log = read(before, f"SELECT {LOG} FROM audit_logs ORDER BY id")
     assert read(after, f"SELECT {LOG} FROM audit_logs ORDER BY id")[: len(log)] == log
-    sequences = "SELECT name, seq FROM sqlite_sequence WHERE name IN ('users', 'deposit_transactions') ORDER BY name"
+    sequences = f"SELECT name, seq FROM sqlite_sequence WHERE name IN {TABLES} ORDER BY name"
     assert read(after, sequences) == read(before, sequences)
     assert broken_invariants(after) == []
 
@@ -90,6 +103,87 @@ def test_export_comes_back_as_the_same_ledger(tmp_path: Path) -> None:
     assert_came_back(database, tmp_path / "q.db")
     assert only(tmp_path, *(f"{n}{s}" for n in ("p.db", "q.db") for s in ("", ".lock", "-wal", "-shm")), "back.sql",
                 "bots.sqlite")  # fmt: skip
+
+
+_T = "'2026-02-03 04:05:06.789'"
+_DEPOSITS = """
+INSERT INTO deposit_transactions (id, user_id, type, direction, amount, depositor_name, match_name, reference,
+  created_at) VALUES
+  (100, 1, 'deposit', 'credit', 10, '가', '가', 'r1', {T}), (101, 1, 'deposit', 'credit', 20, '나', '나', NULL, {T}),
+  (102, 1, 'deposit', 'credit', 30, '다', '다', NULL, {T}), (103, 3, 'deposit', 'credit', 40, '라', '라', NULL, {T});
+UPDATE deposit_transactions SET status = 'cancelled' WHERE id = 101;
+UPDATE deposit_transactions SET status = 'expired' WHERE id = 102
+""".replace("{T}", _T)
+_MOVEMENTS = (
+    # type, what it adds, its reason, the transaction that it takes back
+    ("deposit", 5000, None, None), ("debit", -700, "fee", None), ("balance_change", -300, "x", None),
+    ("balance_change", 40, "y", None), ("domain_purchase", -400, "a.kr", None), ("domain_purchase", -400, "b.kr", None),
+    ("domain_purchase", -400, "c.kr", None), ("domain_purchase", -400, "d.kr", None),
+    ("domain_refund", 400, "c.kr", 206), ("domain_refund", 400, "d.kr", 207), ("reversal", 700, "back", 201),
+    ("reversal", -5000, "back", 200),
+)  # fmt: skip
+_PURCHASES = """
+INSERT INTO user_domains (id, user_id, domain, status, price, created_at, ascii_name, transaction_id) VALUES
+  (300, 1, 'a.kr', 'pending', 400, {T}, 'a.kr', 204), (301, 1, '통장.kr', 'pending', 400, {T}, 'xn--bj0b.kr', 205),
+  (302, 1, 'c.kr', 'pending', 400, {T}, 'c.kr', 206), (303, 1, 'd.kr', 'pending', 400, {T}, 'd.kr', 207);
+UPDATE user_domains SET status = 'registered', registered_at = {T}, expires_at = {T} WHERE id = 301
+""".replace("{T}", _T)
+_SETTLED = """
+UPDATE user_domains SET status = 'released' WHERE id = 302;
+UPDATE user_domains SET status = 'expired' WHERE id = 303;
+INSERT INTO bank_notifications (id, bank_name, depositor_name, amount, balance_after, transaction_time, raw_message,
+  created_at, bank_transaction_id, match_name, status, matched_transaction_id, match_method, matched_by, matched_at)
+  VALUES
+  (400, 'KB', '가', 5000, 1, {T}, 'm', {T}, 'b1', '가', 'matched', 200, 'automatic', 'bot', {T}),
+  (401, 'NH', '나', 6, 2, {T}, 'n', {T}, 'b2', '나', 'unmatched', NULL, NULL, NULL, NULL),
+  (402, 'IBK', '다', 7, NULL, NULL, 'o', {T}, 'b3', '다', 'ambiguous', NULL, NULL, NULL, NULL);
+INSERT INTO user_erasures VALUES (3, {T}, 'cli', NULL);
+UPDATE users SET telegram_id = 'erased-3', username = NULL WHERE id = 3;
+UPDATE deposit_transactions SET depositor_name = NULL, description = NULL, match_name = '' WHERE id = 103;
+UPDATE user_erasures SET finished_at = {T} WHERE user_id = 3
+""".replace("{T}", _T)
+
+
+def everything(folder: Path) -> Path:
+    """A ledger with rows of every kind: the bot's, with more columns than ours, and Passbook's in every status."""
+    database = ledger(folder, extra="ALTER TABLE users ADD COLUMN language TEXT; UPDATE users SET language = 'ko';")
+    change(database, *_DEPOSITS.split(";"))
+    balance = 10_000
+    for version, (kind, adds, reason, reverses) in enumerate(_MOVEMENTS, start=1):
+        row = (199 + version, kind, "credit" if adds > 0 else "debit", abs(adds), reason, balance, balance + adds)
+        with contextlib.closing(sqlite.connect_writer(database, busy_timeout_ms=0, checkpoints=False)) as connection:
+            connection.execute(
+                "INSERT INTO deposit_transactions (id, user_id, type, direction, amount, status, description,"
+                " balance_before, balance_after, version, reverses_id, confirmed_at, created_at)"
+                f" VALUES (?, 1, ?, ?, ?, 'confirmed', ?, ?, ?, ?, ?, {_T}, '2026-02-01 00:00:00.001')",
+                (*row, version, reverses),
+            )
+        balance += adds
+        if version == len(_MOVEMENTS) - 4:  # before the first price goes back
+            change(database, *_PURCHASES.split(";"))
+    change(database, *_SETTLED.split(";"))
+    return database
+
+
+def test_every_kind_of_row_comes_back(tmp_path: Path) -> None:
+    """Movements of every type, deposits, purchases and bank lines of every status, an erased user: every column."""
+    database = everything(tmp_path)
+    held = {
+        table: {word for (word,) in read(database, f"SELECT DISTINCT status FROM {table}")}
+        for table in ("deposit_transactions", "user_domains", "bank_notifications")
+    }
+    assert held["deposit_transactions"] >= {status.value for status in TransactionStatus} - {"reversed"}
+    assert held["user_domains"] >= {status.value for status in DomainPurchaseStatus}
+    assert held["bank_notifications"] == {status.value for status in BankNotificationStatus}
+    assert read(database, "SELECT COUNT(*) FROM import_archive") != [(0,)]
+    for table, columns in bots_columns().items():
+        for column in columns:
+            assert read(database, f"SELECT 1 FROM {table} WHERE {column} IS NOT NULL LIMIT 1") or column in {
+                "ip_address", "user_agent",
+            }, f"{table}.{column} holds nothing to compare"  # fmt: skip
+    write_back(database, tmp_path / "back.sql")
+    assert take_over(tmp_path / "back.sql", tmp_path / "q.db").opening_entries == 0
+    assert_came_back(database, tmp_path / "q.db")
 
 
 def test_shape_is_that_of_migration_001(tmp_path: Path) -> None:

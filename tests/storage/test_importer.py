@@ -11,7 +11,7 @@ import pytest
 from service import resources
 from service.storage import lock, migrator, sql_text
 from service.storage.import_findings import Findings
-from service.storage.importer import ImportFailed, ImportReport, import_database
+from service.storage.importer import TABLES, ImportFailed, ImportReport, import_database
 from service.storage.migrator import Migration, MigrationError
 from tests.ledger_check import broken_invariants
 from tests.named_files import Disk
@@ -79,6 +79,52 @@ def test_sqlite_file_and_dump_give_the_same_database(tmp_path: Path) -> None:
     assert only(tmp_path, "bots.sqlite", "bots.sql", "a.db", "b.db", "a.db.lock", "b.db.lock")
     for name in ("a.db", "b.db"):
         assert broken_invariants(tmp_path / name) == []
+
+
+_NOT_FREE: dict[str, object] = {
+    "users.telegram_id": "7001",
+    "user_deposits.user_id": 1,
+    "user_deposits.balance": 500,
+    "deposit_transactions.user_id": 1,
+    "deposit_transactions.type": "deposit",
+    "deposit_transactions.amount": 500,
+    "deposit_transactions.status": "confirmed",
+    "bank_notifications.amount": 500,
+    "bank_notifications.matched_transaction_id": 31,
+    "user_domains.user_id": 1,
+    "audit_logs.details": '{"a":"b"}',
+}
+"""Table.column -> a value that the bot's other rows, or the kind of the column, ask for."""
+_FIRST_IDS = {"users": 1, "user_deposits": 21, "deposit_transactions": 31, "bank_notifications": 41, "user_domains": 51}
+
+
+def _row_of(table: str, columns: list[tuple[str, str]]) -> dict[str, object]:
+    """A value for each column, unlike any other's."""
+    row: dict[str, object] = {}
+    for number, (name, kind) in enumerate(columns, start=_FIRST_IDS.get(table, 61)):
+        made = {"INTEGER": number * 1000, "DATETIME": f"2026-01-02 03:04:{number % 60:02d}", "TEXT": f"{table} {name}"}
+        row[name] = number if name == "id" else _NOT_FREE.get(f"{table}.{name}", made[kind])
+    return row
+
+
+def test_every_column_comes_over_as_it_is(tmp_path: Path) -> None:
+    """A row of each table of the bot, with a value of its own in each column: the same values in the same columns."""
+    rows = {}
+    with contextlib.closing(sqlite3.connect(tmp_path / "bots.sqlite")) as bot:
+        bot.executescript(MIGRATIONS[0].up + MIGRATIONS[1].up)
+        for table in (*_FIRST_IDS, "audit_logs"):
+            columns = [(row[1], row[2]) for row in bot.execute(f"PRAGMA table_info({table})")]
+            rows[table] = row = _row_of(table, columns)
+            bot.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", [*row.values()])
+        bot.commit()
+    assert rows.keys() == {*TABLES, "audit_logs"}
+    report = take_over(tmp_path / "bots.sqlite", tmp_path / "p.db")
+    assert report.tables == dict.fromkeys(rows, 1)
+    for table, row in rows.items():
+        found = read(tmp_path / "p.db", f"SELECT {', '.join(row)} FROM {table} ORDER BY id LIMIT 1")
+        assert found == [tuple(row.values())], table
+    assert read(tmp_path / "p.db", "SELECT status FROM bank_notifications") == [("matched",)]
+    assert broken_invariants(tmp_path / "p.db") == []
 
 
 def test_audit_rows_of_a_database_after_001_are_kept(tmp_path: Path) -> None:
