@@ -265,6 +265,8 @@ def test_rows_that_a_hand_removes_or_puts_back_are_named(database: Path, tmp_pat
             " SELECT step, block, 2, bits FROM audit_pruned_steps WHERE step = 'moved'",
             ["audit_of_movements"],
         ),
+        ("UPDATE api_keys SET scopes = 'audit:read' WHERE id = 1", ["audit_of_api_keys"]),
+        ("UPDATE api_keys SET name = 'somebody else' WHERE id = 1", ["audit_of_api_keys"]),
     ):
         spoilt = Path(shutil.copy(database, tmp_path / "spoilt.db"))
         by_hand(spoilt, sql)

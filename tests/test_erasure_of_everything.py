@@ -199,6 +199,25 @@ def audit_rows(user_id: int, telegram_id: str) -> Iterator[dict[str, object]]:
             }
 
 
+def answers_without_an_audit_row(user_id: int, name: str) -> Iterator[dict[str, object]]:
+    """Refusals from before 012, known as the user's by the row in their path alone: the names are in their requests."""
+    for kind, table in (
+        ("deposits", "deposit_transactions"),
+        ("transactions", "deposit_transactions"),
+        ("bank-notifications", "bank_notifications"),
+        ("domain-purchases", "user_domains"),
+    ):
+        yield {
+            "actor": "bot",
+            "idempotency_key": f"{kind}-{user_id}",
+            "operation": f"POST /v1/{kind}/{number_of(table, user_id)}/refused",
+            "request": json.dumps({"note": name}, ensure_ascii=False),
+            "status": 409,
+            "body": b"{}",
+            "created_at": "2026-01-01 00:00:00",
+        }
+
+
 def insert(connection: sqlite3.Connection, table: str, row: dict[str, object]) -> None:
     places = ", ".join("?" * len(row))
     connection.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({places})", [*row.values()])
@@ -247,6 +266,10 @@ def erased(tmp_path_factory: pytest.TempPathFactory) -> Erased:
     service = LiveService(database, admin_key="").start()
     try:
         client = service.client(made_key(database))
+        with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+            for number, telegram_id in enumerate((USER, OTHER), 1):
+                for answer in answers_without_an_audit_row(number, NAMES[telegram_id]):
+                    insert(connection, "idempotency_answers", answer)
         for telegram_id in NAMES:
             use(client, telegram_id)
         before = rows_of(database)

@@ -14,6 +14,7 @@ def test_a_debit_takes_the_amount_and_says_so(service: LiveService) -> None:
     assert (debit["direction"], debit["status"], debit["reference"]) == ("debit", "confirmed", "r-1")
     line = client.get(answer.headers["Location"]).json()
     assert (line["id"], line["amount"], line["description"]) == (debit["id"], 400, "domain")
+    assert line["reference"] == "r-1"
     row = client.get(f"/v1/audit-logs/{debit['audit_log_id']}").json()
     assert (row["action"], row["resource_id"], row["details"]["balance_after"]) == ("balance_debited", debit["id"], 600)
 

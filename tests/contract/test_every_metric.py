@@ -233,13 +233,34 @@ def test_a_write_that_waits_is_in_the_queue_and_its_batch_has_an_age(tmp_path_fa
         assert (done["passbook_bodies_size_bytes"], done["passbook_connections_open"]) == (0, 1)
 
 
+def test_a_commit_carries_as_many_writes_as_the_setting_says(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nine writes that wait, of which two go into one commit: five commits, and no more than the queue takes wait."""
+    path = tmp_path_factory.mktemp("batch") / "passbook.db"
+    settings = {"write_batch_max": 2, "write_queue_max": 500}
+    with served(path, busy_timeout_ms=1000 * DEADLINE_S, **settings) as service, writing(path) as other:
+        other.execute("BEGIN IMMEDIATE")
+        asked = [threading.Thread(target=_create_user_alone, args=(service, number)) for number in range(1, 10)]
+        for thread in asked:
+            thread.start()
+        waiting = _until(service, lambda found: found["passbook_writer_queue_depth"] == len(asked))
+        other.execute("ROLLBACK")
+        for thread in asked:
+            thread.join(DEADLINE_S)
+            assert not thread.is_alive()
+        done = _samples(service)
+    assert waiting["passbook_writer_queue_limit"] == 500
+    commits, writes = (done[f"passbook_writer_batch_size_{part}"] for part in ("count", "sum"))
+    assert writes == len(asked)
+    assert commits >= 5, f"{writes} writes went into {commits} commits"
+
+
 _BODY = b'{"telegram_id": "1"}'
 
 
-def _create_user_alone(service: Served) -> None:
+def _create_user_alone(service: Served, number: int = 1) -> None:
     with service.another_connection() as ask:
-        headers = {"Content-Type": "application/json", "Idempotency-Key": "waits"}
-        assert ask("POST", "/v1/users", _BODY, headers=headers).status == 201
+        headers = {"Content-Type": "application/json", "Idempotency-Key": f"waits-{number}"}
+        assert ask("POST", "/v1/users", _BODY.replace(b"1", b"%d" % number), headers=headers).status == 201
 
 
 @moves("passbook_connections_open", "passbook_connections_limit", "passbook_bodies_size_bytes")

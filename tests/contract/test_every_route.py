@@ -143,6 +143,11 @@ def test_roles_are_those_of_the_contract() -> None:
     assert Scope.DEPOSITS_CONFIRM not in ROLES["bot"]
 
 
+def _secret(caller: Client) -> str:
+    """What nobody but the caller may know of its key; no answer has a space of three for those without one."""
+    return caller.headers.get("Authorization", "").rpartition("_")[2] or "   "
+
+
 @pytest.mark.parametrize("route", GUARDED, ids=lambda route: f"{route.method} {route.path}")
 def test_no_key_that_must_not_pass_passes(service: LiveService, callers: dict[str, Client], route: Route) -> None:
     """401 with a challenge without a live key, 403 with the scope's name without the scope; nothing is changed."""
@@ -157,8 +162,10 @@ def test_no_key_that_must_not_pass_passes(service: LiveService, callers: dict[st
         assert (answer.status_code, answer.json()["code"]) == (401, code), kind
         assert answer.headers["WWW-Authenticate"].startswith('Bearer realm="passbook"')
         assert ('error="invalid_token"' in answer.headers["WWW-Authenticate"]) == (code != "api_key_required")
+        assert _secret(callers[kind]) not in answer.text, f"the answer to a key that is {kind} shows it"
     lacking = _ask(callers[f"no {route.scope}"], route)
     assert lacking.status_code == 403
+    assert _secret(callers[f"no {route.scope}"]) not in lacking.text
     problem = lacking.json()
     assert (problem["code"], problem["required_scope"]) == ("scope_missing", route.scope)
     assert contents(service.database) == before

@@ -70,6 +70,29 @@ def test_several_find_what_one_finds(path: Path, jobs: int, tmp_path: Path) -> N
     assert found_by(changed, jobs) == alone
 
 
+WRONG_IN_A_RANGE = {
+    "a row of another actor": "UPDATE audit_logs SET actor = 'admin' WHERE id = 700",
+    "a row that is gone": "DELETE FROM audit_logs WHERE id = 700",
+    "a leaf that is gone": "DELETE FROM audit_leaves WHERE audit_log_id = 1024",
+    "the leaf before it is gone": "DELETE FROM audit_leaves WHERE audit_log_id = 512",
+    "another leaf before it": "UPDATE audit_leaves SET hash = zeroblob(32) WHERE audit_log_id = 512",
+    "a node that tells other times": "UPDATE audit_nodes SET created_at_max = '1999' WHERE level = 8 AND position = 3",
+    "a node that tells other ids": "UPDATE audit_nodes SET first_id = first_id + 1 WHERE level = 8 AND position = 3",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_IN_A_RANGE)
+def test_a_worker_vouches_for_a_range_only_where_all_of_it_is_right(path: Path, wrong: str, tmp_path: Path) -> None:
+    """Of what is wrong it says that it did not prove the range, which is then proved by the one that asked."""
+    changed = tmp_path / "changed.db"
+    changed.write_bytes(path.read_bytes())
+    with by_hand(changed) as hand:
+        hand.execute(WRONG_IN_A_RANGE[wrong])
+    for file, vouched in ((path, True), (changed, False)):
+        with contextlib.closing(sqlite.connect_reader(file, busy_timeout_ms=0)) as connection:
+            assert (audit_workers.check_range(connection, 512, 1024) is not None) == vouched, file.name
+
+
 def test_a_killed_worker_is_no_finding(path: Path) -> None:
     """Neither sound nor changed: an error that says what to do."""
     with checking(path, 2) as (check, workers):

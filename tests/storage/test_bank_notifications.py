@@ -232,6 +232,40 @@ def test_of_many_of_the_same_name_only_the_oldest_are_read(tx: sqlite.Connection
     assert (later, [row[0] for row in found.fetchall()]) == (1, [before])
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"amount": 4999},
+        {"match_name": "김"},
+        {"transaction_time": "2026-01-18 11:59:59.999"},
+        {"transaction_time": "2026-01-20 12:00:00.001"},
+        {"status": "matched"},
+        {"bank_transaction_id": None},
+    ],
+    ids="-".join,
+)
+def test_what_waits_is_of_the_name_and_the_amount_within_the_window(
+    tx: sqlite.Connection, other: dict[str, object]
+) -> None:
+    """A line that differs in one thing, or is settled, is none; both ends of the window are within it."""
+    for (trigger,) in tx.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+        tx.execute(f"DROP TRIGGER {trigger}")
+    usual = {"depositor_name": "홍길동", "amount": 5000, "match_name": "홍길동", "status": "unmatched"}
+    # The other first: only the first two are asked for.
+    for number, line in enumerate((other, {"transaction_time": SINCE}, {"transaction_time": UNTIL}), 1):
+        row: dict[str, object] = {
+            "id": number,
+            "bank_transaction_id": f"B-{number}",
+            "transaction_time": NOW,
+            **usual,
+            **line,
+        }
+        names, places = ", ".join(row), ", ".join("?" * len(row))
+        tx.execute(f"INSERT INTO bank_notifications ({names}) VALUES ({places})", [*row.values()])
+    waiting = bank_notifications.list_open(tx, amount=5000, name="홍길동", since=SINCE, until=UNTIL)
+    assert [line_id for line_id, _ in waiting] == [2, 3]
+
+
 def test_waiting_notifications_are_found_by_index(tx: sqlite.Connection) -> None:
     """Those that are settled are not even looked at."""
     sql = f"SELECT id FROM {bank_notifications._OPEN}"

@@ -141,3 +141,16 @@ def test_no_list_reads_more_than_the_index_of_what_it_lists(database: sqlite.Con
         page = "json_each" in statement or "bank_notifications WHERE matched_transaction_id" in statement
         if not is_of_user and not page and "ORDER BY" in statement and "FROM user_domains" not in statement:
             assert not [line for line in plan if line == "USE TEMP B-TREE FOR ORDER BY"], (statement, plan)
+
+
+@pytest.mark.parametrize("status", ["active", "pending", "registered", "released", "expired"])
+def test_a_name_of_the_bots_is_taken_while_it_is_live(database: sqlite.Connection, status: str) -> None:
+    """The bot wrote `active`, and no name as the DNS knows it; either spelling counts. What is over is free again."""
+    name = Name(readable="통장.kr", ascii="xn--qc0by0n.kr")
+    for spelling in (name.readable, name.ascii):
+        database.execute("SAVEPOINT one")
+        database.execute("INSERT INTO user_domains (user_id, domain, status) VALUES (1, ?, ?)", (spelling, status))
+        found = domain_purchases.find_live(database, name)
+        database.execute("ROLLBACK TO one")
+        database.execute("RELEASE one")
+        assert (found is not None) == (status in {"active", "pending", "registered"}), spelling
