@@ -176,6 +176,10 @@ def test_serve_refuses_a_database_that_is_not_migrated(tmp_path: Path) -> None:
         ({"PASSBOOK_PORT": "eighty"}, ["PASSBOOK_PORT='eighty'"]),
         ({"PASSBOOK_PORT": "70000", "PASSBOOK_READERS": "0"}, ["PASSBOOK_PORT", "PASSBOOK_READERS"]),
         ({"PASSBOOK_DATABSE": "x"}, ["PASSBOOK_DATABSE is no setting"]),
+        (
+            {"PASSBOOK_BODY_BYTES_MAX": str(16 * 2**20 + 1)},
+            [f"PASSBOOK_BODIES_BYTES_MAX={32 * 2**20}: must be at least twice PASSBOOK_BODY_BYTES_MAX"],
+        ),
     ],
 )
 def test_bad_setting_stops_the_start_by_name(tmp_path: Path, environment: dict[str, str], named: list[str]) -> None:

@@ -40,6 +40,8 @@ def test_plan_counts_rows_and_shows_what_001_rejects_and_cuts(tmp_path: Path) ->
     assert plan.tables["deposit_transactions"] == 6
     assert (plan.backups, plan.backup) == (0, None)
     assert plan.needed_bytes > 2 * plan.file_bytes > 0
+    without = plan_of(tmp_path / "bot.db", copy=False)
+    assert plan.needed_bytes - without.needed_bytes == plan.file_bytes, "the copy takes as much as the file"
 
 
 def test_plan_names_the_newest_backup(tmp_path: Path) -> None:
