@@ -1,8 +1,9 @@
 """Each check of a Python module, and a way to run the program without it.
 
-A check is an `if` that raises, refuses or reports, a call of a function named check_… or require_…, or a `raise` by
-itself. Each alternative of a condition is a check of its own, and so is each part of a conjunction that is returned.
-What is left without it is put into the running functions, so that every importer of them has it too.
+A check is an `if` that raises, refuses or reports, a loop or an `except` that reports, a call of a function named
+check_… or require_…, or a `raise` by itself. Each alternative of a condition is a check of its own, and so is each part
+of a conjunction that is returned. The second of two that read the same in a function is called "again". What is left
+without a check is put into the running functions, so that every importer of them has it too.
 """
 
 import ast
@@ -32,19 +33,23 @@ class Check:
         return f"{self.function}: {self.said}"
 
 
-def checks_of(module: ModuleType, *functions: str) -> list[Check]:
-    """Those of the functions named, each a function of the module or `Class.method`; of all without names."""
+def checks_of(module: ModuleType, *functions: str, refusal: str = "False") -> list[Check]:
+    """Those of the functions named, each a function of the module or `Class.method`; of all without names.
+
+    `refusal`: the constant that they return where they refuse.
+    """
     assert module.__file__
     tree = ast.parse(Path(module.__file__).read_text("utf-8"))
-    found = []
+    found: list[Check] = []
     for name, body in _functions(tree):
         if functions and name not in functions:
             continue
         for number, node in enumerate(ast.walk(body)):
-            for said, change in _ways(node):
+            for said, change in _ways(node, refusal):
                 twin = copy.deepcopy(body)
                 change([*ast.walk(twin)][number], twin)
-                found.append(Check(module, name, said, _alone(twin, name)))
+                again = any((one.function, one.said) == (name, said) for one in found)
+                found.append(Check(module, name, f"{said} (again)" if again else said, _alone(twin, name)))
     return found
 
 
@@ -83,10 +88,14 @@ def _alone(function: ast.FunctionDef, name: str) -> ast.Module:
     return ast.fix_missing_locations(ast.Module([statement], type_ignores=[]))
 
 
-def _ways(node: ast.AST) -> Iterator[tuple[str, _Change]]:
-    if isinstance(node, ast.If) and node.orelse and _refuses(node.orelse[-1]):
+def _ways(node: ast.AST, refusal: str) -> Iterator[tuple[str, _Change]]:
+    if isinstance(node, ast.If) and node.orelse and _refuses(node.orelse, refusal):
         yield f"not {ast.unparse(node.test)}", _always
-    if isinstance(node, ast.If) and _refuses(node.body[-1]):
+    if isinstance(node, ast.For) and _reports(node.body):
+        yield f"for {ast.unparse(node.target)} in {ast.unparse(node.iter)}", _over_nothing
+    if isinstance(node, ast.ExceptHandler) and _reports(node.body):
+        yield f"except {ast.unparse(node.type) if node.type else ''}", _without_report
+    if isinstance(node, ast.If) and _refuses(node.body, refusal):
         yield ast.unparse(node.test), _never
         if isinstance(node.test, ast.BoolOp) and isinstance(node.test.op, ast.Or):
             for number, one in enumerate(node.test.values):
@@ -101,12 +110,30 @@ def _ways(node: ast.AST) -> Iterator[tuple[str, _Change]]:
         yield ast.unparse(node.body[-1]), _end
 
 
-def _refuses(last: ast.stmt) -> bool:
+def _refuses(body: list[ast.stmt], refusal: str) -> bool:
+    last = body[-1]
     if isinstance(last, ast.Return):
         return isinstance(last.value, ast.JoinedStr) or (
-            isinstance(last.value, ast.Constant) and (last.value.value is False or isinstance(last.value.value, str))
+            isinstance(last.value, ast.Constant)
+            and (str(last.value.value) == refusal or isinstance(last.value.value, str))
         )
-    return isinstance(last, ast.Raise) or bool(_REPORTS.match(ast.unparse(last)))
+    return isinstance(last, ast.Raise) or _reports(body)
+
+
+def _reports(body: list[ast.stmt]) -> bool:
+    """Whether a report is the last that is done, or all but the end of a loop."""
+    said = body[-2] if isinstance(body[-1], ast.Break) and len(body) > 1 else body[-1]
+    return bool(_REPORTS.match(ast.unparse(said)))
+
+
+def _over_nothing(node: ast.AST, _: ast.FunctionDef) -> None:
+    assert isinstance(node, ast.For)
+    node.iter = ast.Tuple([], ast.Load())
+
+
+def _without_report(node: ast.AST, _: ast.FunctionDef) -> None:
+    assert isinstance(node, ast.ExceptHandler)
+    node.body[-1] = ast.Pass()
 
 
 def _never(node: ast.AST, _: ast.FunctionDef) -> None:
