@@ -43,6 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     order.choose()
     config.stash[STDERR] = bounds.begin()
     looks.watch_httpx()
+    looks.watch_subprocess()
 
 
 def pytest_sessionfinish() -> None:

@@ -98,8 +98,8 @@ def run(page: str, folder: Path, setting: Setting, timeout_s: float = _TIMEOUT_S
     status, output = _bash(script, folder, kept | own, timeout_s)
     assert status == 0, f"{output[-4000:]}\nended with {status}"
     assert output.count(_END) == len(blocks(page)), f"{output[-4000:]}\nthe page ended within a block"
-    for log in folder.rglob("*.log"):
-        assert "Traceback" not in log.read_text("utf-8"), f"{log}:\n{log.read_text('utf-8')[-4000:]}"
+    logs = {log: log.read_text("utf-8") for log in folder.rglob("*.log")}
+    assert "".join(f"{log}:\n{text[-4000:]}" for log, text in logs.items() if "Traceback" in text) == ""
     printed = (
         output.replace(f"127.0.0.1:{port}", f"127.0.0.1:{PORT}").replace(f"{folder}/", "").replace(str(folder), ".")
     )

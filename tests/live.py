@@ -37,17 +37,15 @@ def passbook(*arguments: str, env: Mapping[str, str] | None = None) -> subproces
     command, whole = [*PASSBOOK, *arguments], {**_environment(), **(env or {})}
     if arguments[0] == "serve":
         return looks.ended(_refused_serve(command, whole))
-    return looks.ended(
-        subprocess.run(
-            command,
-            env=whole,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            timeout=_COMMAND_TIMEOUT_S,
-            check=False,
-        )
+    return subprocess.run(
+        command,
+        env=whole,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=_COMMAND_TIMEOUT_S,
+        check=False,
     )
 
 

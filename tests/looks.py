@@ -1,11 +1,15 @@
 """Answers and exit codes that tell of a failure, until the test has looked at them.
 
 A test that throws a refusal away goes on with less than it believes: its request changed nothing. Each such answer is
-kept here from its arrival until something reads its status or body. What is left at the end of a test fails it.
+kept here from its arrival until something reads its status or body; an exit code, until something compares or shows it.
+What is left at the end of a test fails it.
 """
 
+import signal
 import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,9 +19,12 @@ FAILURE_MIN = 400
 LOOKS = {
     *("status", "status_code", "is_success", "is_error", "is_client_error", "is_server_error", "raise_for_status"),
     *("body", "content", "text", "json", "iter_lines"),
-    *("returncode", "stderr", "check_returncode"),
 }
 """Reading one of these is a look."""
+COMPARISONS = ("__eq__", "__ne__", "__lt__", "__gt__", "__hash__", "__bool__", "__neg__", "__repr__", "__format__")
+"""What is done to an exit code when somebody looks at it; that it is there is not asked by any of these."""
+SENT = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT}
+"""The ends that a test brings about itself, by a signal."""
 
 _lock = threading.Lock()
 _unseen: dict[int, tuple[object, str]] = {}
@@ -28,8 +35,7 @@ class Watched:
 
     def __getattribute__(self, name: str) -> Any:
         if name in LOOKS:
-            with _lock:
-                _unseen.pop(id(self), None)
+            _look(self)
         return super().__getattribute__(name)
 
 
@@ -37,11 +43,25 @@ class Response(Watched, httpx.Response):
     """An answer of httpx."""
 
 
-class Ended(Watched, subprocess.CompletedProcess[str]):
-    """A command that has ended."""
+class Code(int):
+    """An exit code but 0. Looking at it takes it off the list; waiting for it does not."""
 
 
-def keep(answer: Watched, what: str) -> None:
+class Ended(subprocess.CompletedProcess[Any]):
+    """A command that has ended. Who reads what it says about its failure looks too."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "stderr":
+            _look(super().__getattribute__("returncode"))
+        return super().__getattribute__(name)
+
+
+def _look(at: object) -> None:
+    with _lock:
+        _unseen.pop(id(at), None)
+
+
+def keep(answer: object, what: str) -> None:
     """Lists a failure that nobody has looked at yet; `what` is the line that a failing test shows."""
     with _lock:
         _unseen[id(answer)] = (answer, what)
@@ -60,16 +80,15 @@ def response(answer: httpx.Response) -> httpx.Response:
     if answer.status_code >= FAILURE_MIN:
         body = answer.text if answer.is_closed else "…"
         answer.__class__ = Response
-        keep(answer, f"{answer.request.method} {answer.request.url} was answered {answer.status_code}: {body[:300]}")  # type: ignore[arg-type]
+        keep(answer, f"{answer.request.method} {answer.request.url} was answered {answer.status_code}: {body[:300]}")
     return answer
 
 
-def ended(done: "subprocess.CompletedProcess[str]") -> "subprocess.CompletedProcess[str]":
-    """The same end of a command, kept if its exit code tells of a failure."""
-    if done.returncode != 0:
-        said = f"{' '.join(map(str, done.args))} ended with {done.returncode}: {done.stderr[-300:]}"
+def ended(done: "subprocess.CompletedProcess[Any]") -> "subprocess.CompletedProcess[Any]":
+    """The same end of a command; if its exit code is kept, it is with what the command said."""
+    if isinstance(done.returncode, Code):
+        keep(done.returncode, f"{_ended_with(done)}: {str(done.stderr)[-300:]}")
         done.__class__ = Ended
-        keep(done, said)  # type: ignore[arg-type]
     return done
 
 
@@ -85,3 +104,53 @@ def watch_httpx() -> None:
 
     httpx.Client.send = watched  # type: ignore[method-assign]
     httpx.AsyncClient.send = watched_async  # type: ignore[method-assign]
+
+
+def watch_subprocess() -> None:
+    """From now on the exit codes of the processes that tests start are kept too."""
+    for name in COMPARISONS:
+        setattr(Code, name, _looking(getattr(int, name)))
+    subprocess.Popen.returncode = property(_code, _ends)  # type: ignore[assignment, misc]
+    run = subprocess.run
+
+    def watched(*arguments: Any, **options: Any) -> "subprocess.CompletedProcess[Any]":
+        return ended(run(*arguments, **options))
+
+    subprocess.run = watched  # type: ignore[assignment]
+
+
+def _looking(of_int: Any) -> Any:
+    def look(code: Code, *others: Any) -> Any:
+        _look(code)
+        return of_int(code, *others)
+
+    return look
+
+
+def _code(process: "subprocess.Popen[Any]") -> int | None:
+    return process.__dict__["returncode"]  # type: ignore[no-any-return]
+
+
+def _ends(process: "subprocess.Popen[Any]", code: int | None) -> None:
+    """Takes the place of the attribute: it is None until the process has ended."""
+    mine = process.__dict__
+    if code is None:
+        mine["is_of_a_test"] = _is_called_by_a_test()
+    elif code and code not in SENT and mine["is_of_a_test"]:
+        code = Code(code)
+        mine["returncode"] = code
+        keep(code, _ended_with(process))
+    mine["returncode"] = code
+
+
+def _ended_with(process: "subprocess.Popen[Any] | subprocess.CompletedProcess[Any]") -> str:
+    command = process.args if isinstance(process.args, str | bytes | Path) else " ".join(map(str, process.args))
+    return f"{command!s} ended with {int(process.returncode)}"
+
+
+def _is_called_by_a_test() -> bool:
+    """The service starts processes too, and ends them in its own way."""
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_globals["__name__"] in {__name__, "subprocess"}:
+        frame = frame.f_back
+    return str(frame.f_globals["__name__"]).startswith("test")

@@ -26,6 +26,7 @@ from tests.api.test_audit_exports import ODD, add_rows
 from tests.api.test_audit_logs import every
 from tests.live import CHECKOUT, PASSBOOK, LiveService, passbook
 from tests.printed import stands
+from tests.some import some
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202etxt.exe\x7f"
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -132,14 +133,14 @@ def test_a_terminal_gets_aligned_columns_with_colour(log: LiveService) -> None:
     assert "\x1b[1;31m" in shown
     lines = [COLOUR.sub("", line) for line in shown.splitlines()]
     assert len(lines) == len(run(log, "search", "--limit", "1000"))
-    assert all(cell_len(line) <= COLUMNS for line in lines)
+    assert all(cell_len(line) <= COLUMNS for line in some(lines))
     marks = {cell_len(line[: re.search("[✓✗]", line).start()]) for line in lines}  # type: ignore[union-attr]
     assert len(marks) == 1
     wide = next(line for line in lines if "로그인" in line)
     plain = next(line for line in lines if "deposit_confirmed" in line)
     assert cell_len(wide[: wide.index("9")]) <= cell_len(plain[: plain.index("deposit_transaction")])
     actor = cell_len(plain[: plain.index("deposit_transaction")])
-    assert all(one == " " or unicodedata.east_asian_width(one) != "W" for one in wide[actor - 4 : actor - 3])
+    assert all(one == " " or unicodedata.east_asian_width(one) != "W" for one in some(wide[actor - 4 : actor - 3]))
     seoul = at_a_terminal(log, "search", "--telegram-id", "5", "--tz", "Asia/Seoul")
     assert stands("2026-01-01 09:00:00.500", COLOUR.sub("", seoul))
 
@@ -149,7 +150,7 @@ def test_nothing_in_the_log_reaches_the_terminal_as_a_command(log: LiveService) 
     for arguments in (("search", "--limit", "1000"), ("tail",), ("export",), ("export", "--format", "csv")):
         shown = at_a_terminal(log, *arguments)
         left = re.sub(r"\x1b\[[0-9;]*m", "", shown)
-        assert all(one.isprintable() or one in "\r\n" for one in left), arguments
+        assert all(one.isprintable() or one in "\r\n" for one in some(left)), arguments
         assert re.search(r"\\u001b\]0;owned", left, re.IGNORECASE), arguments
         if arguments == ("export",):
             assert [json.loads(line) for line in left.splitlines()] == [json.loads(line) for line in run(log, "export")]

@@ -11,6 +11,7 @@ import yaml
 import service
 from service.config import PREFIX, Config
 from tests.live import CHECKOUT
+from tests.some import some
 
 OPS = CHECKOUT / "docs" / "ops"
 README = (OPS / "README.md").read_text("utf-8")
@@ -33,7 +34,7 @@ def test_each_service_is_confined_and_pinned(name: str) -> None:
     assert one["cap_drop"] == ["ALL"]
     assert one["security_opt"] == ["no-new-privileges:true"]
     assert re.search(r":\d+\.\d+\.\d+$", one["image"])
-    assert all(port.startswith("127.0.0.1:") for port in one["ports"])
+    assert all(port.startswith("127.0.0.1:") for port in some(one["ports"]))
     assert not one.keys() & {"privileged", "cap_add", "network_mode", "pid", "user"}
 
 
@@ -69,7 +70,7 @@ def test_every_variable_is_one_that_passbook_takes() -> None:
     assert len(ours) >= 3
     assert Config.from_env(ours) != Config()
     assert {name for name in variables if name not in ours} == {"OTEL_EXPORTER_OTLP_ENDPOINT"}
-    for name in variables:
+    for name in some(variables):
         assert f"`{name}`" in README or f"`{name}`" in (CHECKOUT / "docs/operating.md").read_text("utf-8"), name
 
 
@@ -99,7 +100,7 @@ def test_the_collectors_pipelines_are_whole() -> None:
     for kind in ("receivers", "processors", "exporters"):
         used = {name for pipeline in pipelines.values() for name in pipeline[kind]}
         assert used == set(COLLECTOR[kind]), kind
-    assert all(pipeline["processors"][0] == "memory_limiter" for pipeline in pipelines.values())
+    assert all(pipeline["processors"][0] == "memory_limiter" for pipeline in some(pipelines.values()))
     port = COLLECTOR["exporters"]["prometheus"]["endpoint"].removeprefix("0.0.0.0:")
     assert SERVICES["collector"]["ports"] == [f"127.0.0.1:{port}:{port}"]
     assert f"127.0.0.1:{port}" in README

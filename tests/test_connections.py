@@ -4,6 +4,7 @@ import asyncio
 
 from service.connections import HELD_BYTES_MAX, UNSENT_BYTES_MAX, Bounds, Connection, Connections, Cut
 from service.measures import Measures
+from tests.some import some
 
 PLACES = 64
 
@@ -83,7 +84,7 @@ def test_the_longest_idle_make_room_and_those_at_work_do_not() -> None:
     assert [bool(one.cuts) for one in idle] == [True] + [False] * 9
     assert connections.make_room(100, opening=5)
     assert [bool(one.cuts) for one in idle] == [True] * 6 + [False] * 4
-    for one in (Fake() for _ in range(10)):
+    for one in some(Fake() for _ in range(10)):
         assert connections.make_room(100)
         connections.add(one)
     assert not connections.make_room(100)

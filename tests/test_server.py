@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.live import LiveService
+from tests.some import some
 from tests.waiting import until
 
 LIMITED = 320
@@ -146,9 +147,9 @@ def test_no_descriptors_are_a_pause_and_not_an_end(own_service: LiveService) -> 
         began = _ticks(pid)
         time.sleep(2)
         assert _ticks(pid) - began < os.sysconf("SC_CLK_TCK") / 2
-        assert all(is_open(one) for one in waiting)
+        assert all(is_open(one) for one in some(waiting))
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
-        for one in waiting:
+        for one in some(waiting):
             assert one.recv(1000).startswith(b"HTTP/1.1 200")
     assert own_service.client().get("/livez").status_code == 200
     assert own_service.stop() == 0

@@ -9,8 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from tests import order
+import pytest
+
+from tests import order, vacuous
 from tests.live import CHECKOUT
+from tests.some import some
 
 TESTS = CHECKOUT / "tests"
 WAITS = {"sleep", "wait"}
@@ -31,9 +34,10 @@ ENDS_BY_ITSELF = {
 """Loops with a pause that end by themselves, and why."""
 
 BADLY_BEHAVED = """
-import subprocess, sys, time
+import asyncio, subprocess, sys, time
 import httpx, pytest
 from tests import bounds
+from tests.faults import wire
 from tests.live import passbook
 
 bounds.GRACE_S = 2
@@ -64,6 +68,48 @@ def test_throws_an_exit_code_away():
 
 def test_looks_at_an_exit_code():
     assert passbook("no-such-command").returncode == 2
+
+ENDS_WITH_3 = [sys.executable, "-c", "import sys; sys.exit(3)"]
+
+def test_runs_what_fails_and_does_not_look():
+    subprocess.run(ENDS_WITH_3, check=False)
+
+def test_waits_for_what_fails_and_does_not_look():
+    subprocess.Popen(ENDS_WITH_3).wait()
+
+def test_asks_only_whether_it_has_ended():
+    process = subprocess.Popen(ENDS_WITH_3)
+    process.wait()
+    assert process.poll() is not None
+
+def test_looks_at_the_exit_codes_of_processes():
+    assert subprocess.run(ENDS_WITH_3, check=False).returncode != 0
+    assert subprocess.Popen(ENDS_WITH_3).wait() == 3
+    assert subprocess.run(ENDS_WITH_3, check=False, stderr=subprocess.PIPE).stderr == b""
+    with pytest.raises(subprocess.CalledProcessError):
+        subprocess.run(ENDS_WITH_3, check=True)
+
+def test_kills_what_it_started():
+    process = subprocess.Popen(STARTED)
+    process.kill()
+    process.wait()
+
+def answered_by_hand():
+    async def one(reader, writer):
+        writer.write(b"HTTP/1.1 503 Service Unavailable\\r\\nContent-Length: 7\\r\\n\\r\\nbecause")
+        writer.close()
+    async def exchange():
+        async with await asyncio.start_server(one, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            (answer,) = await wire.at_once(url, [(wire.Request("/v1/debits", "{}", "key"), "")])
+            return answer
+    return asyncio.run(exchange())
+
+def test_throws_an_answer_by_hand_away():
+    answered_by_hand()
+
+def test_looks_at_an_answer_by_hand():
+    assert answered_by_hand().status == 503
 
 @pytest.mark.timeout(1)
 def test_loops_for_ever():
@@ -100,7 +146,7 @@ def _pytest(folder: Path, text: str) -> "subprocess.CompletedProcess[str]":
     path.write_text(text, "utf-8")
     command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", "-v", "-c",
                str(CHECKOUT / "pyproject.toml"), "--rootdir", str(folder), str(path)]  # fmt: skip
-    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=200, check=False)
 
 
 def test_a_test_that_hangs_or_does_not_look_fails(tmp_path: Path) -> None:
@@ -112,12 +158,18 @@ def test_a_test_that_hangs_or_does_not_look_fails(tmp_path: Path) -> None:
         "throws_a_refusal_away",
         "throws_a_failure_away",
         "throws_an_exit_code_away",
+        "runs_what_fails_and_does_not_look",
+        "waits_for_what_fails_and_does_not_look",
+        "asks_only_whether_it_has_ended",
+        "throws_an_answer_by_hand_away",
         "loops_for_ever",
         "waits_for_ever_for_what_it_started",
     }, done.stdout
     assert "POST http://passbook/v1/debits was answered 409: because" in done.stdout
     assert "POST http://passbook/v1/debits was answered 500: because" in done.stdout
     assert "-m service.cli no-such-command ended with 2: " in done.stdout
+    assert done.stdout.count("-c import sys; sys.exit(3) ended with 3") >= 3
+    assert "over a connection by hand: HTTP/1.1 503 Service Unavailable: because" in done.stdout
     assert "Failed: Timeout (>1.0s) from pytest-timeout" in done.stdout
     assert "time.sleep(0.01)" in done.stdout, "where it hung is not shown"
     assert re.search(r"test_waits_for_ever_for_what_it_started hangs after its time: .*started-by-a-test", done.stderr)
@@ -206,3 +258,81 @@ def test_what_waits_has_a_deadline() -> None:
     unbounded = {name: lines for name, lines in loops.items() if name not in ENDS_BY_ITSELF}
     assert unbounded == {}, "use tests.waiting.until"
     assert ENDS_BY_ITSELF.keys() - loops.keys() == set(), "no such loop is there any more: take it off the list"
+
+
+MAY_BE_NOTHING = """
+def test(rows, *more):
+    for row in rows:
+        assert row
+    for number, row in enumerate(rows):
+        with pytest.raises(ValueError):
+            row()
+    assert all(row for row in rows if row)
+    assert all(map(bool, more))
+    for one in [row for row in (1, 2) if row > 2]:
+        assert one
+    for one in ():
+        assert one
+    for one in KNOWN:
+        for part in one.parts:
+            assert part
+    KNOWN = rows
+    for one in zip(rows, MADE):
+        assert one
+    two, three = rows, 3
+    for one in two:
+        assert one
+"""
+IS_SOMETHING = """
+MADE = {"a": 1}
+def test(rows):
+    for row in some(rows):
+        assert row
+    for row in rows:
+        row.go()
+    for name, value in MADE.items():
+        assert value
+    for number in range(len(rows)):
+        assert number
+    tried = [name.upper() for name in ("a", *rows)]
+    for pair in zip(rows, sorted(tried), strict=True):
+        assert pair
+    assert all(row for row in some(rows))
+    return all(rows)
+
+@given(st.lists())
+def test_whatever_is_drawn(rows):
+    assert all(rows)
+"""
+
+
+def _gone_over(text: str) -> list[str]:
+    return [ast.unparse(one) for one in vacuous.over_nothing(ast.parse(text))]
+
+
+def test_a_loop_over_what_may_be_nothing_is_found() -> None:
+    """One over what is written down, over `some(…)`, without an assertion, or under Hypothesis is none."""
+    assert _gone_over(IS_SOMETHING) == []
+    assert _gone_over(MAY_BE_NOTHING) == [
+        "rows",
+        "enumerate(rows)",
+        "rows",
+        "map(bool, more)",
+        "[row for row in (1, 2) if row > 2]",
+        "()",
+        "KNOWN",
+        "one.parts",
+        "zip(rows, MADE)",
+        "two",
+    ]
+
+
+def test_loops_of_assertions_go_over_something() -> None:
+    """Where a fault leaves nothing to go over, the test fails."""
+    files = {str(path.relative_to(TESTS)): path.read_text("utf-8") for path in TESTS.rglob("*.py")}
+    assert len(files) > 200
+    found = {name: over for name, text in files.items() if (over := _gone_over(text))}
+    assert found == {}, "go over tests.some.some(…) of it"
+    assert list(some(iter("ab"))) == ["a", "b"]
+    with pytest.raises(AssertionError, match="there was nothing to check"):
+        list(some(iter("")))

@@ -21,6 +21,7 @@ from tests.api.test_audit_logs import every
 from tests.live import Client, LiveService
 from tests.printed import stands
 from tests.repository.house import writing
+from tests.some import some
 from tests.waiting import until
 
 ROWS = 2500
@@ -86,9 +87,9 @@ def test_csv_is_the_same_rows_and_no_formula(ops: Client) -> None:
     text = answer.content.decode()
     assert text.count("\r\n") == text.count("\n") == text.count("\r") == len(every(ops, limit=1000)) + 1
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    for found, row in zip(rows, every(ops, limit=1000, order="oldest"), strict=True):
+    for found, row in some(zip(rows, every(ops, limit=1000, order="oldest"), strict=True)):
         assert list(found) == list(row)
-        for name, value in row.items():
+        for name, value in some(row.items()):
             if name == "details":
                 assert (json.loads(found[name]) if found[name] else None) == value
             else:

@@ -22,6 +22,7 @@ from service.ledger.errors import ErrorCode, Refusal, Unavailable
 from service.storage import sqlite
 from tests.live import LiveService
 from tests.printed import stands
+from tests.some import some
 
 
 def all_below(base: type[Exception]) -> Iterator[type[Exception]]:
@@ -36,7 +37,7 @@ def test_the_catalogue_has_every_code_once_and_complete() -> None:
     assert list(CATALOGUE) == sorted(CATALOGUE, key=list(ErrorCode).index)
     assert set(CATALOGUE) == set(ErrorCode)
     assert len({kind.title for kind in CATALOGUE.values()}) == len(CATALOGUE)
-    for code, kind in CATALOGUE.items():
+    for code, kind in some(CATALOGUE.items()):
         assert kind.status in {400, 401, 403, 404, 405, 406, 408, 409, 410, 413, 415, 429, 431, 500, 503}, code
         assert kind.title
         assert kind.remedy.endswith("."), code
@@ -59,7 +60,7 @@ def test_every_unavailability_has_its_status_and_a_wait() -> None:
     """503, or 429 where it is the caller's own doing; Retry-After is a positive number of seconds."""
     classes = list(all_below(Unavailable))
     assert len(classes) >= 6
-    for unavailable in classes:
+    for unavailable in some(classes):
         assert CATALOGUE[unavailable.code].status == _status_of(unavailable)  # type: ignore[attr-defined]
         assert unavailable.retry_after_s > 0  # type: ignore[attr-defined]
 
@@ -193,6 +194,6 @@ def test_request_ids_of_the_service_are_made_in_the_order_of_time() -> None:
         made.append(request_ids.new())
         time.sleep(0.002)
     assert made == sorted(made)
-    assert all(re.fullmatch(r"[0-9a-f]{32}", one) for one in made)
+    assert all(re.fullmatch(r"[0-9a-f]{32}", one) for one in some(made))
     assert abs(int(made[-1][:12], 16) / 1000 - time.time()) < 5
     assert len({request_ids.new() for _ in range(10_000)}) == 10_000

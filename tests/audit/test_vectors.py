@@ -30,6 +30,7 @@ from service.ledger.notes import (
     read_verifier_key,
 )
 from tests.audit import vectors, verifiers
+from tests.some import some
 
 PUBLISHED = json.loads(vectors.FILE.read_text("utf-8"))
 REFUSED = PUBLISHED["refused"]
@@ -68,13 +69,13 @@ def is_proved(case: dict[str, Any]) -> bool:
 
 def test_the_service_hashes_as_published() -> None:
     """Fields, public details, commitments and leaves; erased rows keep theirs."""
-    for case in PUBLISHED["fields"]:
+    for case in some(PUBLISHED["fields"]):
         assert field(value_of(case["value"])).hex() == case["bytes"]
-    for case in PUBLISHED["public_details"]:
+    for case in some(PUBLISHED["public_details"]):
         how = {name: case[name] for name in ("rule", "resource_type", "actor")}
         assert public_details(value_of(case["details"]), **how) == case["public"]
     previous = bytes(32)
-    for case in PUBLISHED["export"]["rows"]:
+    for case in some(PUBLISHED["export"]["rows"]):
         sealed = read_row(case["line"].encode())
         _, *row, salt, public, kept, rule, leaf = sealed
         committed = commitment(salt, row[5], row[6]) if salt else kept
@@ -97,16 +98,16 @@ def test_the_service_has_the_published_roots_and_proofs() -> None:
     """Of whole logs, of one without its oldest rows, and of every size between."""
     rows = [case["line"] for case in PUBLISHED["export"]["rows"]]
     roots = hashes(PUBLISHED["roots"])
-    for size, root in enumerate(roots):
+    for size, root in enumerate(some(roots)):
         verifier, fault = checked([PUBLISHED["export"]["header"], *rows[:size]])
         assert fault is None
         assert verifier.frontier.root() == root
-    for case in PUBLISHED["exports"]:
+    for case in some(PUBLISHED["exports"]):
         verifier, fault = checked(case["lines"])
         assert fault is None
         assert verifier.frontier.root().hex() == case["root"]
     leaves = hashes([case["leaf"] for case in PUBLISHED["export"]["rows"]])
-    for case in PUBLISHED["inclusion"]:
+    for case in some(PUBLISHED["inclusion"]):
         root = root_of_inclusion(leaves[case["index"]], case["index"], case["size"], hashes(case["path"]))
         assert root == roots[case["size"]]
     for case in PUBLISHED["consistency"]:
@@ -115,14 +116,14 @@ def test_the_service_has_the_published_roots_and_proofs() -> None:
 
 def test_the_service_reads_the_published_notes() -> None:
     """Those of other programs too."""
-    for key in PUBLISHED["keys"].values():
+    for key in some(PUBLISHED["keys"].values()):
         assert read_signing_key(key["signing"]).verifier == read_verifier_key(key["verifier"])
-    for case in PUBLISHED["notes"]:
+    for case in some(PUBLISHED["notes"]):
         assert open_note(case["note"], keys_of(case)).text == case["text"]
-    for case in PUBLISHED["checkpoints"]:
+    for case in some(PUBLISHED["checkpoints"]):
         found = open_checkpoint(case["note"], keys_of(case))
         assert (found.origin, found.size, found.root.hex()) == (case["origin"], case["size"], case["root"])
-    assert all(map(is_proved, PUBLISHED["proofs"]))
+    assert all(some(map(is_proved, PUBLISHED["proofs"])))
 
 
 REFUSALS = {
@@ -148,22 +149,22 @@ def test_the_service_refuses_what_must_be_refused(kind: str, case: dict[str, Any
 
 def test_the_service_refuses_proofs_that_do_not_hold() -> None:
     """And names the first row of an export that is not as it was."""
-    for case in REFUSED["proofs"]:
+    for case in some(REFUSED["proofs"]):
         try:
             assert not is_proved(case), case["about"]
         except (NoteError, ProofError):
             continue
-    for case in REFUSED["inclusion"]:
+    for case in some(REFUSED["inclusion"]):
         try:
             root = root_of_inclusion(bytes.fromhex(case["leaf"]), case["index"], case["size"], hashes(case["path"]))
         except ProofError:
             continue
         assert root.hex() != case["root"], case["about"]
-    for case in REFUSED["consistency"]:
+    for case in some(REFUSED["consistency"]):
         old, new = bytes.fromhex(case["from_root"]), bytes.fromhex(case["to_root"])
         with pytest.raises(ProofError):
             check_consistency(case["from"], old, case["to"], new, hashes(case["proof"]))
-    for case in REFUSED["exports"]:
+    for case in some(REFUSED["exports"]):
         _, fault = checked(case["lines"])
         assert fault is not None, case["about"]
         assert case["row"].partition("(")[0] in f"row id {fault.audit_log_id} ", case["about"]
@@ -233,4 +234,4 @@ def test_verify_py_shares_no_code_with_the_service() -> None:
     lines = (verifiers.FOLDER / "verify.mjs").read_text("utf-8").split("\n")
     imports = [line for line in lines if line.startswith("import ")]
     assert imports
-    assert all(' from "node:' in line for line in imports)
+    assert all(' from "node:' in line for line in some(imports))

@@ -60,6 +60,7 @@ from tests.benchmarks.processes import PEERS, Server, Wrk, disk_reads, output_of
 from tests.benchmarks.telemetry import Cost
 from tests.ledger_check import broken_invariants
 from tests.live import CHECKOUT, PASSBOOK, passbook
+from tests.some import some
 
 T = TypeVar("T")
 
@@ -114,7 +115,7 @@ class Bench:
         builders = [multiprocessing.Process(target=_build, args=(*given, self.kept)) for given in paths.items()]
         for builder in builders:
             builder.start()
-        for builder in builders:
+        for builder in some(builders):
             builder.join()
             assert builder.exitcode == 0
         os.sync()  # Or the disk would be busy with them while it is measured.

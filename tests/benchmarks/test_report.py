@@ -27,6 +27,7 @@ from tests.benchmarks.figures import (
     spread,
 )
 from tests.live import CHECKOUT
+from tests.some import some
 
 
 def load(requests: int, **more: float) -> Load:
@@ -132,19 +133,19 @@ def test_the_docs_say_what_the_kept_reports_say() -> None:
 
 def test_kept_reports_tell_their_settings_and_a_sound_end() -> None:
     """A figure is reported with its settings or not at all."""
-    for one in report.kept():
+    for one in some(report.kept()):
         assert "synchronous=FULL" in one.settings["durability"]
         assert {"run", "SQLite", "Python", "server", "machine", "load", "N", "PostgreSQL"} <= one.settings.keys()
         assert one.checks["invariants"] == "all hold"
         assert one.checks["SIGKILL under load"].endswith("none is missing")
-        for row in one.rows:
+        for row in some(one.rows):
             assert row.value.least <= row.value.median <= row.value.most
             assert all(math.isfinite(value) for value in (row.value.least, row.value.most)), row.name
 
 
 def test_plots_are_drawn() -> None:
     """Each is an SVG whose texts name its lines."""
-    for plot in report.kept()[-1].plots:
+    for plot in some(report.kept()[-1].plots):
         drawn = (report.PICTURES / f"{plot.name}.svg").read_text("utf-8")
         assert ET.fromstring(drawn).tag == "{http://www.w3.org/2000/svg}svg"
         for said in (plot.title, *(line.name for line in plot.lines)):
@@ -154,9 +155,9 @@ def test_plots_are_drawn() -> None:
 def test_every_row_is_explained() -> None:
     """What a name of the table means stands above it."""
     document = report.DOCS.read_text("utf-8").partition(report.BEGIN)[0]
-    for one in report.kept():
-        for row in one.rows:
-            for part in re.split(r"/|, | ", row.name)[:2]:
+    for one in some(report.kept()):
+        for row in some(one.rows):
+            for part in some(re.split(r"/|, | ", row.name)[:2]):
                 assert re.search(rf"(?m)^\|[^|]*\b{re.escape(part)}\b", document) or part in document, row.name
 
 
@@ -164,7 +165,7 @@ def test_every_command_of_the_docs_is_there() -> None:
     """`make …` and `python -m tests.benchmarks…` of docs/performance.md exist."""
     document = report.DOCS.read_text("utf-8")
     makefile = (CHECKOUT / "Makefile").read_text("utf-8")
-    for target in re.findall(r"(?:`|\$ )make ([a-z-]+)", document):
+    for target in some(re.findall(r"(?:`|\$ )make ([a-z-]+)", document)):
         assert re.search(rf"(?m)^{target}:", makefile), target
-    for module in re.findall(r"tests\.benchmarks\.([a-z_]+)|tests/benchmarks/([a-z_]+)\.py", document):
+    for module in some(re.findall(r"tests\.benchmarks\.([a-z_]+)|tests/benchmarks/([a-z_]+)\.py", document)):
         assert (CHECKOUT / "tests" / "benchmarks" / f"{''.join(module)}.py").exists(), module

@@ -19,6 +19,7 @@ from service.ledger.errors import ErrorCode
 from tests.contract.scenes import Scene
 from tests.live import CHECKOUT
 from tests.repository.house import writing
+from tests.some import some
 from tests.stateful.served import Served, served
 
 SAMPLE = re.compile(r"^([a-z_]+)(\{.*\})? (\S+)$", re.MULTILINE)
@@ -73,7 +74,7 @@ def _growing(service: Served, **by: float) -> Iterator[None]:
     before = _samples(service)
     yield
     after = _samples(service)
-    for name, amount in by.items():
+    for name, amount in some(by.items()):
         metric, _, label = name.partition("__")
         key, _, value = label.partition("__")
         sample = f'{metric}{{{key}="{value}"}}' if label else metric
@@ -88,7 +89,7 @@ def test_every_metric_is_moved_by_a_test() -> None:
     documented = {name for cell in table for name in re.findall(r"`((?:passbook|http|process)_[a-z_]+)`", cell)}
     assert documented == MOVED | ELSEWHERE.keys()
     for files in ELSEWHERE.values():
-        assert all((CHECKOUT / file).exists() for file in files.split(", "))
+        assert all((CHECKOUT / file).exists() for file in some(files.split(", ")))
 
 
 def test_every_metric_of_an_alert_or_a_panel_is_moved_by_a_test() -> None:
@@ -176,7 +177,7 @@ def test_an_answer_is_counted_by_route_status_and_code(scene: Scene) -> None:
             sorted([*labels.split(",http")[:1], *[f"http{one}" for one in labels.split(",http")[1:]], 'le="+Inf"'])
         )
         assert grown(f"{base}_bucket{{{everything}}}") == 1
-        for one in ErrorCode:
+        for one in some(ErrorCode):
             assert grown(f'passbook_refusals_total{{code="{one}"}}') == int(one == code), one
         assert after["http_server_active_requests"] == 1  # the one for /metrics
 
@@ -244,7 +245,7 @@ def test_a_commit_carries_as_many_writes_as_the_setting_says(tmp_path_factory: p
             thread.start()
         waiting = _until(service, lambda found: found["passbook_writer_queue_depth"] == len(asked))
         other.execute("ROLLBACK")
-        for thread in asked:
+        for thread in some(asked):
             thread.join(DEADLINE_S)
             assert not thread.is_alive()
         done = _samples(service)
@@ -281,7 +282,7 @@ def test_a_limit_and_the_end_of_writes_are_counted(
         while 429 not in answers and len(answers) < 100:
             answers.append(scene.post("/v1/users", {"telegram_id": str(len(answers) + 1)}).status)
         after = _samples(service)
-        for limit in limits:
+        for limit in some(limits):
             sample = f'passbook_limited_total{{limit="{limit}"}}'
             assert after[sample] - before[sample] == int(limit == "writes"), sample
         unknown = service.ask("GET", "/v1/deposits", headers={"Authorization": "Bearer nothing"})

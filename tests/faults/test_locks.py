@@ -17,6 +17,7 @@ from tests.faults.journal import Journal, Load, check
 from tests.faults.wire import Connection, Request
 from tests.ledger_check import broken_invariants
 from tests.live import LiveService, passbook
+from tests.some import some
 from tests.waiting import until, until_async
 
 CLIENTS = 32
@@ -203,7 +204,7 @@ def test_a_full_disk_is_503_and_recovers_without_a_restart(tmp_path: Path) -> No
             until(lambda: client.get("/readyz").status_code == 200, "it finds that there is room again")
             # A commit found that there is room, and it was none of a caller's.
             assert service.database.with_name("passbook.db-wal").stat().st_mtime_ns > changes
-            for request, _ in refused:
+            for request, _ in some(refused):
                 done = client.write(request.path, request.body.encode(), key=request.key)
                 assert (done.status_code, done.headers.get("Idempotency-Replayed")) == (201, None)
             assert service.stop() == 0

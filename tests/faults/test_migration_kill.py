@@ -20,6 +20,7 @@ from service import resources
 from service.storage import migrator, sqlite
 from tests.live import CHECKOUT, PASSBOOK, passbook
 from tests.rows import all_rows
+from tests.some import some
 from tests.storage.test_importer import make_bots_file
 
 MIGRATIONS = migrator.load(resources.folder("migrations"))
@@ -173,7 +174,7 @@ def test_killed_at_write_syscalls_and_run_again_is_as_undisturbed(tmp_path: Path
     if not FULL and calls > SAMPLE:
         points = sorted({1 + (calls - 1) * number // (SAMPLE - 1) for number in range(SAMPLE)})
     print(f"{syscall}: {len(points)} of {calls} points")
-    for point in points:
+    for point in some(points):
         fresh()
         code = _under_strace(target, syscall, ("up",), f"inject={syscall}:signal=SIGKILL:when={point}")
         assert code == -signal.SIGKILL, f"{syscall} {point} of {calls}"
@@ -182,5 +183,4 @@ def test_killed_at_write_syscalls_and_run_again_is_as_undisturbed(tmp_path: Path
         assert "❌" not in again.stdout
         assert state(target) == undisturbed, f"killed at {syscall} {point} of {calls}"
         assert not list(target.parent.glob(".*")), "what is half copied is cleared away"
-        for copy in target.parent.glob("bot.db.before-*"):
-            assert state(copy)[-1] == [("ok",)]
+        assert [copy for copy in target.parent.glob("bot.db.before-*") if state(copy)[-1] != [("ok",)]] == []

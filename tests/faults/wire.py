@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests import looks
+
 ANSWER_TIMEOUT_S = 60
 
 
@@ -44,13 +46,16 @@ class Request:
         return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-@dataclass(frozen=True)
-class Answer:
+@dataclass(frozen=True, repr=False)
+class Answer(looks.Watched):
     """What came back; the names of headers are in small letters."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+    def __repr__(self) -> str:
+        return f"Answer({vars(self)})"  # no look: asyncio shows what its tasks return
 
     def json(self) -> Any:
         """The body, which is JSON."""
@@ -90,7 +95,11 @@ class Connection:
                 body = await self._reader.readexactly(int(headers.get("content-length", "0")))
         except (OSError, asyncio.IncompleteReadError) as error:
             raise NoAnswer(str(error)) from error
-        return Answer(int(head[0].split()[1]), headers, body)
+        status = int(head[0].split()[1])
+        answer = Answer(status, headers, body)
+        if status >= looks.FAILURE_MIN:
+            looks.keep(answer, f"over a connection by hand: {head[0]}: {body[:300].decode(errors='replace')}")
+        return answer
 
     async def ask(self, request: Request, api_key: str) -> Answer:
         """Sends and receives. Raises NoAnswer."""

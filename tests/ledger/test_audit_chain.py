@@ -34,6 +34,7 @@ from service.ledger.audit_chain import (
 )
 from service.ledger.sealing_rules import LATEST, RULES
 from tests.audit.log import sealed_rows, usual_rows
+from tests.some import some
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
@@ -302,7 +303,7 @@ def test_public_details_keep_public_values_only(members: dict[str, Any], rule: i
 )
 def test_what_is_no_json_object_is_personal_as_a_whole(details: Any, public: str | None) -> None:
     """An old row may hold anything."""
-    assert all(shown(details, rule) == public for rule in RULES)
+    assert all(shown(details, rule) == public for rule in some(RULES))
 
 
 def test_of_what_others_wrote_only_the_names_are_public() -> None:

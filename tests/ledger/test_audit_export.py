@@ -12,6 +12,7 @@ from service.ledger.audit_export import ExportError, header_line, read_header, r
 from service.ledger.sealing_rules import RULES
 from tests.audit.log import sealed_rows
 from tests.ledger.test_audit_chain import VALUES, leaves_of, same
+from tests.some import some
 
 ROW: list[Any] = [1, 5, None, "2026-01-19 12:00:00", "통장", "123", "{}", "a", None, None, None, None, None, None]
 (SEALED,) = sealed_rows([ROW])
@@ -25,7 +26,7 @@ def test_a_row_is_read_as_it_was_written(values: list[Any], erased: bool) -> Non
     line = row_line(sealed)
     assert line.endswith(b"}\n")
     assert line.count(b"\n") == 1
-    assert all(map(same, read_row(line), sealed))
+    assert all(some(map(same, read_row(line), sealed)))
 
 
 @given(st.integers(0, 300))
@@ -45,7 +46,7 @@ def test_commitment_is_there_only_without_a_salt() -> None:
 
 def test_a_line_names_its_rule_unless_it_is_the_first() -> None:
     """Lines of rule 1 are byte for byte those that were written before there was another."""
-    for rule in RULES:
+    for rule in some(RULES):
         (sealed,) = sealed_rows([ROW], rules=lambda _, rule=rule: rule)  # type: ignore[misc]
         assert json.loads(row_line(sealed)).get("rule", 1) == rule
         assert ("rule" in json.loads(row_line(sealed))) == (rule != 1)

@@ -30,6 +30,7 @@ from service.ledger.notes import (
     read_verifier_key,
     sign,
 )
+from tests.some import some
 
 # golang.org/x/mod/sumdb/note, the examples of the package.
 PETER = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz"
@@ -91,7 +92,7 @@ def test_every_part_of_a_key_and_every_changed_character_is_refused(key: str) ->
             if (start, end) != (0, len(key)):
                 with pytest.raises(NoteError):
                     read(key[start:end])
-    for at, character in enumerate(key):
+    for at, character in enumerate(some(key)):
         with pytest.raises(NoteError):
             read(key[:at] + chr(ord(character) + 1) + key[at + 1 :])
 

@@ -4,6 +4,7 @@ import sqlite3
 from pathlib import Path
 
 from tests.migrations.d1 import TABLES, LocalD1, build_bot_database
+from tests.some import some
 
 
 def test_bot_database_and_its_export_hold_what_the_summary_says(tmp_path: Path, node_modules: Path) -> None:
@@ -12,7 +13,7 @@ def test_bot_database_and_its_export_hold_what_the_summary_says(tmp_path: Path, 
     bot = build_bot_database(d1, users=300, seed=1)
     with sqlite3.connect(":memory:", isolation_level=None) as copy:
         copy.executescript(bot.export.read_text(encoding="utf-8"))
-        for table in TABLES:
+        for table in some(TABLES):
             rows = copy.execute(f"SELECT * FROM {table} ORDER BY id").fetchall()
             assert len(rows) == bot.row_counts[table]
             assert rows == d1.read(f"SELECT * FROM {table} ORDER BY id")

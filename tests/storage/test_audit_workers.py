@@ -17,6 +17,7 @@ from service.storage import audit_workers, migrator, sqlite
 from service.storage.audit_verification import ChainCheck
 from service.storage.audit_workers import Workers, WorkersFailed
 from tests.live import CHECKOUT, PASSBOOK, passbook
+from tests.some import some
 from tests.storage.test_audit_verification import append, by_hand
 
 ROWS = 3_000
@@ -112,7 +113,7 @@ def test_workers_end_with_the_block(path: Path) -> None:
     with checking(path, 3) as (check, workers):
         assert workers is not None
         next(check.chunks())
-    assert all(process.returncode is not None for process in workers.processes)
+    assert all(process.returncode is not None for process in some(workers.processes))
 
 
 def test_a_worker_ends_with_its_input(path: Path) -> None:

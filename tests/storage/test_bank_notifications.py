@@ -11,6 +11,7 @@ import pytest
 from service import resources
 from service.ledger.bank_notifications import MatchMethod
 from service.storage import bank_notifications, deposits, explanations, migrator, sequences, sqlite, transactions
+from tests.some import some
 
 SINCE, NOW, UNTIL = "2026-01-18 12:00:00.000", "2026-01-19 12:00:00.000", "2026-01-20 12:00:00.000"
 
@@ -131,7 +132,7 @@ def test_each_look_up_finds_what_lies_on_the_edges_of_the_window(
 ) -> None:
     """One at a time: whether it is found as a candidate or an open line, and whether it is quiet, is one answer."""
     assert bank_notifications.is_quiet(tx, **ODD_WINDOW)
-    for at, belongs in edges.items():
+    for at, belongs in some(edges.items()):
         tx.execute("SAVEPOINT one")
         put(tx, at)
         found = bank_notifications.same_name(tx, **ODD_WINDOW) or bank_notifications.list_open(tx, **ODD_WINDOW)
@@ -217,7 +218,7 @@ def test_no_look_up_reads_a_whole_table(tx: sqlite.Connection, statement: str) -
     wanted = re.compile(
         r"match \(<expr>=\? AND amount=\? AND match_name|match_late \(amount=\? AND match_name=\? AND conf"
     )
-    assert all(wanted.search(step) for step in of_deposits), plan
+    assert all(wanted.search(step) for step in some(of_deposits)), plan
 
 
 def test_of_many_of_the_same_name_only_the_oldest_are_read(tx: sqlite.Connection) -> None:
