@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import ServerState
 
 from service.api.problems import CATALOGUE
 from service.connections import Bounds, Connections, Cut
-from service.http_protocol import BoundedHttp
+from service.http_protocol import BoundedHttp, _Phase
 from service.ledger.errors import ErrorCode
 from service.measures import Measures
 from tests.live import CHECKOUT, LiveService
@@ -222,6 +222,62 @@ def test_a_refusal_that_the_application_does_not_see_is_told_of(request_bytes: b
         exchange(answering(b"body"), request_bytes, lambda received: received.endswith(b"}"), on_refused=told.append)
     )
     assert (told, json.loads(received.rpartition(b"\r\n\r\n")[2])["code"]) == ([code], code)
+
+
+_AT = 1024.0
+_SHORT_S = 1 / 1024
+
+
+@pytest.mark.parametrize("short", [_SHORT_S, 0])
+@pytest.mark.parametrize(
+    ("state", "length"),
+    [
+        ({}, "request_timeout_s"),
+        ({"_served": True}, "keep_alive_s"),
+        ({"_served": True, "_begun": True}, "request_timeout_s"),
+        ({"_phase": _Phase.BODY}, "request_timeout_s"),
+        ({"_phase": _Phase.LEAVING}, "linger_s"),
+        ({"_unsent": 1}, "answer_timeout_s"),
+    ],
+    ids=["no request yet", "kept alive", "the beginning of a head", "a body", "leaving", "an answer"],
+)
+def test_a_connection_is_ended_at_the_very_moment(state: dict[str, Any], length: str, short: float) -> None:
+    """Just short of its time nothing is done to it; when its time is over it is ended or told so."""
+    bounds = Bounds(request_timeout_s=64, answer_timeout_s=32, keep_alive_s=128, linger_s=2)
+
+    class Transport(asyncio.Transport):
+        ended: str = ""
+
+        def get_write_buffer_size(self) -> int:
+            return int(state.get("_unsent", 0))
+
+        def get_extra_info(self, name: str, default: Any = None) -> Any:
+            return ours if name == "socket" else default
+
+        def close(self) -> None:
+            self.ended = "closed"
+
+        abort = close
+
+    async def run() -> None:
+        config = uvicorn.Config(answering(b""), lifespan="off", log_config=None, ws="none")
+        config.load()
+        connections = Connections(bounds, Measures([]))
+        protocol = BoundedHttp(
+            config, server_state=ServerState(), app_state={}, connections=connections, on_refused=lambda _: None
+        )
+        transport = Transport()
+        protocol.cut = lambda why: transport.close()  # type: ignore[method-assign]  # noqa: ARG005
+        protocol.transport = transport
+        vars(protocol).update({name: value for name, value in state.items() if name != "_unsent"})
+        protocol._since = protocol._taken_at = _AT
+        protocol._stuck = True
+        protocol.look(_AT + getattr(bounds, length) - short)
+        assert transport.ended == ("" if short else "closed")
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        asyncio.run(run())
 
 
 class Client:

@@ -59,6 +59,72 @@ def test_writes_come_back_at_the_rate() -> None:
         limits.take_write(share)
 
 
+@pytest.mark.parametrize("rate", [1, 2, 4, 64])
+def test_the_next_write_is_taken_when_its_part_of_a_second_is_over(rate: int) -> None:
+    """A millisecond before, the last token is not there; with it one write is taken, and the next has to wait again.
+    Retry-After is the least whole second after which it is."""
+    clock = Clock()
+    limits = make(clock, key_writes_per_s=rate)
+    share = limits.begin(1, "bot")
+    for _ in range(rate):
+        limits.take_write(share)
+    for _ in range(3):
+        clock.now += 1 / rate - 0.001
+        with pytest.raises(RateLimited) as refused:
+            limits.take_write(share)
+        assert refused.value.retry_after_s == 1
+        clock.now += 0.001
+        limits.take_write(share)
+    with pytest.raises(RateLimited):
+        limits.take_write(share)
+
+
+@pytest.mark.parametrize("rate", [1, 2, 4, 64])
+def test_the_next_refused_key_is_counted_when_its_part_of_a_second_is_over(rate: int) -> None:
+    """The same for a client without a valid key: what is too much is not counted, and does not prolong the wait."""
+    clock = Clock()
+    limits = make(clock, refused_keys_per_s=rate)
+    for _ in range(rate):
+        limits.count_refused_key("192.0.2.1")
+    for _ in range(3):
+        clock.now += 1 / rate - 0.001
+        for _ in range(2):
+            with pytest.raises(RateLimited) as refused:
+                limits.count_refused_key("192.0.2.1")
+            assert refused.value.retry_after_s == 1
+        clock.now += 0.001
+        limits.count_refused_key("192.0.2.1")
+    with pytest.raises(RateLimited):
+        limits.count_refused_key("192.0.2.1")
+
+
+def test_a_limited_key_is_named_in_the_log_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """Not a millisecond earlier, and at the minute again."""
+    clock = Clock()
+    limits = make(clock, key_requests_max=1)
+    limits.begin(1, "bot")
+    for passed, lines in ((0, 1), (30, 1), (29.999, 1), (0.001, 2), (59.999, 2), (0.001, 3)):
+        clock.now += passed
+        with pytest.raises(RateLimited):
+            limits.begin(1, "bot")
+        assert len(caplog.records) == lines, clock.now
+
+
+def test_bodies_fill_their_memory_to_the_last_byte() -> None:
+    """A key's half and all of it: exactly that much is taken, a byte more is refused."""
+    limits = make(bodies_bytes_max=100)
+    one, other = limits.begin(1, "bot"), limits.begin(2, "ops")
+    limits.take_body(one, 50)
+    with pytest.raises(RateLimited):
+        limits.take_body(one, 1)
+    limits.take_body(other, 49)
+    third = limits.begin(3, "more")
+    with pytest.raises(Overloaded):
+        limits.take_body(third, 2)
+    limits.take_body(third, 1)
+    assert limits.bodies_bytes == 100
+
+
 def test_a_slow_rate_tells_how_long_it_takes() -> None:
     """One a second: after one the next is a whole second away, also when half of it has passed."""
     clock = Clock()
@@ -169,6 +235,24 @@ def test_large_bodies_are_decoded_in_turn_between_keys() -> None:
         assert (limits._decoded_bytes, list(limits._turns), limits.bodies_bytes) == (0, [], 0)
 
     asyncio.run(run())
+
+
+def test_bodies_are_decoded_together_up_to_the_last_byte() -> None:
+    """Two that are exactly as large as all that may be decoded are decoded at once; with a byte more, one waits."""
+
+    async def run(more: int) -> bool:
+        limits = make(bodies_bytes_max=2 * DECODED_BYTES_MAX)
+        one, other = limits.begin(1, "bot"), limits.begin(2, "ops")
+        await limits.decode_in_turn(one, 100)
+        second = asyncio.create_task(limits.decode_in_turn(other, DECODED_BYTES_MAX - 100 + more))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        done = second.done()
+        second.cancel()
+        await asyncio.wait([second])
+        return done
+
+    assert [asyncio.run(run(more)) for more in (-1, 0, 1)] == [True, True, False]
 
 
 def test_a_body_larger_than_all_is_decoded_alone() -> None:

@@ -182,6 +182,19 @@ def test_steady_clock_believes_a_jump_ahead_after_two_windows_at_most() -> None:
     assert caught_up
 
 
+@pytest.mark.parametrize("short", [0.001, 0])
+def test_steady_clock_begins_another_part_at_the_very_end_of_its_window(short: float) -> None:
+    """A jump ahead is believed two windows after it, and not a millisecond before."""
+    clocks = _Clocks()
+    right = clocks.now
+    clocks.goes_by(100)
+    clocks.now += timedelta(hours=1)
+    clocks.steady()  # the part that ends here still has the old time in it
+    clocks.goes_by(100 - short)
+    found = clocks.steady()
+    assert found == (right + timedelta(seconds=200 - short) if short else clocks.now)
+
+
 def test_steady_clock_follows_a_jump_back_at_once() -> None:
     """It is never ahead of the wall clock."""
     clocks = _Clocks()

@@ -17,6 +17,7 @@ from service.ledger.expiry import Expire
 from service.ledger.policy import Policy
 from service.ledger.timestamps import stored
 from service.repository import bank_notifications, deposits, expiry
+from service.storage import audit_prunes
 from tests.ledger_check import broken_invariants
 from tests.repository.house import House, make_database, opened
 
@@ -169,3 +170,25 @@ def test_what_waits_expires_a_millisecond_after_its_time(tmp_path: Path, beyond:
         folder = tmp_path / str(number)
         folder.mkdir()
         tell(folder, one)
+
+
+@pytest.mark.parametrize("beyond", EDGE)
+def test_a_prune_takes_what_is_older_than_its_moment(tmp_path: Path, beyond: int) -> None:
+    """A row of that very millisecond stays, and all behind it; one a millisecond older goes."""
+
+    async def story(house: House) -> None:
+        first = house.time.now
+        for seconds in (0, 1, 0.5, 2):  # what is behind a row that stays, stays, whatever its time
+            house.time.jumps(first + timedelta(seconds=seconds) - house.time.now)
+            await announce(house, 1000)
+        before = stored(first + timedelta(seconds=1) + beyond * MILLISECOND)
+        prefix = await house.readers.read(audit_prunes.find_prefix, before=before)
+        assert prefix is not None
+        told = house.rows(f"SELECT DISTINCT created_at FROM audit_logs WHERE id <= {prefix.through_id} ORDER BY 1")
+        goes = [0, 0.5, 1] if beyond > 0 else [0]
+        assert [text for (text,) in told] == [stored(first + timedelta(seconds=seconds)) for seconds in goes]
+        assert house.rows(f"SELECT MIN(id) FROM audit_logs WHERE created_at >= '{before}'") == [
+            (prefix.through_id + 1,)
+        ]
+
+    tell(tmp_path, story)
