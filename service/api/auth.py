@@ -5,6 +5,7 @@ In this order: X-Request-ID, API key (401), scope (403), what the key has under 
 that says nothing is denied.
 """
 
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -20,7 +21,7 @@ from service.api import client_address, request_ids
 from service.api.problems import EdgeError, Violation, invalid, unsupported
 from service.api.request import BODY_BYTES, DECODED_BYTES, SHARE, Passbook
 from service.ledger.access import Caller, Scope, hash_of, is_well_formed
-from service.ledger.errors import ErrorCode
+from service.ledger.errors import ErrorCode, NotReady, OutcomeUnknown, Unavailable
 from service.storage import api_keys
 
 _JSON = ("application/json",)
@@ -89,6 +90,8 @@ def guarded(app: ASGIApp) -> ASGIApp:
         try:
             _check(cast("HTTPScope", scope), scope["route_handler"])  # there are no websockets
             await app(scope, receive, send)
+        except asyncio.CancelledError as cancelled:  # the grace of a stop is over
+            raise _cut_off(scope["method"]) from cancelled
         finally:
             share = state.get(SHARE)
             if share is not None:
@@ -97,6 +100,11 @@ def guarded(app: ASGIApp) -> ASGIApp:
                 )
 
     return middleware
+
+
+def _cut_off(method: str) -> Unavailable:
+    detail = "The service is stopping, and this request took longer than it waits."
+    return NotReady(detail) if method in {"GET", "HEAD"} else OutcomeUnknown(detail)
 
 
 def _check(scope: HTTPScope, handler: BaseRouteHandler) -> None:

@@ -257,7 +257,9 @@ class WritesStopped(Unavailable):
 
 
 class OutcomeUnknown(Unavailable):
-    """COMMIT failed in a way that does not say whether the change is on disk; the same key gives the truth later."""
+    """COMMIT failed in a way that does not say whether the change is on disk, or the service stopped before it could
+    tell; the same key gives the truth later.
+    """
 
     code = ErrorCode.OUTCOME_UNKNOWN
     retry_after_s = 30
