@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from service import resources
-from service.ledger.audit_chain import COLUMNS, Frontier, commitment, leaf_hash, public_details
+from service.ledger.audit_chain import COLUMNS, SALT_BYTES, Frontier, commitment, leaf_hash, public_details
 from service.ledger.audit_logs import AuditEvent
 from service.ledger.notes import Checkpoint
 from service.ledger.sealing_rules import LATEST
@@ -330,6 +330,17 @@ def test_an_older_backup_is_found(path: Path, tmp_path: Path) -> None:
     with contextlib.closing(sqlite.connect_writer(older, busy_timeout_ms=0, checkpoints=True)) as connection:
         append(connection, 30, name="임꺽정")
     assert "are not those that test signed" in check(older, last)[0][1]
+
+
+def test_every_leaf_has_a_salt_of_its_own(path: Path) -> None:
+    """Also those of one commit: who knows the salt of one row cannot guess what another, which was erased, said."""
+    with contextlib.closing(sqlite.connect_reader(path, busy_timeout_ms=0)) as connection:
+        leaves, salts, lengths = connection.execute(
+            "SELECT COUNT(*), COUNT(DISTINCT salt), COUNT(DISTINCT length(salt)) FROM audit_leaves"
+        ).fetchone()
+        assert connection.execute("SELECT length(salt) FROM audit_leaves LIMIT 1").fetchone() == (SALT_BYTES,)
+    assert (leaves, lengths) == (ROWS, 1)
+    assert salts == leaves, f"{leaves} rows share {salts} salts"
 
 
 def test_a_row_written_behind_the_services_back_is_never_sealed(path: Path) -> None:
