@@ -87,11 +87,12 @@ def guarded(app: ASGIApp) -> ASGIApp:
 
     async def middleware(scope: AsgiScope, receive: Receive, send: Send) -> None:
         state = scope["state"]
+        asked = cast("HTTPScope", scope)  # there are no websockets
         try:
-            _check(cast("HTTPScope", scope), scope["route_handler"])  # there are no websockets
+            _check(asked, scope["route_handler"])
             await app(scope, receive, send)
         except asyncio.CancelledError as cancelled:  # the grace of a stop is over
-            raise _cut_off(scope["method"]) from cancelled
+            raise _cut_off(asked["method"]) from cancelled
         finally:
             share = state.get(SHARE)
             if share is not None:

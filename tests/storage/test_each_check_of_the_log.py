@@ -5,6 +5,7 @@ program in turn, and one of the changes must be taken for sound.
 """
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -218,8 +219,7 @@ def faults(connection: Connection, case: Tampered) -> list[str]:
             workers=workers,
             rows_at_once=LARGE if case.log == "large" else 100,
         )
-        for number, _ in enumerate(some(check.chunks())):
-            assert number < CHUNKS_MAX, "it never ends"
+        assert len(list(itertools.islice(check.chunks(), CHUNKS_MAX))) < CHUNKS_MAX, "it never ends"
         return [fault.said for fault in check.faults]
     finally:
         connection.execute("ROLLBACK")
