@@ -93,7 +93,6 @@ def guarded(app: ASGIApp) -> ASGIApp:
             await app(scope, receive, send)
         except asyncio.CancelledError as cancelled:  # the grace of a stop is over
             raise _cut_off(asked["method"]) from cancelled
-            raise _cut_off(cast("HTTPScope", scope)["method"]) from cancelled
         finally:
             share = state.get(SHARE)
             if share is not None:
