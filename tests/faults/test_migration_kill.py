@@ -131,6 +131,28 @@ def test_killed_at_every_statement_and_run_again_is_as_undisturbed(tmp_path: Pat
     assert points * step > sum(len(list(migrator.statements(m.up if up else m.down or ""))) for m in MIGRATIONS)
 
 
+def test_migrators_that_start_at_once_are_as_one(tmp_path: Path) -> None:
+    """One of them migrates; another one is refused in a sentence, or comes later and finds nothing to do."""
+    alone, target = make_bots_file(tmp_path / "alone.db"), tmp_path / "bot.db"
+    shutil.copy(alone, target)
+    assert passbook("migrate", "up", "--database", str(alone)).returncode == 0
+    started = [
+        subprocess.Popen(
+            [*PASSBOOK, "migrate", "up", "--database", str(target)],
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONUTF8": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    ended = [(*child.communicate(timeout=120), child.returncode) for child in started]
+    assert 0 in [code for _, _, code in ended], ended
+    for _, said, code in ended:
+        assert code == 0 or (code == 1 and "is in use by process" in said and said.count("\n") == 1), said
+    assert state(target) == state(alone)
+
+
 def _under_strace(database: Path, syscall: str, command: tuple[str, ...], *injected: str) -> int:
     """`passbook migrate …` traced; the exit code."""
     return subprocess.run(

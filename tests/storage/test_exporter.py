@@ -163,6 +163,8 @@ def everything(folder: Path) -> Path:
         if version == len(_MOVEMENTS) - 4:  # before the first price goes back
             change(database, *_PURCHASES.split(";"))
     change(database, *_SETTLED.split(";"))
+    # Rows with higher ids were there and are gone.
+    change(database, f"UPDATE sqlite_sequence SET seq = seq + 100 WHERE name IN {TABLES}")
     return database
 
 
@@ -185,6 +187,27 @@ def test_every_kind_of_row_comes_back(tmp_path: Path) -> None:
     write_back(database, tmp_path / "back.sql")
     assert take_over(tmp_path / "back.sql", tmp_path / "q.db").opening_entries == 0
     assert_came_back(database, tmp_path / "q.db")
+
+
+def test_amounts_are_those_that_the_bot_wrote(tmp_path: Path) -> None:
+    """A withdrawal that the bot wrote as a negative amount is one again; one that it wrote as a positive amount stays.
+
+    Rows of the log about something else make no difference.
+    """
+    rows = "(20, 1, 'withdrawal', -9, 'pending'), (21, 1, 'withdrawal', 8, 'pending'), (22, 1, 'fee', 7, 'pending')"
+    insert = f"INSERT INTO deposit_transactions (id, user_id, type, amount, status) VALUES {rows};"
+    database = ledger(tmp_path, extra=insert)
+    change(
+        database,
+        "INSERT INTO audit_logs (action, resource_type, resource_id) VALUES"
+        " ('migration_amount_made_positive', 'other', 21), ('other', 'deposit_transaction', 22)",
+    )
+    write_back(database, tmp_path / "back.sql")
+    amounts = "SELECT id, type, amount FROM deposit_transactions WHERE type NOT LIKE 'opening_%' ORDER BY id"
+    with contextlib.closing(sqlite.open_scratch()) as d1:
+        for statement in sql_text.statements(tmp_path / "back.sql"):
+            d1.execute(statement.sql)
+        assert d1.execute(amounts).fetchall() == read(tmp_path / "bots.sqlite", amounts)
 
 
 def test_shape_is_that_of_migration_001(tmp_path: Path) -> None:
