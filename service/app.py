@@ -144,6 +144,7 @@ async def _opened(
     timeout_ms = config.busy_timeout_ms
     policy = Policy(
         match_window_s=config.match_window_s,
+        bank_name_width=config.bank_name_width,
         deposit_expiry_s=config.deposit_expiry_s,
         hold_expiry_s=config.hold_expiry_s,
     )

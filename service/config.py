@@ -123,6 +123,15 @@ class Config(Struct, frozen=True, kw_only=True):
             description="how far a bank transfer and its announcement may lie apart, either way, to be matched",
         ),
     ] = 86_400
+    bank_name_width: Annotated[
+        int,
+        Meta(
+            ge=4,
+            le=100,
+            description="columns in which banks print a depositor's name, a Hangul letter two and a Latin one one; "
+            "a name that fills them may have been cut",
+        ),
+    ] = 14
     deposit_expiry_s: Annotated[
         int, Meta(ge=1, le=31_536_000, description="how long an announced deposit waits for its money")
     ] = 86_400

@@ -38,7 +38,9 @@ Limit = Annotated[int, QueryParameter(ge=1, le=100, description="The most items 
 async def receive(
     data: JSONBody[BankNotificationPost], request: ApiRequest, idempotency_key: IdempotencyKey
 ) -> Response[BankNotificationWritten]:
-    """Confirms the one pending deposit of this name and amount; with none or several it waits, with its candidates.
+    """Confirms the pending deposit of this name and amount where no other user could be meant; else it waits.
+
+    A name that fills the bank's field may have been cut: it confirms the one deposit whose name begins with it.
 
     201 for a new bank_transaction_id, 200 for one that is on record: it credits once, whatever the Idempotency-Key.
     """

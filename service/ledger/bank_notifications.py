@@ -1,22 +1,20 @@
 """Bank notifications: what the bank says arrived, each matched with the one deposit that announced it.
 
-unmatched | ambiguous -> matched. A notification confirms a deposit by itself only when exactly one fits: the same
-name as `match_name` folds it, the same amount, announced within the policy's window, still pending, and nothing else
+unmatched | ambiguous -> matched. A notification confirms a deposit by itself only when its printed name can mean one
+user alone (depositor_names.py): the same amount, announced within the policy's window, still pending, and nothing else
 that the money could be for. Everything else is listed for people to settle.
 """
 
-import re
-import unicodedata
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from service.ledger.depositor_names import Meaning, PrintedName, could_be_meant, match_name
 from service.ledger.errors import BankNotificationMatched, BankTransactionReused, DepositAmountDiffers
 from service.ledger.fields import (
     BANK_TRANSACTION_ID_PATTERN,
-    BLANK,
     INSTANT_PATTERN,
     MESSAGE_PATTERN,
     TEXT_PATTERN,
@@ -32,9 +30,7 @@ from service.ledger.timestamps import bound
 CANDIDATES_MAX = 10
 """Most candidates that are listed for one notification, of each likeness."""
 TRUNCATED_CHARACTERS_MIN = 2
-"""A shorter name is no cut of another one: it would suggest half of the users."""
-
-_BLANKS = re.compile(rf"[\s{BLANK}]+")
+"""A shorter announced name is not looked for at the beginning of what is printed: half of the lines begin with it."""
 
 
 class BankNotificationStatus(StrEnum):
@@ -54,7 +50,8 @@ class MatchMethod(StrEnum):
 
 
 class Likeness(StrEnum):
-    """How a candidate's name is like the bank's: the same, or one is the beginning of the other (banks cut names)."""
+    """How a candidate's name is like the bank's: the same, or one is the beginning of the other (banks cut names, and
+    write something behind them)."""
 
     SAME_NAME = "same_name"
     TRUNCATED_NAME = "truncated_name"
@@ -166,34 +163,38 @@ class BankNotificationPage(Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
-def match_name(depositor_name: str) -> str:
-    """The name as matching compares it: NFC, case folded, without spaces and what cannot be seen. May be empty."""
-    folded = unicodedata.normalize("NFC", depositor_name).casefold()
-    return unicodedata.normalize("NFC", _BLANKS.sub("", folded))
-
-
-def likeness(name: str, other: str) -> Likeness | None:
+def likeness(announced_name: str, printed_name: str) -> Likeness | None:
     """How two names as `match_name` gives them are alike; None when they are not."""
-    if name == other:
-        return Likeness.SAME_NAME if name else None
-    shorter, longer = sorted((name, other), key=len)
-    if len(shorter) >= TRUNCATED_CHARACTERS_MIN and longer.startswith(shorter):
+    meaning = could_be_meant(PrintedName(printed_name, fills_field=False), announced_name)
+    if meaning is not None:
+        return Likeness.SAME_NAME if meaning is Meaning.WHOLE else Likeness.TRUNCATED_NAME
+    if len(announced_name) >= TRUNCATED_CHARACTERS_MIN and printed_name.startswith(announced_name):
         return Likeness.TRUNCATED_NAME
     return None
 
 
-def fitting(candidates: Sequence[Candidate], *, others_open: bool) -> tuple[BankNotificationStatus, Candidate | None]:
-    """What a new notification with these candidates becomes, and the deposit that it confirms by itself.
+def fitting(
+    line: PrintedName, meant: Sequence[Candidate], *, others_open: bool
+) -> tuple[BankNotificationStatus, Candidate | None]:
+    """What a notification becomes that could mean these deposits, in any order, and the one that it confirms by itself.
 
-    Two candidates are never guessed between, nor two notifications for one (`others_open`: one of this name and amount
-    is not matched yet, or the money may have been for a deposit whose name was erased); neither late money nor what was
-    confirmed without a notification is settled without a person.
+    Two users are never guessed between, nor two notifications for one deposit (`others_open`: another one for it is not
+    matched yet, or the money may have been for a deposit whose name was erased). Of one user's own the oldest pending
+    one is meant, unless another was confirmed without a notification: the money may be that one's. Late money, and a
+    name that is neither whole nor cut by the bank's field, are left to a person.
     """
-    same = [candidate for candidate in candidates if candidate.likeness is Likeness.SAME_NAME]
-    if len(same) > 1 or (same and others_open):
+    named = [
+        one
+        for one in sorted(meant, key=lambda candidate: candidate.deposit_id)
+        if one.status != "cancelled" and could_be_meant(line, match_name(one.depositor_name)) is not Meaning.BEGINNING
+    ]
+    pending = [one for one in named if one.status == "pending"]
+    settled = [one for one in meant if one.status not in {"pending", "expired", "cancelled"}]
+    several_users = len({one.telegram_id for one in meant}) > 1
+    if several_users or len(settled) + bool(pending) > 1 or (named and others_open):
         return BankNotificationStatus.AMBIGUOUS, None
-    if same and same[0].status == "pending":
-        return BankNotificationStatus.MATCHED, same[0]
+    if pending:
+        return BankNotificationStatus.MATCHED, pending[0]
     return BankNotificationStatus.UNMATCHED, None
 
 

@@ -64,7 +64,9 @@ class DepositWritten(Deposit, frozen=True, kw_only=True):
 
 
 class Collision(Struct, frozen=True, kw_only=True):
-    """Says that the bank's notification of a transfer of this name and amount would fit more than this deposit.
+    """Says that the bank's notification of a transfer of this name and amount could mean another user's deposit too.
+
+    Of names of which one begins the other, or that the bank cuts to the same, a printed name may mean either.
 
     suggested_amount: won; with it the transfer would be unambiguous; null when no amount nearby is.
     """

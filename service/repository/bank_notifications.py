@@ -1,6 +1,7 @@
 """Bank notifications: received once for each bank transaction, matched with one deposit by rule or by hand."""
 
 from hashlib import sha256
+from typing import Any
 
 import msgspec
 
@@ -16,8 +17,8 @@ from service.ledger.bank_notifications import (
     check_same_amount,
     check_same_transfer,
     fitting,
-    match_name,
 )
+from service.ledger.depositor_names import announced, printed
 from service.ledger.deposits import DepositWritten
 from service.ledger.errors import BankNotificationNotFound, DepositMatched, DepositNotFound
 from service.ledger.fields import given
@@ -36,12 +37,16 @@ def _receive(work: UnitOfWork, command: BankNotificationPost, _target: int) -> A
         work.concerning(resource_id=known.id)
         check_same_transfer(command, known)
         return ok(_written(work, known.id, _account_of(work, known.matched_deposit_id), None, None))
-    occurred_at, name = bound(command.occurred_at), match_name(command.depositor_name)
+    occurred_at, width = bound(command.occurred_at), work.policy.bank_name_width
+    name = printed(command.depositor_name, field_width=width)
     since, until = around(occurred_at, work.policy.match_window_s)
-    found = bank_notifications.candidates(work.tx, amount=command.amount, name=name, since=since, until=until)
-    others = bank_notifications.list_open(work.tx, amount=command.amount, name=name, since=since, until=until)
-    erased = bank_notifications.has_erased_rival(work.tx, amount=command.amount, since=since, until=until)
-    status, fits = fitting(found, others_open=bool(others) or erased)
+    key: Any = {"amount": command.amount, "since": since, "until": until}
+    found = bank_notifications.candidates(work.tx, name=name.name, **key)
+    meant = bank_notifications.meant(work.tx, name, occurred_at=occurred_at, **key)
+    names = {announced(candidate.depositor_name, field_width=width) for candidate in meant}
+    others = any(bank_notifications.list_open(work.tx, name=one, field_width=width, **key) for one in names)
+    erased = bank_notifications.has_erased_rival(work.tx, **key)
+    status, fits = fitting(name, meant, others_open=others or erased)
     deposit = deposits.find(work.tx, fits.deposit_id) if fits else None
     account = users.find_account(work.tx, deposit.telegram_id) if deposit else None
     if deposit is not None and account is not None and not has_room(account, deposit.amount):
@@ -51,7 +56,7 @@ def _receive(work: UnitOfWork, command: BankNotificationPost, _target: int) -> A
         work.tx,
         command,
         occurred_at=occurred_at,
-        name=name,
+        name=name.name,
         status=BankNotificationStatus.UNMATCHED if deposit else status,
         now=work.now,
     )

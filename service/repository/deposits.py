@@ -1,12 +1,21 @@
 """Deposits: announce, confirm, cancel."""
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from service.ledger.audit_logs import BANK_NOTIFICATION, DEPOSIT_TRANSACTION
-from service.ledger.bank_notifications import BankNotificationStatus, MatchMethod, match_name
+from service.ledger.bank_notifications import (
+    BankNotification,
+    BankNotificationStatus,
+    Candidate,
+    Likeness,
+    MatchMethod,
+    fitting,
+)
+from service.ledger.depositor_names import AnnouncedName, announced, printed
 from service.ledger.deposits import (
     Collision,
     Deposit,
@@ -32,12 +41,10 @@ from service.storage import bank_notifications, deposits, users
 
 
 def _announce(work: UnitOfWork, command: DepositAnnounce, _target: int) -> Answer:
-    name = match_name(command.depositor_name)
-    waiting, collision = _looked_for(work, command.amount, name)
+    name = announced(command.depositor_name, field_width=work.policy.bank_name_width)
+    waiting, collision = _looked_for(work, command, name)
     account = find_or_open(work, command.telegram_id)
-    deposit_id = work.session.announce(
-        account, amount=command.amount, depositor_name=command.depositor_name, match_name=name
-    )
+    deposit_id = work.session.announce(account, amount=command.amount, depositor_name=command.depositor_name, name=name)
     audit_log_id = work.audit(
         "deposit_announced",
         DEPOSIT_TRANSACTION,
@@ -65,22 +72,24 @@ def _announce(work: UnitOfWork, command: DepositAnnounce, _target: int) -> Answe
     return created(answer, f"/v1/deposits/{deposit_id}")
 
 
-def _looked_for(work: UnitOfWork, amount: int, name: str) -> tuple[int | None, Collision | None]:
+def _looked_for(work: UnitOfWork, command: DepositAnnounce, name: AnnouncedName) -> tuple[int | None, Collision | None]:
     """The one notification that waits for such a deposit, and what a transfer of this name and amount collides with.
 
     Neither is guessed: with another deposit that the money could be for, or two notifications, people settle it.
     """
+    amount = command.amount
     since, until = around(work.now, work.policy.match_window_s)
-    tx = work.session.looking_for(amount=amount, match_name=name)
+    tx = work.session.looking_for(amount=amount, name=name)
     if bank_notifications.is_quiet(tx, amount=amount, name=name, since=since, until=until):
         return None, None
     key: Any = {"amount": amount, "name": name, "since": since, "until": until}
-    rivals = bank_notifications.same_name(work.tx, **key)
-    lines = bank_notifications.list_open(work.tx, **key)
+    width = work.policy.bank_name_width
+    lines = bank_notifications.list_open(work.tx, **key, field_width=width)
+    if len(lines) == 1 and _means_it_alone(work, lines[0], command):
+        return lines[0].id, None
+    rivals = bank_notifications.rivals(work.tx, **key, field_width=width, telegram_id=command.telegram_id)
     if not rivals and not lines:
         return None, None
-    if not rivals and len(lines) == 1 and _fits_nothing(work, *lines[0]):
-        return lines[0][0], None
     suggested = next(
         (
             other
@@ -92,17 +101,28 @@ def _looked_for(work: UnitOfWork, amount: int, name: str) -> tuple[int | None, C
     return None, collision_of(amount, deposits=len(rivals), notifications=len(lines), suggested_amount=suggested)
 
 
-def _fits_nothing(work: UnitOfWork, notification_id: int, status: BankNotificationStatus) -> bool:
-    """Whether nothing is listed for the notification. What was, be it by the beginning of a name, is with people."""
-    line = bank_notifications.find(work.tx, notification_id)
-    if line is None or status is not BankNotificationStatus.UNMATCHED:
+def _means_it_alone(work: UnitOfWork, line: BankNotification, command: DepositAnnounce) -> bool:
+    """Whether a line that waits confirms what is announced now, as it would had it come after. One that was ambiguous
+    is with people."""
+    if line.status is not BankNotificationStatus.UNMATCHED or line.depositor_name is None:
         return False
-    window_s = work.policy.match_window_s
-    if bank_notifications.with_candidates(work.tx, line, window_s=window_s).candidates:
-        return False
-    # What was listed with it may have lost its name since.
-    since, until = around(bound(line.occurred_at or line.created_at or ""), window_s)
-    return not bank_notifications.has_erased_rival(work.tx, amount=line.amount, since=since, until=until)
+    name = printed(line.depositor_name, field_width=work.policy.bank_name_width)
+    occurred_at = bound(line.occurred_at or line.created_at or "")
+    since, until = around(occurred_at, work.policy.match_window_s)
+    meant = bank_notifications.meant(
+        work.tx, name, amount=line.amount, since=since, until=until, occurred_at=occurred_at
+    )
+    new = Candidate(
+        deposit_id=sys.maxsize,
+        telegram_id=command.telegram_id,
+        depositor_name=command.depositor_name,
+        amount=command.amount,
+        status=TransactionStatus.PENDING,
+        created_at=spoken(work.now),
+        likeness=Likeness.SAME_NAME,
+    )
+    erased = bank_notifications.has_erased_rival(work.tx, amount=line.amount, since=since, until=until)
+    return fitting(name, [*meant, new], others_open=erased)[1] is new
 
 
 def _confirm_at_once(

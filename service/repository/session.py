@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from service.ledger.access import Scope
 from service.ledger.audit_logs import AuditEvent, AuditLog
+from service.ledger.depositor_names import AnnouncedName, could_be_confused
 from service.ledger.idempotency import Answer, Request
 from service.ledger.idempotency import digest as idempotency_digest
 from service.ledger.policy import Policy
@@ -68,8 +69,8 @@ class Session:
         self._references: list[balance_changes.Row] = []
         self._audit_logs: list[audit_logs.Row] = []
         self._answers: list[idempotency.Row] = []
-        self._announced: set[tuple[int, str]] = set()
-        """Amount and match name of the deposits among them, and maybe of some that were taken back."""
+        self._announced: dict[tuple[int, str], list[AnnouncedName]] = {}
+        """Names of the deposits among them, and maybe of some that were taken back, by amount and first character."""
         self._accounts: dict[str, Account | None] = {}
         self._stored: dict[tuple[str, str], StoredAnswer | None] = {}
         self._keys: dict[int, Standing | None] = {}
@@ -144,9 +145,10 @@ class Session:
         self._flush_ledger()
         return self._tx
 
-    def looking_for(self, *, amount: int, match_name: str) -> Connection:
-        """The transaction, to look for deposits of this amount and name, and for bank notifications."""
-        return self.reading if (amount, match_name) in self._announced else self._tx
+    def looking_for(self, *, amount: int, name: AnnouncedName) -> Connection:
+        """The transaction, to look for deposits of this amount that could be confused, and for bank notifications."""
+        alike = self._announced.get((amount, name.name[:1]), ())
+        return self.reading if any(could_be_confused(name, other) for other in alike) else self._tx
 
     # What is read ahead.
 
@@ -239,17 +241,17 @@ class Session:
         )
         return transaction_id
 
-    def announce(self, account: Account, *, amount: int, depositor_name: str, match_name: str) -> int:
+    def announce(self, account: Account, *, amount: int, depositor_name: str, name: AnnouncedName) -> int:
         """Writes a deposit that waits for its money; returns its id."""
         transaction_id = self._next_transaction_id()
-        self._announced.add((amount, match_name))
+        self._announced.setdefault((amount, name.name[:1]), []).append(name)
         self._transactions.append(
             transactions.pending_row(
                 transaction_id,
                 user_id=account.user_id,
                 amount=amount,
                 depositor_name=depositor_name,
-                match_name=match_name,
+                match_name=name.name,
                 now=self.now,
             )
         )

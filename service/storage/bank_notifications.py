@@ -16,16 +16,26 @@ from service.ledger.bank_notifications import (
     Candidate,
     MatchMethod,
     likeness,
+)
+from service.ledger.depositor_names import (
+    AnnouncedName,
+    Meaning,
+    PrintedName,
+    announced,
+    could_be_confused,
+    could_be_meant,
     match_name,
+    printed,
 )
 from service.ledger.fields import given
 from service.ledger.timestamps import around, bound, spoken
 from service.storage.sqlite import Connection
 
-_SELECT = (
+_SELECT_OPEN = (
     "SELECT id, bank_transaction_id, depositor_name, amount, transaction_time, bank_name, raw_message, status,"
-    " matched_transaction_id, match_method, matched_by, matched_at, created_at FROM bank_notifications"
+    " matched_transaction_id, match_method, matched_by, matched_at, created_at FROM"
 )
+_SELECT = f"{_SELECT_OPEN} bank_notifications"
 # What the money of a notification could be for: a deposit that waits, one that has expired, and one that was confirmed
 # without a notification of ours, taken back since or not. Of the bot's rows the match name is not known: they are
 # compared one by one.
@@ -37,15 +47,24 @@ _SELECT_CANDIDATES = (
 _WITHOUT_LINE = (
     "NOT EXISTS (SELECT 1 FROM bank_notifications WHERE matched_transaction_id = t.id AND match_method IS NOT NULL)"
 )
-_CANDIDATES = (
+_ANNOUNCED_NEAR = (
     f"{_SELECT_CANDIDATES.format(index='idx_transactions_match')}"
     " WHERE t.type = 'deposit' AND substr(t.created_at, 1, 10) IN ({days}) AND t.amount = :amount"
     " AND t.created_at BETWEEN :since AND :until"
-    f" AND (t.status IN ('pending', 'expired') OR t.status = 'confirmed' AND {_WITHOUT_LINE})"
+)
+_OPEN_OR_WITHOUT_LINE = f"t.status IN ('pending', 'expired') OR t.status = 'confirmed' AND {_WITHOUT_LINE}"
+_CANDIDATES = f"{_ANNOUNCED_NEAR} AND ({_OPEN_OR_WITHOUT_LINE})"
+# What was cancelled after the money came could be meant when it came. The log tells when; the row of a cancellation in
+# this very commit is not in it yet.
+_CANCELLED_SINCE = (
+    "t.status = 'cancelled' AND NOT EXISTS (SELECT 1 FROM audit_logs INDEXED BY idx_audit_logs_resource"
+    " WHERE resource_type = 'deposit_transaction' AND resource_id = t.id AND action = 'deposit_cancelled'"
+    " AND created_at < :occurred_at)"
 )
 # In the order of the index, so that of thousands no more are read than are listed.
 _SAME_NAME = f"{_CANDIDATES} AND t.match_name = :name ORDER BY substr(t.created_at, 1, 10), t.id LIMIT :limit"
 _OF_THE_BOT = f"{_CANDIDATES} AND t.match_name IS NULL ORDER BY t.id"
+_BEGINNING_WITH_IT = "{t}match_name >= :{name} AND {t}match_name < :{name} || char(1114111)"
 _LONGER_NAME = f"{_CANDIDATES} AND t.match_name > :name AND t.match_name < :name || char(1114111) LIMIT :limit"
 _SHORTER_NAME = f"{_CANDIDATES} AND t.match_name IN (SELECT value FROM json_each(:beginnings)) LIMIT :limit"
 # The money of what was confirmed on another day may have come at any time from its announcement on.
@@ -56,6 +75,7 @@ _CONFIRMED_LATE = (
     f" AND t.confirmed_at >= :since AND coalesce(t.created_at, '') <= :until AND {_WITHOUT_LINE}"
 )
 _SAME_NAME_LATE = f"{_CONFIRMED_LATE} AND t.match_name = :name LIMIT :limit"
+_LONGER_NAME_LATE = f"{_CONFIRMED_LATE} AND t.match_name > :name AND t.match_name < :name || char(1114111) LIMIT :limit"
 _OF_THE_BOT_LATE = f"{_CONFIRMED_LATE} AND t.match_name IS NULL"
 # Whose names were erased: an empty one, and of the bot's rows still none.
 _OF_THE_ERASED = " AND t.match_name {name} AND EXISTS (SELECT 1 FROM user_erasures WHERE user_id = t.user_id) LIMIT 1"
@@ -64,9 +84,27 @@ _NAMELESS = tuple(
     for select in (_CANDIDATES, _CONFIRMED_LATE)
     for name in ("= ''", "IS NULL")
 )
-_OPEN = (
+_MEANT = tuple(
+    f"{select} AND {_BEGINNING_WITH_IT.format(t='t.', name='name')}"
+    for select in (f"{_ANNOUNCED_NEAR} AND ({_OPEN_OR_WITHOUT_LINE} OR {_CANCELLED_SINCE})", _CONFIRMED_LATE)
+)
+# A user's own deposits are no rivals of each other, but the money of a confirmed one may still come.
+_RIVALS = tuple(
+    f"{select} AND (u.telegram_id <> :telegram_id OR t.status = 'confirmed') AND {of_name}{limit}"
+    for select in (_CANDIDATES, _CONFIRMED_LATE)
+    for of_name, limit in (
+        (_BEGINNING_WITH_IT.format(t="t.", name="print"), " LIMIT :limit"),
+        ("t.match_name IN ({beginnings})", " LIMIT :limit"),
+        ("t.match_name IS NULL", ""),
+    )
+)
+_OPEN_OF_AMOUNT = (
     "bank_notifications WHERE status <> 'matched' AND bank_transaction_id IS NOT NULL AND amount = :amount"
-    " AND match_name = :name AND transaction_time BETWEEN :since AND :until"
+    " AND transaction_time BETWEEN :since AND :until"
+)
+_OPEN = (
+    f"{_OPEN_OF_AMOUNT} AND match_name = :name LIMIT 2",
+    f"{_OPEN_OF_AMOUNT} AND match_name IN ({{beginnings}})",
 )
 _DEPOSIT = (
     "SELECT 1 FROM deposit_transactions INDEXED BY idx_transactions_match WHERE type = 'deposit'"
@@ -77,10 +115,28 @@ _DEPOSIT_LATE = (
     " AND status = 'confirmed' AND substr(confirmed_at, 1, 10) IS NOT substr(created_at, 1, 10)"
     " AND amount = :amount AND confirmed_at >= :since"
 )
+_ITS_BEGINNINGS = "match_name IN ({beginnings})"
+_QUIET_OF = tuple(
+    f"EXISTS ({select} AND {of_name})"
+    for select in (_DEPOSIT, _DEPOSIT_LATE)
+    for of_name in (_BEGINNING_WITH_IT.format(t="", name="print"), _ITS_BEGINNINGS, "match_name IS NULL")
+)
 _QUIET = (
-    f"SELECT NOT (EXISTS (SELECT 1 FROM {_OPEN})"
-    f" OR EXISTS ({_DEPOSIT} AND match_name = :name) OR EXISTS ({_DEPOSIT} AND match_name IS NULL)"
-    f" OR EXISTS ({_DEPOSIT_LATE} AND match_name = :name) OR EXISTS ({_DEPOSIT_LATE} AND match_name IS NULL))"
+    f"SELECT NOT (EXISTS (SELECT 1 FROM {_OPEN_OF_AMOUNT} AND match_name = :name)"
+    f" OR EXISTS (SELECT 1 FROM {_OPEN_OF_AMOUNT} AND {_ITS_BEGINNINGS}) OR {' OR '.join(_QUIET_OF)})"
+)
+
+# All that could be confused with a name is in one range, from its first character on. Mostly that range is empty, and
+# one search says so; only else are its beginnings searched for one by one.
+_FROM_ITS_FIRST_CHARACTER = "match_name >= :first AND match_name < :print || char(1114111)"
+_EMPTY_AROUND_OF = tuple(
+    f"EXISTS ({select} AND {of_name})"
+    for select in (_DEPOSIT, _DEPOSIT_LATE)
+    for of_name in (_FROM_ITS_FIRST_CHARACTER, "match_name IS NULL")
+)
+_EMPTY_AROUND = (
+    f"SELECT NOT (EXISTS (SELECT 1 FROM {_OPEN_OF_AMOUNT} AND {_FROM_ITS_FIRST_CHARACTER})"
+    f" OR {' OR '.join(_EMPTY_AROUND_OF)})"
 )
 
 
@@ -175,20 +231,71 @@ def candidates(tx: Connection, *, amount: int, name: str, since: str, until: str
     """
     parameters = {"amount": amount, "name": name, "since": since, "until": until, "limit": CANDIDATES_MAX}
     days = _days(since, until)
-    rows = _of_same_name(tx, days, parameters)
-    if len(name) >= TRUNCATED_CHARACTERS_MIN:
-        beginnings = [name[:end] for end in range(TRUNCATED_CHARACTERS_MIN, len(name))]
-        rows |= set(_all(tx, _LONGER_NAME, days, parameters))
+    statements = [_SAME_NAME, _OF_THE_BOT, _SAME_NAME_LATE, _OF_THE_BOT_LATE]
+    if name:
+        statements += [_LONGER_NAME, _LONGER_NAME_LATE]
+    rows = {row for statement in statements for row in _all(tx, statement, days, parameters)}
+    beginnings = [name[:end] for end in range(TRUNCATED_CHARACTERS_MIN, len(name))]
+    if beginnings:
         cut = {**parameters, "beginnings": msgspec.json.encode(beginnings).decode()}
         rows |= set(_all(tx, _SHORTER_NAME, days, cut))
     return _capped(_candidate(row, name) for row in sorted(rows))
 
 
-def same_name(tx: Connection, *, amount: int, name: str, since: str, until: str) -> list[Candidate]:
-    """The candidates of the same name alone."""
-    parameters = {"amount": amount, "name": name, "since": since, "until": until, "limit": CANDIDATES_MAX}
-    found = (_candidate(row, name) for row in sorted(_of_same_name(tx, _days(since, until), parameters)))
-    return _capped(one for one in found if one is not None and one.likeness == "same_name")
+def meant(
+    tx: Connection, line: PrintedName, *, amount: int, since: str, until: str, occurred_at: str
+) -> list[Candidate]:
+    """The deposits that a line of money that came at `occurred_at` could mean, for `fitting` to judge.
+
+    All of them where they are one user's; else at least one of that user's and one of another's.
+    """
+    if not line.name:
+        return []
+    parameters = {"amount": amount, "name": line.name, "since": since, "until": until, "occurred_at": occurred_at}
+    days = _days(since, until)
+    rows = {
+        row
+        for statement in (_OF_THE_BOT, _OF_THE_BOT_LATE)
+        for row in _all(tx, statement, days, parameters)
+        if could_be_meant(line, match_name(row[2] or "")) is not None
+    }
+    for statement in _MEANT:
+        rows |= set(_all(tx, f"{statement} LIMIT 1", days, parameters))
+    if rows:
+        one = {**parameters, "telegram_id": min(rows)[1]}
+        others = [_all(tx, f"{statement} AND u.telegram_id <> :telegram_id LIMIT 1", days, one) for statement in _MEANT]
+        for found in others if any(others) else [_all(tx, statement, days, parameters) for statement in _MEANT]:
+            rows |= set(found)
+    alike = (_candidate(row, line.name) for row in sorted(rows))
+    return [candidate for candidate in alike if candidate is not None]
+
+
+def rivals(
+    tx: Connection,
+    *,
+    amount: int,
+    name: AnnouncedName,
+    since: str,
+    until: str,
+    field_width: int,
+    telegram_id: str,
+) -> list[int]:
+    """The ids of deposits that a transfer of this name by the user could be confused with, CANDIDATES_MAX at most.
+
+    The user's own count where they were confirmed without a notification: their money may still come.
+    """
+    parameters = {
+        **_of_name(name),
+        "amount": amount,
+        "since": since,
+        "until": until,
+        "telegram_id": telegram_id,
+        "limit": CANDIDATES_MAX,
+    }
+    days, beginnings = _days(since, until), len(name.beginnings())
+    rows = {row for statement in _RIVALS for row in _all(tx, statement, days, parameters, beginnings=beginnings)}
+    found = [row[0] for row in rows if could_be_confused(name, announced(row[2] or "", field_width=field_width))]
+    return sorted(found)[:CANDIDATES_MAX]
 
 
 def has_erased_rival(tx: Connection, *, amount: int, since: str, until: str) -> bool:
@@ -198,34 +305,52 @@ def has_erased_rival(tx: Connection, *, amount: int, since: str, until: str) -> 
     return any(_all(tx, statement, days, parameters) for statement in _NAMELESS)
 
 
-def _of_same_name(tx: Connection, days: str, parameters: Mapping[str, object]) -> set[Any]:
-    """Rows that may be of the same name: of ours those that are, and the bot's, whatever their name."""
-    statements = (_SAME_NAME, _OF_THE_BOT, _SAME_NAME_LATE, _OF_THE_BOT_LATE)
-    return {row for statement in statements for row in _all(tx, statement, days, parameters)}
-
-
 def list_open(
-    tx: Connection, *, amount: int, name: str, since: str, until: str
-) -> list[tuple[int, BankNotificationStatus]]:
-    """Up to two notifications of this name and amount between the two instants that are not matched: id and status."""
-    parameters = {"amount": amount, "name": name, "since": since, "until": until}
-    rows = tx.execute(f"SELECT id, status FROM {_OPEN} ORDER BY id LIMIT 2", parameters).fetchall()
-    return [(row[0], BankNotificationStatus(row[1])) for row in rows]
+    tx: Connection, *, amount: int, name: AnnouncedName, since: str, until: str, field_width: int
+) -> list[BankNotification]:
+    """Notifications of the amount between the two instants that are not matched and print the name, whole or cut.
+
+    Two at least where there are so many; without candidates.
+    """
+    parameters = {**_of_name(name), "amount": amount, "since": since, "until": until}
+    rows = {
+        row
+        for of_name in _OPEN
+        for row in _all(tx, f"{_SELECT_OPEN} {of_name}", "", parameters, beginnings=len(name.beginnings()))
+    }
+    lines = [_notification(row) for row in sorted(rows)]
+    confirming = (Meaning.WHOLE, Meaning.CUT)
+    return [
+        line
+        for line in lines
+        if could_be_meant(printed(line.depositor_name or "", field_width=field_width), name.name) in confirming
+    ]
 
 
-def is_quiet(tx: Connection, *, amount: int, name: str, since: str, until: str) -> bool:
-    """Whether there is surely neither a notification nor a deposit of this name and amount between the two instants."""
-    parameters = {"amount": amount, "name": name, "since": since, "until": until}
-    return bool(_all(tx, _QUIET, _days(since, until), parameters)[0][0])
+def is_quiet(tx: Connection, *, amount: int, name: AnnouncedName, since: str, until: str) -> bool:
+    """Whether there is surely neither a notification nor a deposit of the amount between the two instants that could be
+    confused with this name."""
+    days = _days(since, until)
+    within = {"amount": amount, "since": since, "until": until, "first": name.name[:1], "print": name.print}
+    if _all(tx, _EMPTY_AROUND, days, within)[0][0]:
+        return True
+    rows = _all(tx, _QUIET, days, {**within, **_of_name(name)}, beginnings=len(name.beginnings()))
+    return bool(rows[0][0])
 
 
-def _all(tx: Connection, sql: str, days: str, parameters: Mapping[str, object]) -> list[Any]:
-    return tx.execute(_with_days(sql, days), parameters).fetchall()
+def _of_name(name: AnnouncedName) -> dict[str, str]:
+    beginnings = {f"b{place}": beginning for place, beginning in enumerate(name.beginnings())}
+    return {"name": name.name, "print": name.print, **beginnings}
 
 
-@lru_cache(maxsize=64)
-def _with_days(sql: str, days: str) -> str:
-    return sql.format(days=days)
+def _all(tx: Connection, sql: str, days: str, parameters: Mapping[str, object], *, beginnings: int = 0) -> list[Any]:
+    return tx.execute(_filled_in(sql, days, beginnings), parameters).fetchall()
+
+
+@lru_cache(maxsize=1024)
+def _filled_in(sql: str, days: str, beginnings: int) -> str:
+    """The statement with the days of its window, and with a parameter for each of that many beginnings of a name."""
+    return sql.format(days=days, beginnings=", ".join(f":b{place}" for place in range(beginnings)))
 
 
 @lru_cache(maxsize=16)

@@ -17,7 +17,7 @@ import msgspec
 
 from service.ledger.audit_logs import ANSWER_DIGEST, LEDGER_RESOURCE_TYPES
 from service.ledger.audit_retention import MONEY_ACTIONS
-from service.ledger.bank_notifications import match_name
+from service.ledger.depositor_names import PrintedName, could_be_meant, match_name
 from service.ledger.domain_purchases import parse_name
 from service.ledger.idempotency import digest
 from service.ledger.timestamps import bound
@@ -35,6 +35,14 @@ def _match_name(check: str, name: Any, matched: Any) -> Failures:
     if (matched == "") if name is None else (isinstance(name, str) and match_name(name) == matched):
         return []
     return [(check, "It is matched by another name than it has.")]
+
+
+def _meant_name(printed: Any, announced: Any) -> Failures:
+    """Whether the name was cut by the bank's field, only the policy of then could say."""
+    line = PrintedName(match_name(str(printed)), fills_field=True)
+    if could_be_meant(line, match_name(str(announced))) is not None:
+        return []
+    return [("bank_notifications", "It was matched by itself with a deposit whose name it cannot mean.")]
 
 
 def _ascii_name(domain: Any, ascii_name: Any) -> Failures:
@@ -381,6 +389,15 @@ BANK_NOTIFICATIONS: tuple[Agreement, ...] = (
           AND b.match_name IS NOT lower(replace(b.depositor_name, ' ', ''))
         """,
         lambda name, matched: _match_name("audit_of_bank_notifications", name, matched),
+    ),
+    (
+        f"""
+        SELECT {_USER.format("t.user_id")}, t.id, 'bank_notifications', b.id, b.depositor_name, t.depositor_name
+        FROM bank_notifications AS b CROSS JOIN deposit_transactions AS t ON t.id = b.matched_transaction_id
+        WHERE b.id BETWEEN :low AND :high AND b.match_method = 'automatic' AND t.match_name IS NOT b.match_name
+          AND b.depositor_name IS NOT NULL AND t.depositor_name IS NOT NULL AND t.status = 'confirmed'
+        """,
+        _meant_name,
     ),
 )
 

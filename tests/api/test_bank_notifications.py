@@ -1,5 +1,6 @@
 """Bank notifications over real HTTP: what the bank received credits once, and only what it surely is for."""
 
+import itertools
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,9 @@ import pytest
 from tests.ledger_check import broken_invariants
 from tests.live import Client, LiveService, passbook
 from tests.printed import stands
+
+amounts = itertools.count(990_000, 10)
+"""For tests that run several times on one service: whose neighbours are free to be proposed."""
 
 
 @pytest.fixture
@@ -147,10 +151,125 @@ def test_a_notification_that_comes_first_waits_and_is_found(client: Client) -> N
     assert announce(client, "7005", "이하나", 6100)["status"] == "pending"
 
 
+@pytest.mark.parametrize(
+    ("announcements", "printed_name"),
+    [
+        ([("7101", "홍길동5678"), ("7102", "홍길동")], "홍길동"),
+        ([("9101", "주식회사가나다"), ("9102", "주식회사가나다라마바")], "주식회사가나다"),
+        ([("9103", "주식회사가나다라"), ("9104", "주식회사가나다마")], "주식회사가나다"),
+        ([("9105", "김철수"), ("9106", "김철")], "김철"),
+        ([("9107", "김 철수"), ("9108", "김철산")], "김철"),
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_money_that_two_users_could_mean_is_nobodys(
+    client: Client, announcements: list[tuple[str, str]], printed_name: str, turned: bool
+) -> None:
+    """The bank may have cut the name: whoever announced first, the second is warned, and the line waits with both."""
+    amount = next(amounts)
+    pairs = announcements[::-1] if turned else announcements
+    first, second = (announce(client, user, name, amount) for user, name in pairs)
+    collides = printed_name != "김철" or "김철" in [name for _, name in pairs]
+    assert (first["collision"], second["collision"] is not None) == (None, collides)
+    line = notify(client, f"two-users-{amount}", printed_name, amount).json()
+    assert (line["status"], line["telegram_id"]) == ("ambiguous", None)
+    assert {c["deposit_id"] for c in line["candidates"]} == {first["id"], second["id"]}
+    assert [deposit(client, one["id"])["status"] for one in (first, second)] == ["pending", "pending"]
+
+
+def test_a_line_that_came_first_means_the_same_as_one_that_comes_last(client: Client) -> None:
+    """7101's deposit could be meant when 7102 announces: the announcement is warned and waits for a person."""
+    announce(client, "7101", "홍길동5678", 9801)
+    line = notify(client, "same-1", "홍길동", 9801).json()
+    assert (line["status"], len(line["candidates"])) == ("unmatched", 1)
+    second = announce(client, "7102", "홍길동", 9801)
+    assert (second["status"], second["collision"]["suggested_amount"]) == ("pending", 9802)
+    assert len(client.get(f"/v1/bank-notifications/{line['id']}").json()["candidates"]) == 2
+
+
+def test_a_printed_name_is_never_longer_than_the_name(client: Client) -> None:
+    """김철 is no rival where 김철수 is printed, whatever came first; it is warned of for its own sake."""
+    for order, amount in enumerate((9811, 9821)):
+        shorter = announce(client, "7103", "김철", amount)
+        if order:
+            line = notify(client, f"longer-{order}", "김철수", amount).json()
+            assert [c["deposit_id"] for c in line["candidates"]] == [shorter["id"]]
+        longer = announce(client, "7104", "김철수", amount)
+        if not order:
+            assert longer["collision"] is not None
+            notify(client, f"longer-{order}", "김철수", amount)
+        assert [deposit(client, one["id"])["status"] for one in (shorter, longer)] == ["pending", "confirmed"]
+
+
+@pytest.mark.parametrize("line_first", [False, True])
+def test_a_name_that_the_banks_field_cut_confirms_the_one_that_it_begins(client: Client, line_first: bool) -> None:
+    """Seven Hangul, or six and a space: full. With a letter less nothing was cut, and the deposit is a candidate."""
+    for place, (name, printed_name, confirmed) in enumerate(
+        [
+            ("주식회사코딩하는사람들", "주식회사코딩하", True),
+            ("주식회사 코딩하는사람들", "주식회사 코딩", True),
+            ("주식회사코딩하는사람들", "주식회사코딩", False),
+            ("Michael Kim", "Michael", False),
+            ("Christopher Nam-Il", "CHRISTOPHER NA", True),
+        ]
+    ):
+        amount = 9831 + 10 * place + line_first
+        steps = [lambda n=name, a=amount: announce(client, "7105", n, a)]
+        steps.append(lambda p=printed_name, a=amount: notify(client, f"full-{a}", p, a).json())
+        made = [step() for step in (reversed(steps) if line_first else steps)]
+        announced, line = made[::-1] if line_first else made
+        found = client.get(f"/v1/bank-notifications/{line['id']}").json()
+        assert (found["status"] == "matched", found["matched_deposit_id"] == announced["id"]) == (confirmed, confirmed)
+        assert deposit(client, announced["id"])["status"] == ("confirmed" if confirmed else "pending")
+        assert [c["likeness"] for c in found["candidates"]] == ([] if confirmed else ["truncated_name"])
+
+
+def test_of_ones_own_equal_deposits_the_older_one_is_meant(client: Client) -> None:
+    """No collision and no ambiguity: one after the other, and never one that was cancelled."""
+    cancelled, first, second = (announce(client, "7106", name, 9891) for name in ("오하나", "오 하나", "오하나"))
+    assert [one["collision"] for one in (cancelled, first, second)] == [None, None, None]
+    client.write(f"/v1/deposits/{cancelled['id']}/cancel", {})
+    lines = [notify(client, f"own-{n}", "오하나", 9891).json() for n in range(3)]
+    assert [line["matched_deposit_id"] for line in lines] == [first["id"], second["id"], None]
+    assert [line["status"] for line in lines] == ["matched", "matched", "unmatched"]
+    again = announce(client, "7106", "오하나", 9891)  # looks at the line that waits
+    assert (again["status"], again["matched_bank_notification_id"]) == ("confirmed", lines[2]["id"])
+    assert balance(client, "7106") == 3 * 9891
+
+
+@pytest.mark.parametrize("line_first", [False, True])
+def test_a_rivals_cancellation_frees_nothing(client: Client, line_first: bool) -> None:
+    """Whoever could be meant when the money came still can: the line waits for a person, before it and after it."""
+    amount = 9895 + line_first
+    rival = announce(client, "7107", "유하나산업", amount)
+    came = now(days=-1 / 86_400)
+    if line_first:
+        assert notify(client, f"freed-{amount}", "유하나", amount, occurred_at=came).json()["status"] == "unmatched"
+        client.write(f"/v1/deposits/{rival['id']}/cancel", {})
+        announced = announce(client, "7108", "유하나", amount)
+    else:
+        announced = announce(client, "7108", "유하나", amount)
+        client.write(f"/v1/deposits/{rival['id']}/cancel", {})
+        assert notify(client, f"freed-{amount}", "유하나", amount, occurred_at=came).json()["status"] == "ambiguous"
+    assert deposit(client, announced["id"])["status"] == "pending"
+    later = notify(client, f"freed-later-{amount}", "유하나", amount, occurred_at=now(days=1 / 24)).json()
+    assert (later["status"], later["matched_deposit_id"]) == ("ambiguous", None)  # two lines for one deposit
+
+
+def test_money_that_came_after_a_rival_was_cancelled_is_not_its(client: Client) -> None:
+    """It was no longer to be expected from there."""
+    rival = announce(client, "7109", "조하나산업", 9897)
+    client.write(f"/v1/deposits/{rival['id']}/cancel", {})
+    announced = announce(client, "7110", "조하나", 9897)
+    assert announced["collision"] is None
+    line = notify(client, "free-1", "조하나", 9897, occurred_at=now(days=1 / 86_400)).json()
+    assert line["matched_deposit_id"] == announced["id"]
+
+
 def test_a_cut_name_only_suggests(client: Client) -> None:
     """Both ways round: the deposit is listed as truncated_name, and neither side confirms anything."""
     long = announce(client, "7006", "주식회사 가나다라", 6200)
-    cut = notify(client, "cut-1", "주식회사 가나", 6200).json()
+    cut = notify(client, "cut-1", "주식회사", 6200).json()
     assert (cut["status"], deposit(client, long["id"])["status"]) == ("unmatched", "pending")
     assert [(c["deposit_id"], c["likeness"]) for c in cut["candidates"]] == [(long["id"], "truncated_name")]
     longer = notify(client, "cut-2", "주식회사 가나다라마바", 6200).json()

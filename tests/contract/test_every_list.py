@@ -119,8 +119,8 @@ def _fill(scene: Scene) -> World:
         scene.made(f"/v1/bank-notifications/{by_hand}/match", {"deposit_id": scene.deposit(user, 1700)})
         scene.line(1800)
         name = f"이{scene.number()}"
-        scene.deposit(user, 1900, name)
-        scene.deposit(user, 1900, name)
+        scene.deposit(one, 1900, name)
+        scene.deposit(other, 1900, name)
         ambiguous = {**scene.line_body(1900, name), "bank_name": "NH"}
         assert scene.made("/v1/bank-notifications", ambiguous)["status"] == "ambiguous"
         assert scene.post("/v1/debits", {"telegram_id": user, "amount": 10**9, "reason": "x"}).status == 409

@@ -228,7 +228,7 @@ def test_a_bank_transaction_under_many_keys_credits_once(service: LiveService) -
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_a_bank_line_and_its_announcement_at_once_credit_once(service: LiveService, number: int) -> None:
     """Whichever is first, exactly one line and one deposit find each other; the rest wait, and nothing is guessed."""
-    user, name = f"270{number}", f"동시 {number}"
+    user, name = f"270{number}", f"동시 {number}번"
     announce = {"telegram_id": user, "amount": 900, "depositor_name": name}
     asked = [
         (Request("/v1/deposits", json.dumps(announce), f"announce-{number}"), service.admin_key),
@@ -243,7 +243,7 @@ def test_a_bank_line_and_its_announcement_at_once_credit_once(service: LiveServi
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_of_many_bank_lines_and_confirmations_one_credits_the_deposit(service: LiveService, number: int) -> None:
     """25 lines of one transfer each against 25 confirmations by hand: the deposit is credited once, by one of them."""
-    user, name = f"280{number}", f"누가 {number}"
+    user, name = f"280{number}", f"누가 {number}번"
     body = {"telegram_id": user, "amount": 950, "depositor_name": name}
     deposit = service.client().write("/v1/deposits", body).json()["id"]
     asked = [
@@ -283,8 +283,8 @@ def test_a_notification_matched_by_many_at_once_credits_one_deposit(service: Liv
     """50 times /match between two deposits: one 200, the others 409 that name the deposit that has the money."""
     client = service.client()
     made = [
-        client.write("/v1/deposits", {"telegram_id": "2950", "amount": 50, "depositor_name": "둘"}).json()["id"]
-        for _ in range(2)
+        client.write("/v1/deposits", {"telegram_id": f"295{n}", "amount": 50, "depositor_name": "둘"}).json()["id"]
+        for n in range(2)
     ]
     line = client.write("/v1/bank-notifications", json.loads(_line("both-1", "둘", 50, "").body)).json()
     assert line["status"] == "ambiguous"
@@ -297,4 +297,4 @@ def test_a_notification_matched_by_many_at_once_credits_one_deposit(service: Liv
     won = next(answer.json()["matched_deposit_id"] for answer in answers if answer.status == 200)
     refusals = [answer.json() for answer in answers if answer.status == 409]
     assert {(r["code"], r["deposit_id"]) for r in refusals} == {("bank_notification_matched", won)}
-    assert _balance(service, "2950") == (50, 1)
+    assert sorted(_balance(service, f"295{n}") for n in range(2)) == [(0, 0), (50, 1)]

@@ -1,10 +1,6 @@
 """Which names are alike, and which deposit a notification confirms by itself."""
 
-import unicodedata
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from service.ledger.bank_notifications import (
     BankNotification,
@@ -17,96 +13,96 @@ from service.ledger.bank_notifications import (
     check_same_transfer,
     fitting,
     likeness,
-    match_name,
 )
+from service.ledger.depositor_names import PrintedName, printed
 from service.ledger.errors import BankNotificationMatched, BankTransactionReused, DepositAmountDiffers
 
 
 @pytest.mark.parametrize(
-    ("announced", "banks"),
-    [
-        ("홍길동", "홍 길동"),
-        ("홍길동", unicodedata.normalize("NFD", "홍길동")),
-        ("Kim Lee", "KIMLEE"),
-        ("Straße", "STRASSE"),
-        ("홍길동", "\u3000홍\u200b길\u00a0동 "),
-        ("é", "E\u0301"),
-    ],
-)
-def test_names_that_read_the_same_are_the_same(announced: str, banks: str) -> None:
-    """NFC, case and spaces are folded, and what cannot be seen does not count."""
-    assert match_name(announced) == match_name(banks)
-
-
-@pytest.mark.parametrize(("announced", "banks"), [("홍길동", "홍길순"), ("Kim", "Kím"), ("ab", "ba"), ("1", "Ⅰ")])
-def test_other_names_are_others(announced: str, banks: str) -> None:
-    """Nothing else is folded: marks, order and compatibility forms are what people read."""
-    assert likeness(match_name(announced), match_name(banks)) is None
-
-
-@given(st.text())
-def test_a_folded_name_folds_to_itself(name: str) -> None:
-    """Folding is a projection: compared names can be folded again without harm."""
-    assert match_name(match_name(name)) == match_name(name)
-
-
-@pytest.mark.parametrize(
-    ("name", "other", "alike"),
+    ("announced", "printed_name", "alike"),
     [
         ("홍길동", "홍길동", Likeness.SAME_NAME),
         ("주식회사가나다", "주식회사가", Likeness.TRUNCATED_NAME),
         ("주식회사가", "주식회사가나다", Likeness.TRUNCATED_NAME),
-        ("홍길동", "홍", None),
+        ("홍길동", "홍", Likeness.TRUNCATED_NAME),
+        ("홍", "홍길동", None),
         ("홍길동", "길동", None),
         ("", "", None),
         ("홍길동", "", None),
     ],
 )
-def test_a_cut_name_is_alike_and_not_the_same(name: str, other: str, alike: Likeness | None) -> None:
-    """The beginning of a name, of two characters or more, suggests; nothing else does."""
-    assert likeness(name, other) is alike
-    assert likeness(other, name) is alike
+def test_a_cut_name_is_alike_and_not_the_same(announced: str, printed_name: str, alike: Likeness | None) -> None:
+    """What could mean the name suggests it, and so does what begins with it, where it has two characters or more."""
+    assert likeness(announced, printed_name) is alike
 
 
-def _candidate(deposit_id: int, status: str, alike: Likeness = Likeness.SAME_NAME) -> Candidate:
+def _candidate(
+    deposit_id: int, status: str = "pending", user: str = "1", name: str = "주식회사가나다라마"
+) -> Candidate:
     return Candidate(
         deposit_id=deposit_id,
-        telegram_id="1",
-        depositor_name="a",
+        telegram_id=user,
+        depositor_name=name,
         amount=1,
         status=status,
         created_at="2026-01-19T12:00:00Z",
-        likeness=alike,
+        likeness=Likeness.SAME_NAME,
     )
 
 
+WHOLE = printed("주식회사 가나다라마", field_width=14)
+CUT = printed("주식회사가나다", field_width=14)
+SHORT = printed("주식회사", field_width=14)
+
+
 @pytest.mark.parametrize(
-    ("candidates", "status", "confirmed"),
+    ("line", "meant", "status", "confirmed"),
     [
-        ([], "unmatched", None),
-        ([_candidate(1, "pending")], "matched", 1),
-        ([_candidate(1, "pending"), _candidate(2, "pending", Likeness.TRUNCATED_NAME)], "matched", 1),
-        ([_candidate(1, "pending"), _candidate(2, "pending")], "ambiguous", None),
-        ([_candidate(1, "pending"), _candidate(2, "expired")], "ambiguous", None),
-        ([_candidate(1, "pending"), _candidate(2, "confirmed")], "ambiguous", None),
-        ([_candidate(1, "expired")], "unmatched", None),
-        ([_candidate(1, "confirmed")], "unmatched", None),
-        ([_candidate(1, "pending", Likeness.TRUNCATED_NAME)], "unmatched", None),
+        (WHOLE, [], "unmatched", None),
+        (WHOLE, [_candidate(1)], "matched", 1),
+        (WHOLE, [_candidate(1, "expired")], "unmatched", None),
+        (WHOLE, [_candidate(1, "confirmed")], "unmatched", None),
+        (WHOLE, [_candidate(1, "reversed")], "unmatched", None),
+        (WHOLE, [_candidate(1, "cancelled")], "unmatched", None),
+        # Another user's, in any state, is never guessed against.
+        (WHOLE, [_candidate(1), _candidate(2, user="2")], "ambiguous", None),
+        (WHOLE, [_candidate(1), _candidate(2, "expired", "2")], "ambiguous", None),
+        (WHOLE, [_candidate(1), _candidate(2, "confirmed", "2")], "ambiguous", None),
+        (WHOLE, [_candidate(1), _candidate(2, "reversed", "2")], "ambiguous", None),
+        (WHOLE, [_candidate(1), _candidate(2, "cancelled", "2")], "ambiguous", None),
+        (WHOLE, [_candidate(1), _candidate(2, user="2", name="주식회사 가나다라마바")], "ambiguous", None),
+        (SHORT, [_candidate(1), _candidate(2, user="2")], "ambiguous", None),
+        (SHORT, [_candidate(1, name="주식회사"), _candidate(2, user="2")], "ambiguous", None),
+        # Of one user's own the oldest that waits is meant.
+        (WHOLE, [_candidate(2), _candidate(1), _candidate(3)], "matched", 1),
+        (WHOLE, [_candidate(2), _candidate(1, "cancelled")], "matched", 2),
+        (WHOLE, [_candidate(2), _candidate(1, "expired")], "matched", 2),
+        (WHOLE, [_candidate(1), _candidate(2, "confirmed")], "ambiguous", None),
+        (WHOLE, [_candidate(1), _candidate(2, "reversed")], "ambiguous", None),
+        (WHOLE, [_candidate(1, "confirmed"), _candidate(2, "confirmed")], "ambiguous", None),
+        # A name that fills the bank's field may have been cut there; a shorter one was not.
+        (CUT, [_candidate(1)], "matched", 1),
+        (CUT, [_candidate(1, name="주식회사가나다"), _candidate(2, user="2")], "ambiguous", None),
+        (CUT, [_candidate(2, name="주식회사가나다"), _candidate(1)], "matched", 1),
+        (SHORT, [_candidate(1)], "unmatched", None),
+        (SHORT, [_candidate(1), _candidate(2, name="주식회사")], "matched", 2),
     ],
 )
-def test_only_one_pending_deposit_of_the_same_name_is_confirmed_by_itself(
-    candidates: list[Candidate], status: str, confirmed: int | None
+def test_a_line_confirms_what_it_can_mean_of_one_user_alone(
+    line: PrintedName, meant: list[Candidate], status: str, confirmed: int | None
 ) -> None:
     """Nothing is guessed, and what has expired or was confirmed by hand is left to people."""
-    found, deposit = fitting(candidates, others_open=False)
+    found, deposit = fitting(line, meant, others_open=False)
     assert found == BankNotificationStatus(status)
     assert (deposit.deposit_id if deposit else None) == confirmed
 
 
 def test_a_line_beside_another_open_one_confirms_nothing_by_itself() -> None:
     """Which of two lines is the deposit's, only a person says; without a deposit there is nothing to ask."""
-    assert fitting([_candidate(1, "pending")], others_open=True) == (BankNotificationStatus.AMBIGUOUS, None)
-    assert fitting([], others_open=True) == (BankNotificationStatus.UNMATCHED, None)
+    for line in (WHOLE, CUT):
+        assert fitting(line, [_candidate(1)], others_open=True) == (BankNotificationStatus.AMBIGUOUS, None)
+    assert fitting(SHORT, [_candidate(1)], others_open=True) == (BankNotificationStatus.UNMATCHED, None)
+    assert fitting(WHOLE, [], others_open=True) == (BankNotificationStatus.UNMATCHED, None)
 
 
 ON_RECORD = {"depositor_name": "홍길동", "amount": 500, "occurred_at": "2026-01-19T12:00:00Z", "bank_name": "국민은행"}

@@ -11,6 +11,7 @@ from service.api import problems
 from service.ledger.audit_logs import DEPOSIT_TRANSACTION
 from service.ledger.balance_changes import BalanceChange, BalanceChangesPost
 from service.ledger.debits import DebitPost
+from service.ledger.depositor_names import AnnouncedName
 from service.ledger.deposits import DepositAnnounce
 from service.ledger.errors import InsufficientFunds, KeyRefused
 from service.ledger.idempotency import Answer, Request
@@ -144,7 +145,9 @@ def test_a_row_that_the_database_refuses_is_found_among_its_neighbours(connectio
         account = unit.session.account(USER)
         assert account is not None
         richer = msgspec.structs.replace  # an account is a frozen struct
-        unit.session.announce(richer(account, user_id=999), amount=5, depositor_name="nobody", match_name="nobody")
+        unit.session.announce(
+            richer(account, user_id=999), amount=5, depositor_name="nobody", name=AnnouncedName("nobody", "nobody")
+        )
         return debits.POST.run(unit, command, target)
 
     command = DebitPost(telegram_id=USER, amount=100, reason="test")
@@ -167,7 +170,7 @@ def test_what_an_operation_gathered_is_there_when_it_reads(connection: Any) -> N
     try:
         session.begin_operation()
         account = session.open_account("7001", None)
-        session.announce(account, amount=5, depositor_name="x", match_name="x")
+        session.announce(account, amount=5, depositor_name="x", name=AnnouncedName("x", "x"))
         found = "SELECT t.amount FROM deposit_transactions AS t JOIN users AS u ON u.id = t.user_id WHERE u.id = ?"
         assert session.reading.execute(found, (account.user_id,)).fetchall() == [(5,)]
         session.tx.execute("UPDATE users SET username = 'named' WHERE id = ?", (account.user_id,))
@@ -181,16 +184,33 @@ def test_what_an_operation_gathered_is_there_when_it_reads(connection: Any) -> N
 
 
 def test_announcements_of_one_commit_see_each_other(connection: Any) -> None:
-    """Of two users who announce the same name and amount in one commit, the second is warned of the first."""
-    first, second, other = (
-        work(
-            deposits.ANNOUNCE, DepositAnnounce(telegram_id=user, amount=amount, depositor_name=name), f"announce-{user}"
-        )
-        for user, amount, name in (("7101", 500, "홍 길동"), ("7102", 500, "홍길동"), ("7103", 501, "홍길동"))
+    """Of two users who announce the same amount in one commit, the second is warned of the first: where the name is the
+    same, begins with that one, begins it, or is cut by the bank to the same."""
+    announcements = (
+        (500, "홍 길동", True),
+        (500, "홍길동", False),
+        (501, "홍길동", True),
+        (502, "홍길동5678", True),
+        (502, "홍길동", False),
+        (503, "김철", True),
+        (503, "김철수", False),
+        (504, "주식회사가나다라", True),
+        (504, "주식회사가나다마", False),
+        (504, "주식회사가나나", True),
     )
-    outcomes = run(connection, first, second, other)
+    outcomes = run(
+        connection,
+        *(
+            work(
+                deposits.ANNOUNCE,
+                DepositAnnounce(telegram_id=f"71{place:02}", amount=amount, depositor_name=name),
+                f"announce-{place}",
+            )
+            for place, (amount, name, _) in enumerate(announcements)
+        ),
+    )
     told = [msgspec.json.decode(one.body)["collision"] for one in outcomes if isinstance(one, Answer)]
-    assert [collision is None for collision in told] == [True, False, True], told
+    assert [collision is None for collision in told] == [alone for _, _, alone in announcements], told
 
 
 def test_a_key_that_is_gone_revoked_or_narrower_does_nothing(connection: Any) -> None:

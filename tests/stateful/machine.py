@@ -42,8 +42,12 @@ NAMES = {
     "홍": "홍",
     "Hong Gil-Dong": "honggil-dong",
     "HONG GIL-DONG": "honggil-dong",
+    "주식회사가나다": "주식회사가나다",
+    "주식회사가나다라": "주식회사가나다라",
 }
 """Depositors' names, and each as it is compared: NFC, in small letters, without spaces."""
+CUT = {"주식회사가나다라": "주식회사가나다"}
+"""Those that the bank cuts, and to what, which fills its field."""
 AMOUNTS = (1000, 1001, 1002, 5000)
 POOR = 4000
 ROOM = 600
@@ -62,7 +66,7 @@ _SEOUL = timezone(timedelta(hours=9))
 T = TypeVar("T")
 _examples = itertools.count(1)
 
-names = st.sampled_from(sorted(NAMES))
+names = st.sampled_from([*["홍길동"] * 3, *sorted(NAMES)])
 amounts = st.sampled_from(AMOUNTS)
 places = st.integers(0, 40)
 """Which of several, counted from the newest."""
@@ -109,6 +113,7 @@ LINE_ACTS: "dict[str, Callable[[LedgerMachine, int], None]]" = {
     "heard again": lambda m, _: m.hear_again(0, kst=True, other={}),
     "heard otherwise": lambda m, _: m.hear_again(0, kst=False, other={"amount": 7}),
     "matched": lambda m, _: m.match(0, 0, unknown=False, late=True) if m.model.deposits else None,
+    "matched twice": lambda m, _: m.match_twice() if m.model.deposits else None,
     "matched by amount": lambda m, _: m.match_what_waits(0, 1, late=False) if m.waits_for_people() else None,
     "waited for to the edge": lambda m, _: m._wait_until(m.model.lines[-1].occurred_at + MATCH_WINDOW),
 }
@@ -148,7 +153,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.domains = _domains(number)
         seeds = {self.users[0]: POOR, self.users[-1]: BALANCE_MAX - ROOM}
         self.newest_before = service.begin(seeds)
-        self.model = Model(NAMES, self.domains, service.clock.now)
+        self.model = Model(NAMES, CUT, self.domains, service.clock.now)
         for telegram_id, balance in seeds.items():
             self.model.seed(telegram_id, balance)
         self.sent: list[tuple[Request, Answer]] = []
@@ -193,14 +198,15 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(place=places, spelling=places, offset=offsets, kst=st.booleans())
     def hear_of_a_deposit(self, place: int, spelling: int, offset: timedelta, kst: bool) -> None:
         deposit = _pick(self.model.deposits, place)
-        name = _pick([name for name, folded in NAMES.items() if folded == deposit.folded], spelling)
+        name = _pick([name for name, folded in NAMES.items() if folded in {deposit.folded, deposit.printed}], spelling)
         self._notify(name, deposit.amount, deposit.created_at + offset, kst, None)
 
     @precondition(lambda self: self.waiting_lines())
     @rule(user=users, place=places, spelling=places)
     def announce_what_was_heard_of(self, user: int, place: int, spelling: int) -> None:
         line = _pick(self.waiting_lines(), place)
-        self.announce(user, line.amount, _pick([n for n, folded in NAMES.items() if folded == line.folded], spelling))
+        named = [n for n, folded in NAMES.items() if line.folded in {folded, CUT.get(n)}]
+        self.announce(user, line.amount, _pick(named, spelling))
 
     @precondition(lambda self: self.model.lines)
     @rule(place=places, kst=st.booleans(), other=st.sampled_from([{}, {}, {"amount": 7}, {"bank_name": "NH"}]))
@@ -223,6 +229,11 @@ class LedgerMachine(RuleBasedStateMachine):
         line, deposit = _pick(self.model.lines, place), _pick(self.model.deposits, which)
         path = f"/v1/bank-notifications/{line.id}/match"
         self._post(CALLERS[0], path, deposit_id=UNKNOWN_ID if unknown else deposit.id, late=late or None)
+
+    def match_twice(self) -> None:
+        """The newest line with the newest deposit; what the first time settles, the second time refuses."""
+        for _ in range(2):
+            self.match(0, 0, unknown=False, late=True)
 
     @precondition(lambda self: self.waits_for_people())
     @rule(place=places, which=places, late=st.booleans())

@@ -41,7 +41,10 @@ class User:
 
 @dataclass(eq=False)
 class Transaction(Thing):
-    """A line of the passbook. `folded`: the depositor's name as it is compared; `line`: the bank's, if matched."""
+    """A line of the passbook. `line`: the bank's, if matched.
+
+    `folded`: the depositor's name as it is compared; `printed`: the shortest that the bank prints for it.
+    """
 
     user: User
     type: str
@@ -51,6 +54,8 @@ class Transaction(Thing):
     status: str = "pending"
     depositor_name: str | None = None
     folded: str | None = None
+    printed: str | None = None
+    cancelled_at: datetime | None = None
     description: str | None = None
     reference: str | None = None
     confirmed_at: datetime | None = None
@@ -69,11 +74,12 @@ class Transaction(Thing):
 
 @dataclass(eq=False)
 class Line(Thing):
-    """What the bank said arrived."""
+    """What the bank said arrived. `full`: the name fills the bank's field, so that it may have been cut."""
 
     bank_transaction_id: str
     depositor_name: str
     folded: str
+    full: bool
     amount: int
     occurred_at: datetime
     bank_name: str | None
@@ -188,12 +194,14 @@ class Refused(Exception):
 
 @dataclass
 class Model:
-    """All that the ledger holds of one example. `folded` and `domains` say what the spellings in use mean.
+    """All that the ledger holds of one example. `folded`, `cut` and `domains` say what the spellings in use mean.
 
-    `folded`: depositor's name -> that name as it is compared; `domains`: spelling -> (readable name, ASCII name).
+    `folded`: depositor's name -> that name as it is compared; `cut`: those of the names that the bank cuts -> to what;
+    `domains`: spelling -> (readable name, ASCII name).
     """
 
     folded: Mapping[str, str]
+    cut: Mapping[str, str]
     domains: Mapping[str, tuple[str, str]]
     now: datetime
     users: dict[str, User] = field(default_factory=dict)
@@ -342,15 +350,22 @@ class Model:
     def _announce(self, body: Mapping[str, Any]) -> Expected:
         name, amount = body["depositor_name"], body["amount"]
         folded = self.folded[name]
-        rivals, _ = self._candidates(amount, folded, self.now)
-        lines = self._open_lines(amount, folded, self.now)
-        fits = not rivals and len(lines) == 1 and lines[0].status == "unmatched" and not any(self._may_be_for(lines[0]))
+        user = self.users.get(body["telegram_id"]) or self._open(body["telegram_id"])
+        printed = self.cut.get(name, folded)
+        deposit = Transaction(
+            user, "deposit", "credit", amount, self.now, depositor_name=name, folded=folded, printed=printed
+        )
+        rivals = [
+            other
+            for other in self._open_deposits(amount, self.now)
+            if _may_be_printed_alike(deposit, other) and (other.user is not user or other.status == "confirmed")
+        ]
+        lines = self._open_lines(deposit, self.now)
+        fits = len(lines) == 1 and lines[0].status == "unmatched" and self._judge(lines[0], deposit)[1] is deposit
         collision = None
         if not fits and (rivals or lines):
-            quiet = (other for other in _nearby(amount) if self._is_quiet(other, folded))
+            quiet = (other for other in _nearby(amount) if self._is_quiet(other, deposit))
             collision = {"suggested_amount": next(quiet, None)}
-        user = self.users.get(body["telegram_id"]) or self._open(body["telegram_id"])
-        deposit = Transaction(user, "deposit", "credit", amount, self.now, depositor_name=name, folded=folded)
         self._keep(deposit)
         told = {"amount": amount, "depositor_name": name}
         log = self._log("deposit_announced", "deposit_transaction", deposit, user.telegram_id, told)
@@ -373,7 +388,7 @@ class Model:
         deposit = self._find_deposit(deposit_id)
         if deposit.status != "pending":
             raise Refused("deposit_not_pending", current_status=deposit.shown_status)
-        deposit.status = "cancelled"
+        deposit.status, deposit.cancelled_at = "cancelled", self.now
         self.touched.add(deposit.user.telegram_id)
         told = {"amount": deposit.amount, "depositor_name": deposit.depositor_name, "note": body.get("note")}
         log = self._log("deposit_cancelled", "deposit_transaction", deposit, deposit.user.telegram_id, told)
@@ -419,14 +434,14 @@ class Model:
                 raise Refused("bank_transaction_reused", bank_notification_id=line, differing_fields=differing)
             return Expected(200, {**self.line_view(line), **_account(line), "audit_log_id": None})
         folded = self.folded[name]
-        line = Line(body["bank_transaction_id"], name, folded, amount, occurred_at, bank_name, self.now)
-        same, cut = self._candidates(amount, folded, occurred_at)
-        others = self._open_lines(amount, folded, occurred_at)
+        full = folded in self.cut.values()
+        line = Line(body["bank_transaction_id"], name, folded, full, amount, occurred_at, bank_name, self.now)
+        same, cut = self._may_be_for(line)
+        ambiguous, fits = self._judge(line)
         self.lines.append(line)
-        fits = same[0] if len(same) == 1 and not others and same[0].status == "pending" else None
         if fits is not None and fits.user.balance + amount > BALANCE_MAX:
             fits = None
-        if len(same) > 1 or (same and others):
+        if ambiguous:
             line.status = "ambiguous"
         telegram_id = fits.user.telegram_id if fits else None
         told = {
@@ -492,9 +507,9 @@ class Model:
         line.matched_by, line.matched_at = self._request.caller, self.now
         deposit.line = line
 
-    def _candidates(self, amount: int, folded: str, at: datetime) -> tuple[list[Transaction], list[Transaction]]:
-        """The deposits that a transfer could be for: those of the same name, and those whose name is cut or longer."""
-        open_ones = [
+    def _open_deposits(self, amount: int, at: datetime) -> list[Transaction]:
+        """The deposits that wait for money which came then, or whose money may have come then."""
+        return [
             deposit
             for deposit in self.deposits
             if deposit.amount == amount
@@ -503,26 +518,67 @@ class Model:
                 or (deposit.status == "confirmed" and deposit.line is None and _may_have_come(deposit, at))
             )
         ]
-        same = [deposit for deposit in open_ones if deposit.folded == folded]
-        near = [deposit for deposit in open_ones if abs(deposit.created_at - at) <= MATCH_WINDOW]
-        return same, [deposit for deposit in near if _is_cut(deposit.folded or "", folded)]
 
     def _may_be_for(self, line: Line) -> tuple[list[Transaction], list[Transaction]]:
-        return self._candidates(line.amount, line.folded, line.occurred_at)
+        """The deposits that are listed with a line: those of the same name, and those whose name is cut or longer."""
+        deposits = self._open_deposits(line.amount, line.occurred_at)
+        same = [deposit for deposit in deposits if deposit.folded == line.folded]
+        longer = [deposit for deposit in deposits if deposit not in same and _begins(line.folded, deposit)]
+        shorter = [
+            deposit
+            for deposit in deposits
+            if abs(deposit.created_at - line.occurred_at) <= MATCH_WINDOW
+            and CUT_NAME_MIN <= len(deposit.folded or "") < len(line.folded)
+            and line.folded.startswith(deposit.folded or "")
+        ]
+        return same, longer + shorter
 
-    def _open_lines(self, amount: int, folded: str, at: datetime) -> list[Line]:
+    def _judge(self, line: Line, new: Transaction | None = None) -> tuple[bool, Transaction | None]:
+        """Whether several could be meant by a line, and the one that it confirms; `new` is announced just now."""
+        at = line.occurred_at
+        meant = [deposit for deposit in self._open_deposits(line.amount, at) if _begins(line.folded, deposit)]
+        left = [
+            deposit
+            for deposit in self.deposits
+            if deposit.amount == line.amount
+            and deposit.cancelled_at is not None
+            and deposit.cancelled_at >= at
+            and abs(deposit.created_at - at) <= MATCH_WINDOW
+            and _begins(line.folded, deposit)
+        ]
+        if new is not None:
+            meant.append(new)
+        named = [deposit for deposit in meant if line.full or deposit.folded == line.folded]
+        waiting = [deposit for deposit in named if deposit.status == "pending"]
+        paid = [deposit for deposit in meant if deposit.status == "confirmed"]
+        others = new is None and any(self._open_lines(deposit, at) for deposit in [*meant, *left])
+        several_users = len({deposit.user.telegram_id for deposit in [*meant, *left]}) > 1
+        if several_users or len(paid) + bool(waiting) > 1 or (named and others):
+            return True, None
+        return False, waiting[0] if waiting else None
+
+    def _open_lines(self, deposit: Transaction, at: datetime) -> list[Line]:
+        """The lines that wait and name the deposit, whole or cut by the bank's field."""
         return [
             line
             for line in self.lines
             if line.status != "matched"
-            and (line.amount, line.folded) == (amount, folded)
+            and line.amount == deposit.amount
+            and (line.folded == deposit.folded or (line.full and _begins(line.folded, deposit)))
             and abs(line.occurred_at - at) <= MATCH_WINDOW
         ]
 
-    def _is_quiet(self, amount: int, folded: str) -> bool:
-        """Whether nothing at all is known of this name and amount."""
-        return not self._open_lines(amount, folded, self.now) and not any(
-            (deposit.amount, deposit.folded) == (amount, folded)
+    def _is_quiet(self, amount: int, announced: Transaction) -> bool:
+        """Whether nothing at all is known of this amount and such a name."""
+        return not any(
+            line.status != "matched"
+            and line.amount == amount
+            and _begins(line.folded, announced)
+            and abs(line.occurred_at - self.now) <= MATCH_WINDOW
+            for line in self.lines
+        ) and not any(
+            deposit.amount == amount
+            and _may_be_printed_alike(deposit, announced)
             and (
                 abs(deposit.created_at - self.now) <= MATCH_WINDOW
                 or (deposit.status == "confirmed" and _may_have_come(deposit, self.now))
@@ -909,9 +965,12 @@ def _may_have_come(deposit: Transaction, at: datetime) -> bool:
     )
 
 
-def _is_cut(one: str, other: str) -> bool:
-    shorter, longer = sorted((one, other), key=len)
-    return shorter != longer and len(shorter) >= CUT_NAME_MIN and longer.startswith(shorter)
+def _begins(printed: str, deposit: Transaction) -> bool:
+    return (deposit.folded or "").startswith(printed)
+
+
+def _may_be_printed_alike(one: Transaction, other: Transaction) -> bool:
+    return _begins(one.printed or "", other) or _begins(other.printed or "", one)
 
 
 def _nearby(amount: int) -> Iterator[int]:

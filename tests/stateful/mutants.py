@@ -17,6 +17,7 @@ import pytest
 from service.ledger.audit_logs import Details
 from service.ledger.balance_changes import BalanceChangesPost
 from service.ledger.bank_notifications import BankNotificationStatus, Candidate, fitting
+from service.ledger.depositor_names import AnnouncedName, PrintedName
 from service.ledger.deposits import check_confirmable
 from service.ledger.domain_purchases import DomainPurchase, DomainPurchaseStatus, Name, check_money_may_move
 from service.ledger.errors import InsufficientFunds
@@ -170,12 +171,44 @@ def _a_key_answers_any_request(breaker: Breaker) -> None:
 @_found_as(r"answer\.(?:status is '(?:un)?matched', not 'ambiguous'|deposit_id)")
 def _the_first_of_two_deposits_is_guessed(breaker: Breaker) -> None:
     def broken(
-        candidates: Sequence[Candidate], *, others_open: bool
+        line: PrintedName, meant: Sequence[Candidate], *, others_open: bool
     ) -> tuple[BankNotificationStatus, Candidate | None]:
-        pending = [one for one in candidates if one.likeness == "same_name" and one.status == "pending"]
+        pending = [one for one in meant if one.likeness == "same_name" and one.status == "pending"]
         if pending:
             return BankNotificationStatus.MATCHED, pending[0]
-        return fitting(candidates, others_open=others_open)
+        return fitting(line, meant, others_open=others_open)
+
+    breaker.replace(bank_notifications, "fitting", broken)
+
+
+def _meant_but(breaker: Breaker, left_out: Callable[[Candidate], bool]) -> None:
+    meant = lines.meant
+
+    def broken(
+        tx: Connection, line: PrintedName, *, amount: int, since: str, until: str, occurred_at: str
+    ) -> list[Candidate]:
+        found = meant(tx, line, amount=amount, since=since, until=until, occurred_at=occurred_at)
+        return [one for one in found if not left_out(one)]
+
+    breaker.replace(lines, "meant", broken)
+
+
+@_found_as(r"\Aanswer\.(?:status is '\w+', not '(?:ambiguous|pending)'|collision is None)")
+def _a_longer_name_is_no_rival(breaker: Breaker) -> None:
+    _meant_but(breaker, lambda one: one.likeness != "same_name")
+
+
+@_found_as(r"\Aanswer\.(?:status is '\w+', not '(?:ambiguous|pending)'|collision is None)")
+def _a_rivals_cancellation_frees_the_line(breaker: Breaker) -> None:
+    _meant_but(breaker, lambda one: one.status == "cancelled")
+
+
+@_found_as(r"answer\.status is 'ambiguous', not '(?:un)?matched'")
+def _ones_own_deposits_are_rivals(breaker: Breaker) -> None:
+    def broken(
+        line: PrintedName, meant: Sequence[Candidate], *, others_open: bool
+    ) -> tuple[BankNotificationStatus, Candidate | None]:
+        return fitting(line, meant, others_open=others_open or len(meant) > 1)
 
     breaker.replace(bank_notifications, "fitting", broken)
 
@@ -191,10 +224,19 @@ def _the_window_leaves_its_first_instant_out(breaker: Breaker) -> None:
 
 @_found_as(r"\Aanswer\.collision is None, not ")
 def _no_collision_is_seen(breaker: Breaker) -> None:
-    def broken(tx: Connection, *, amount: int, name: str, since: str, until: str) -> list[Candidate]:
+    def broken(
+        tx: Connection,
+        *,
+        amount: int,
+        name: AnnouncedName,
+        since: str,
+        until: str,
+        field_width: int,
+        telegram_id: str,
+    ) -> list[int]:
         return []
 
-    breaker.replace(lines, "same_name", broken)
+    breaker.replace(lines, "rivals", broken)
 
 
 @_found_as(r"answer\.code is .*, not 'deposit_expired'|not 'urn:passbook:problem:deposit_expired'")

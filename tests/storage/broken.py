@@ -103,8 +103,8 @@ def _receive(hand: sqlite.Connection) -> None:
         for deposit in stepped:
             hand.execute("UPDATE deposit_transactions SET status = ? WHERE id = ?", (step, deposit))
             _audit(hand, f"deposit_{step}", "deposit_transaction", deposit, {})
-    for version, (deposit, method, received) in enumerate(
-        ((automatic, "automatic", "matched"), (late, "manual", "unmatched")), 1
+    for version, (deposit, method, received, name) in enumerate(
+        ((automatic, "automatic", "matched", "au"), (late, "manual", "unmatched", "x")), 1
     ):
         before, after = 600 * (version - 1), 600 * version
         hand.execute(
@@ -115,8 +115,8 @@ def _receive(hand: sqlite.Connection) -> None:
         row = hand.execute(
             "INSERT INTO bank_notifications (depositor_name, amount, matched_transaction_id, bank_transaction_id,"
             " match_name, status, match_method, matched_by, matched_at, created_at)"
-            " VALUES ('x', 600, ?, ?, 'x', 'matched', ?, 'test', ?, ?)",
-            (deposit, f"bank-{deposit}", method, NOW, NOW),
+            " VALUES (?, 600, ?, ?, ?, 'matched', ?, 'test', ?, ?)",
+            (name, deposit, f"bank-{deposit}", name, method, NOW, NOW),
         )
         notification = row.lastrowid or 0
         _audit(
@@ -127,7 +127,7 @@ def _receive(hand: sqlite.Connection) -> None:
             {"amount": 600, "balance_before": before, "balance_after": after, "version": version,
              "matched_bank_notification_id": notification},
         )  # fmt: skip
-        told = {"amount": 600, "depositor_name": "x", "bank_transaction_id": f"bank-{deposit}", "status": received}
+        told = {"amount": 600, "depositor_name": name, "bank_transaction_id": f"bank-{deposit}", "status": received}
         _audit(hand, "bank_notification_received", "bank_notification", notification, told)
         if received != "matched":
             _audit(hand, "bank_notification_matched", "bank_notification", notification, {})
@@ -479,6 +479,13 @@ MUTANTS = {
     ),
     "bank notification of another amount": Mutant(
         "UPDATE bank_notifications SET amount = 601 WHERE id = {bank_auto}",
+        {
+            "audit_of_bank_notifications": [(None, "auto", "bank_notifications", "bank_auto")],
+            "bank_notifications": [("400", "auto", "bank_notifications", "bank_auto")],
+        },
+    ),
+    "bank notification matched by itself with a name that it cannot mean": Mutant(
+        "UPDATE bank_notifications SET depositor_name = 'autos', match_name = 'autos' WHERE id = {bank_auto}",
         {
             "audit_of_bank_notifications": [(None, "auto", "bank_notifications", "bank_auto")],
             "bank_notifications": [("400", "auto", "bank_notifications", "bank_auto")],

@@ -10,6 +10,7 @@ import pytest
 
 from service import resources
 from service.ledger.bank_notifications import MatchMethod
+from service.ledger.depositor_names import announced, match_name, printed
 from service.storage import bank_notifications, deposits, explanations, migrator, sequences, sqlite, transactions
 from tests.some import some
 
@@ -18,27 +19,30 @@ SINCE, NOW, UNTIL = "2026-01-18 12:00:00.000", "2026-01-19 12:00:00.000", "2026-
 
 @pytest.fixture
 def tx(tmp_path: Path) -> Iterator[sqlite.Connection]:
-    """A migrated database with one user."""
+    """A migrated database with three users."""
     connection = sqlite.connect_writer(tmp_path / "p.db", busy_timeout_ms=0, checkpoints=True)
     migrator.up(connection, migrator.load(resources.folder("migrations")), lambda _: None)
-    connection.execute("INSERT INTO users (telegram_id) VALUES ('1')")
+    connection.execute("INSERT INTO users (telegram_id) VALUES ('1'), ('2'), ('3')")
     yield connection
     connection.close()
 
 
-def announce(tx: sqlite.Connection, name: str, *, at: str = NOW, status: str = "pending", by_bot: bool = False) -> int:
+def announce(
+    tx: sqlite.Connection, name: str, *, at: str = NOW, status: str = "pending", by_bot: bool = False, user: int = 1
+) -> int:
     """A deposit of 5,000 won as Passbook or the bot announced it."""
     if by_bot:
         made = tx.execute(
             "INSERT INTO deposit_transactions (user_id, type, amount, depositor_name, created_at)"
-            " VALUES (1, 'deposit', 5000, ?, ?)",
-            (name, at),
+            " VALUES (?, 'deposit', 5000, ?, ?)",
+            (user, name, at),
         ).lastrowid
         assert made is not None
     else:
-        folded = bank_notifications.match_name(name)
         made = sequences.next_ids(tx).transaction
-        row = transactions.pending_row(made, user_id=1, amount=5000, depositor_name=name, match_name=folded, now=at)
+        row = transactions.pending_row(
+            made, user_id=user, amount=5000, depositor_name=name, match_name=match_name(name), now=at
+        )
         transactions.insert_many(tx, [row])
     if status != "pending":
         tx.execute("UPDATE deposit_transactions SET status = ? WHERE id = ?", (status, made))
@@ -47,8 +51,7 @@ def announce(tx: sqlite.Connection, name: str, *, at: str = NOW, status: str = "
 
 def found(tx: sqlite.Connection, name: str) -> list[tuple[int, str, str]]:
     """(deposit, status, likeness) of the candidates for 5,000 won of this name."""
-    folded = bank_notifications.match_name(name)
-    candidates = bank_notifications.candidates(tx, amount=5000, name=folded, since=SINCE, until=UNTIL)
+    candidates = bank_notifications.candidates(tx, amount=5000, name=match_name(name), since=SINCE, until=UNTIL)
     return [(c.deposit_id, c.status, c.likeness.value) for c in candidates]
 
 
@@ -63,8 +66,88 @@ def test_the_bots_deposits_are_compared_by_the_same_folding(tx: sqlite.Connectio
         (bots, "pending", "same_name"),
         (cut, "pending", "truncated_name"),
     ]
-    names = {"amount": 5000, "name": "홍길동", "since": SINCE, "until": UNTIL}
-    assert [c.deposit_id for c in bank_notifications.same_name(tx, **names)] == [ours, bots]  # type: ignore[arg-type]
+    assert meant(tx, "홍길동") == [(ours, "pending"), (bots, "pending")]
+    assert rivals(tx, "홍길동") == [ours, bots, cut]
+
+
+def meant(tx: sqlite.Connection, name: str, *, occurred_at: str = NOW) -> list[tuple[int, str]]:
+    """(deposit, status) of those that a line of 5,000 won with this name could mean."""
+    line = printed(name, field_width=14)
+    found = bank_notifications.meant(tx, line, amount=5000, since=SINCE, until=UNTIL, occurred_at=occurred_at)
+    return [(c.deposit_id, c.status) for c in found]
+
+
+def rivals(tx: sqlite.Connection, name: str, *, user: str = "9") -> list[int]:
+    """The deposits of 5,000 won that the user's announcement of this name would be confused with."""
+    return bank_notifications.rivals(
+        tx,
+        amount=5000,
+        name=announced(name, field_width=14),
+        since=SINCE,
+        until=UNTIL,
+        field_width=14,
+        telegram_id=user,
+    )
+
+
+def test_a_line_could_mean_whatever_it_begins_and_nothing_shorter(tx: sqlite.Connection) -> None:
+    """Of ours and of the bot's, also where it was confirmed on another day than it was announced."""
+    longer = announce(tx, "홍길동5678")
+    bots = announce(tx, "홍 길동상사", by_bot=True)
+    announce(tx, "홍길")
+    announce(tx, "홍길", by_bot=True)
+    late = announce(tx, "홍길동전", at="2026-01-09 12:00:00.000", user=1)
+    confirm(tx, late)
+    assert meant(tx, "홍길동") == [(longer, "pending"), (bots, "pending"), (late, "confirmed")]
+    assert (late, "confirmed", "truncated_name") in found(tx, "홍길동")
+    assert meant(tx, "홍길동") == meant(tx, "홍 길 동")
+    assert meant(tx, "홍길순") == []
+    assert late in rivals(tx, "홍길동")
+
+
+def confirm(tx: sqlite.Connection, deposit: int) -> None:
+    """Confirms it without a line, as the user's first movement."""
+    tx.execute(
+        "UPDATE deposit_transactions SET status = 'confirmed', confirmed_at = ?, balance_before = 0,"
+        " balance_after = 5000, version = 1 WHERE id = ?",
+        (NOW, deposit),
+    )
+
+
+def test_another_users_deposit_is_seen_behind_any_number_of_ones_own(tx: sqlite.Connection) -> None:
+    """More of one user's than are ever listed, all of them before the rival; of those alone each is seen."""
+    own = [announce(tx, "홍길동") for _ in range(25)]
+    assert [deposit for deposit, _ in meant(tx, "홍길동")] == own
+    rival = announce(tx, "홍길동전", user=2, at=UNTIL)
+    assert {own[0], rival} <= {deposit for deposit, _ in meant(tx, "홍길동")}
+
+
+def test_the_rivals_are_few_however_many_there_are(tx: sqlite.Connection) -> None:
+    """Of many deposits of many users two are read that tell of the ambiguity, not all of them."""
+    for place in range(30):
+        announce(tx, "홍길동", user=1 + place % 3)
+    assert len(meant(tx, "홍길동")) <= 4
+
+
+def test_a_cancelled_deposit_could_be_meant_by_money_that_came_before(tx: sqlite.Connection) -> None:
+    """Of one that was cancelled before the money came nothing is left; the audit log says when it was."""
+    cancelled = announce(tx, "홍길동", status="cancelled")
+    tx.execute(
+        "INSERT INTO audit_logs (user_id, telegram_id, action, outcome, resource_type, resource_id, created_at)"
+        " VALUES (1, '1', 'deposit_cancelled', 'success', 'deposit_transaction', ?, ?)",
+        (cancelled, NOW),
+    )
+    assert meant(tx, "홍길동", occurred_at=NOW) == [(cancelled, "cancelled")]
+    assert meant(tx, "홍길동", occurred_at="2026-01-19 12:00:00.001") == []
+    assert (found(tx, "홍길동"), rivals(tx, "홍길동")) == ([], [])
+
+
+def test_ones_own_deposits_are_rivals_only_where_their_money_may_still_come(tx: sqlite.Connection) -> None:
+    """A second equal announcement is warned of another user's, and of one's own that was confirmed without a line."""
+    waits = announce(tx, "홍길동")
+    assert (rivals(tx, "홍길동", user="1"), rivals(tx, "홍길동", user="2")) == ([], [waits])
+    confirm(tx, waits)
+    assert rivals(tx, "홍길동", user="1") == [waits]
 
 
 def test_expired_deposits_are_candidates_and_cancelled_ones_are_not(tx: sqlite.Connection) -> None:
@@ -131,12 +214,23 @@ def test_each_look_up_finds_what_lies_on_the_edges_of_the_window(
     tx: sqlite.Connection, put: Callable[[sqlite.Connection, str], object], edges: dict[str, bool]
 ) -> None:
     """One at a time: whether it is found as a candidate or an open line, and whether it is quiet, is one answer."""
-    assert bank_notifications.is_quiet(tx, **ODD_WINDOW)
+    name = announced("홍길동", field_width=14)
+    window: Any = {**ODD_WINDOW, "name": name}
+    assert bank_notifications.is_quiet(tx, **window)
     for at, belongs in some(edges.items()):
         tx.execute("SAVEPOINT one")
         put(tx, at)
-        found = bank_notifications.same_name(tx, **ODD_WINDOW) or bank_notifications.list_open(tx, **ODD_WINDOW)
-        quiet = bank_notifications.is_quiet(tx, **ODD_WINDOW)
+        line = printed("홍길동", field_width=14)
+        looks = [
+            bank_notifications.candidates(tx, **{**window, "name": "홍길동"}),
+            bank_notifications.meant(
+                tx, line, amount=5000, since=window["since"], until=window["until"], occurred_at=ODD_SINCE
+            ),
+            bank_notifications.rivals(tx, **window, field_width=14, telegram_id="9"),
+        ]
+        assert len({bool(look) for look in looks}) == 1, looks
+        found = looks[0] or bank_notifications.list_open(tx, **window, field_width=14)
+        quiet = bank_notifications.is_quiet(tx, **window)
         tx.execute("ROLLBACK TO one")
         tx.execute("RELEASE one")
         assert (bool(found), quiet) == (belongs, not belongs), at
@@ -152,13 +246,26 @@ def test_at_most_ten_candidates_of_each_likeness_are_listed(tx: sqlite.Connectio
 
 def test_quiet_means_that_nothing_at_all_fits(tx: sqlite.Connection) -> None:
     """The short question of every announcement never misses a deposit or a notification, of ours or of the bot's."""
-    names = {"amount": 5000, "name": "홍길동", "since": SINCE, "until": UNTIL}
-    assert bank_notifications.is_quiet(tx, **names)  # type: ignore[arg-type]
+
+    def is_quiet(name: str) -> bool:
+        whole = announced(name, field_width=14)
+        return bank_notifications.is_quiet(tx, amount=5000, name=whole, since=SINCE, until=UNTIL)
+
+    assert is_quiet("홍길동")
     announce(tx, "홍길동")
-    assert not bank_notifications.is_quiet(tx, **names)  # type: ignore[arg-type]
-    assert bank_notifications.is_quiet(tx, **{**names, "name": "홍길순"})  # type: ignore[arg-type]
+    announce(tx, "주식회사가나다라마")
+    assert [is_quiet(name) for name in ("홍길동", "홍길", "홍길동전", "주식회사가나다바")] == [False] * 4
+    assert is_quiet("홍길순")
+    assert is_quiet("주식회사가나라")
+    for place, name in enumerate(("김철수", "김철수")):
+        tx.execute(
+            "INSERT INTO bank_notifications (depositor_name, match_name, amount, transaction_time, bank_transaction_id)"
+            " VALUES (?, ?, 5000, ?, ?)",
+            (name, match_name(name), NOW, str(place)),
+        )
+    assert [is_quiet(name) for name in ("김철수", "김철수산", "김철")] == [False, False, True]
     announce(tx, "누구", by_bot=True)
-    assert not bank_notifications.is_quiet(tx, **{**names, "name": "홍길순"})  # type: ignore[arg-type]
+    assert not is_quiet("홍길순")
 
 
 def test_a_notification_of_the_bot_shows_what_it_holds(tx: sqlite.Connection) -> None:
@@ -203,11 +310,31 @@ def test_the_line_that_passbook_matched_stands_before_the_bots(tx: sqlite.Connec
 
 @pytest.mark.parametrize(
     "statement",
-    ["_SAME_NAME", "_OF_THE_BOT", "_LONGER_NAME", "_SHORTER_NAME", "_QUIET", "_SAME_NAME_LATE", "_OF_THE_BOT_LATE"],
+    [
+        *(
+            "_SAME_NAME",
+            "_OF_THE_BOT",
+            "_LONGER_NAME",
+            "_SHORTER_NAME",
+            "_QUIET",
+            "_SAME_NAME_LATE",
+            "_OF_THE_BOT_LATE",
+        ),
+        *(
+            "_LONGER_NAME_LATE",
+            "_EMPTY_AROUND",
+            *(f"_MEANT {n}" for n in range(2)),
+            *(f"_RIVALS {n}" for n in range(6)),
+        ),
+    ],
 )
 def test_no_look_up_reads_a_whole_table(tx: sqlite.Connection, statement: str) -> None:
     """Every step is a search by an index that bounds amount and name, however many deposits there are."""
-    sql = getattr(bank_notifications, statement).format(days=bank_notifications._days(SINCE, UNTIL))
+    name, _, place = statement.partition(" ")
+    found = getattr(bank_notifications, name)
+    sql = bank_notifications._filled_in(
+        found[int(place)] if place else found, bank_notifications._days(SINCE, UNTIL), 3
+    )
     parameters = dict.fromkeys(re.findall(r":(\w+)", sql), "1")
     plan = [row[3] for row in tx.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)]
     assert not [
@@ -216,7 +343,7 @@ def test_no_look_up_reads_a_whole_table(tx: sqlite.Connection, statement: str) -
     of_deposits = [step for step in plan if "idx_transactions_match" in step]
     assert of_deposits
     wanted = re.compile(
-        r"match \(<expr>=\? AND amount=\? AND match_name|match_late \(amount=\? AND match_name=\? AND conf"
+        r"match \(<expr>=\? AND amount=\? AND match_name|match_late \(amount=\? AND match_name(=\? AND conf|>\? AND m)"
     )
     assert all(wanted.search(step) for step in some(of_deposits)), plan
 
@@ -263,13 +390,15 @@ def test_what_waits_is_of_the_name_and_the_amount_within_the_window(
         }
         names, places = ", ".join(row), ", ".join("?" * len(row))
         tx.execute(f"INSERT INTO bank_notifications ({names}) VALUES ({places})", [*row.values()])
-    waiting = bank_notifications.list_open(tx, amount=5000, name="홍길동", since=SINCE, until=UNTIL)
-    assert [line_id for line_id, _ in waiting] == [2, 3]
+    name = announced("홍길동", field_width=14)
+    waiting = bank_notifications.list_open(tx, amount=5000, name=name, since=SINCE, until=UNTIL, field_width=14)
+    assert [line.id for line in waiting] == [2, 3]
 
 
 def test_waiting_notifications_are_found_by_index(tx: sqlite.Connection) -> None:
     """Those that are settled are not even looked at."""
-    sql = f"SELECT id FROM {bank_notifications._OPEN}"
-    parameters = {"amount": 1, "name": "a", "since": SINCE, "until": UNTIL}
-    plan = [row[3] for row in tx.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)]
-    assert plan == ["SEARCH bank_notifications USING INDEX idx_bank_notifications_waiting (amount=? AND match_name=?)"]
+    parameters = {"amount": 1, "name": "a", "since": SINCE, "until": UNTIL, "b0": "a"}
+    wanted = ["SEARCH bank_notifications USING INDEX idx_bank_notifications_waiting (amount=? AND match_name=?)"]
+    for of_name in some(bank_notifications._OPEN):
+        sql = bank_notifications._filled_in(f"SELECT id FROM {of_name}", "", 1)
+        assert [row[3] for row in tx.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)] == wanted
