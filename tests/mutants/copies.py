@@ -112,7 +112,7 @@ class Copy:
         if found is None:
             return Ran({"the whole run": f"pytest ended with {process.returncode}"}, 0, seconds, text)
         failures, passed = found
-        if not failures and process.returncode not in (0, 5):
+        if process.returncode not in (0, 5) and not failures:
             failures = {"the whole run": text[-4000:]}
         return Ran(failures, passed, seconds, text)
 
