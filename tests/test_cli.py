@@ -13,8 +13,12 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from service.cli import main
 from service.ledger.access import ROLES, Scope
+from service.storage import sqlite
+from tests.faults.disks import fill, small_disk
 from tests.live import CHECKOUT, LiveService, passbook
 from tests.printed import stands
 from tests.repository.house import make_database
@@ -230,13 +234,15 @@ def test_a_key_cannot_pass_for_the_command_line_or_the_service(tmp_path: Path, n
 
 @pytest.mark.parametrize("content", [b"SQLite format 3\x00 rubbish", b"not a database at all, but long enough" * 50])
 def test_rubbish_as_database_is_one_clear_sentence(tmp_path: Path, content: bytes) -> None:
-    """No traceback, and the file is as it was."""
+    """No traceback, and the file is as it was, its mode too: it may be somebody else's."""
     (tmp_path / "p.db").write_bytes(content)
+    (tmp_path / "p.db").chmod(0o644)
     refused = passbook("serve", "--port", "0", "--database", str(tmp_path / "p.db"))
     assert refused.returncode == 1
     assert "Traceback" not in refused.stderr
     assert "p.db" in refused.stderr
     assert (tmp_path / "p.db").read_bytes() == content
+    assert (tmp_path / "p.db").stat().st_mode & 0o777 == 0o644
 
 
 def test_installed_wheel_needs_no_checkout(tmp_path: Path) -> None:
@@ -285,6 +291,27 @@ def test_without_a_reader_it_ends_as_sigpipe_ends_a_program(tmp_path: Path, comm
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
+def test_on_a_full_disk_each_command_says_what_helps(tmp_path: Path) -> None:
+    """Also where the file system, and not SQLite, says that it is full; and no file is left behind."""
+    with small_disk(tmp_path / "disk") as disk:
+        database = make_database(disk / "p.db")
+        fill(disk / "fill")
+        for command in (
+            ["keys", "create", "--role", "bot", "--name", "b", "--database", str(database)],
+            ["export", "--database", str(database), str(disk / "x.sql")],
+            ["audit", "export", "--database", str(database), "--output", str(disk / "x.ndjson")],
+        ):
+            done = CliRunner().invoke(main, command)
+            assert (done.exit_code, "ree some space" in done.output) == (1, True), done.output
+        # Without the index of the log nobody can read; SQLite calls that an I/O error.
+        for each in sqlite.side_files(database):
+            each.unlink(missing_ok=True)
+        fill(disk / "more")
+        done = CliRunner().invoke(main, ["integrity", "--database", str(database)])
+        assert (done.exit_code, "Its disk is full: free some space." in done.output) == (2, True), done.output
+        assert not {path.name for path in disk.iterdir()} & {"x.sql", "x.ndjson"}
+
+
 def test_what_cannot_be_written_is_told() -> None:
     """A full disk is no reader that has seen enough."""
     with open("/dev/full", "w") as full:
@@ -292,4 +319,7 @@ def test_what_cannot_be_written_is_told() -> None:
             [sys.executable, "-m", "service.cli", "errors"],
             cwd=CHECKOUT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
         )  # fmt: skip
-    assert (done.returncode, done.stderr) == (1, "Error: The system: No space left on device.\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "Error: The system: No space left on device. Free some space, and run it again.\n",
+    )

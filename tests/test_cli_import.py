@@ -118,3 +118,13 @@ def test_a_status_that_cannot_be_mapped_is_refused(given: list[str], said: str, 
     refused = CliRunner().invoke(main, ["import", *arguments, "--database", str(tmp_path / "p.db"), "missing.sql"])
     assert (refused.exit_code, said in refused.output) == (2, True), refused.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_import_beside_the_checkpoint_of_another_ledger_is_refused(tmp_path: Path) -> None:
+    """One sentence that names the file, and nothing made: the service could not go on from that checkpoint."""
+    left = tmp_path / "p.db.audit-key.checkpoint"
+    left.write_text("a checkpoint")
+    (tmp_path / "bot.sql").write_text("CREATE TABLE users (id INTEGER PRIMARY KEY);")
+    done = CliRunner().invoke(main, ["import", "--database", str(tmp_path / "p.db"), str(tmp_path / "bot.sql")])
+    assert (done.exit_code, f"{left} was signed for an earlier ledger" in done.output) == (1, True), done.output
+    assert {path.name for path in tmp_path.iterdir()} == {left.name, "bot.sql"}

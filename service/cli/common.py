@@ -1,6 +1,7 @@
 """What the commands share: settings, the database, who acts, and errors as one sentence."""
 
 import contextlib
+import errno
 import getpass
 import os
 import select
@@ -82,12 +83,19 @@ class Command(click.Command):
         except KNOWN_ERRORS as error:
             raise click.ClickException(str(error)) from error
         except sqlite.DatabaseError as error:
-            raise click.ClickException(f"The database answered: {error}.") from error
+            raise click.ClickException(f"The database answered: {error}.{_remedy(error)}") from error
         except OSError as error:
             if isinstance(error, BrokenPipeError) and nobody_reads(wait_ms=0):
                 leave(_SHELL_SIGNAL + signal.SIGPIPE)
-            raise click.ClickException(f"{error.filename or 'The system'}: {error.strerror or error}.") from error
+            said = f"{error.filename or 'The system'}: {error.strerror or error}.{_remedy(error)}"
+            raise click.ClickException(said) from error
         return result
+
+
+def _remedy(error: Exception) -> str:
+    """What helps against a full disk, or a used-up quota; nothing for another error."""
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT} if isinstance(error, OSError) else sqlite.is_full(error)
+    return " Free some space, and run it again." if full else ""
 
 
 class Group(click.Group):

@@ -7,6 +7,7 @@ import click
 
 from service.cli import progress
 from service.cli.common import Command, config_of, database_option, load_migrations
+from service.storage import remains
 from service.storage.import_findings import EXAMPLES_MAX, Findings
 from service.storage.importer import KNOWN_STATUSES, ImportReport, import_database
 
@@ -49,6 +50,8 @@ def import_(database: str | None, statuses: dict[str, str], report_path: Path | 
     FILE is what `wrangler d1 export` wrote (with the schema, or with --no-schema), an sqlite3 .dump, or an SQLite file.
     """
     config = config_of(database=database)
+    if remains.is_missing(config.database_path):
+        remains.require_no_checkpoint(config.database_path, config.audit_key_path)
     with progress.shown() as show:
         report = import_database(
             file,

@@ -87,12 +87,12 @@ def _prepare(config: Config, *, new: bool) -> str | None:
             _make(config, new=new)
         elif new:
             raise click.ClickException(f"{path} is there: --new begins a ledger only where there is none.")
-        for said in private_files.mend(_private(config)):
-            click.echo(said)
         backups.drop_second_names(path.resolve())
         guard.require_one_name(path)
         guard.require_log(path)
         require_ours(config)
+        for said in private_files.mend(_private(config)):
+            click.echo(said)
         connection = sqlite.connect_writer(path, busy_timeout_ms=config.busy_timeout_ms, checkpoints=True)
         with contextlib.closing(connection):
             migrations = load_migrations()

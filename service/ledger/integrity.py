@@ -106,7 +106,8 @@ DESCRIPTIONS = {
         " one of its name. Every movement for a domain belongs to a purchase."
     ),
     "taken_over": (
-        "What an import took over is as the import's audit row tells: nothing was edited, taken away or put in since."
+        "What an import took over is as the import's audit row tells, and what stood when audit rows were archived is"
+        " as the last prune's row tells: nothing was edited, taken away or put in since."
     ),
     "audit_chain": (
         "Every row of the audit log is the one that was sealed, in the order in which it was: each leaf, each node and"

@@ -2,7 +2,7 @@
 
 from service.ledger.audit_logs import AUDIT_LOG
 from service.repository.unit_of_work import audited
-from service.storage import audit_prunes, audit_told
+from service.storage import audit_prunes, audit_told, kept_digests
 from service.storage.audit_prunes import Archived, Prune
 from service.storage.sqlite import Connection
 
@@ -10,6 +10,7 @@ from service.storage.sqlite import Connection
 def record(connection: Connection, archived: Archived, *, archive: str, actor: str, now: str) -> Prune:
     """Lets the rows of a verified archive go, audited as `audit_log_pruned`; what is on record then."""
     prefix = archived.prefix
+    kept = kept_digests.members(connection)  # before the transaction: it goes through every row
     prune = Prune(
         through_id=prefix.through_id,
         first_index=prefix.first_index,
@@ -38,6 +39,7 @@ def record(connection: Connection, archived: Archived, *, archive: str, actor: s
                 "created_at_min": prefix.created_at_min,
                 "created_at_max": prefix.created_at_max,
                 **audit_told.carried(work.tx),
+                **kept,
             },
         )
     return prune

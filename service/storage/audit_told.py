@@ -31,6 +31,12 @@ def carried(connection: Connection) -> dict[str, Any]:
     return {"api_keys": {str(key): told for key, told in keys(connection).items()}, "import": import_told(connection)}
 
 
+def kept(connection: Connection) -> dict[str, Any]:
+    """The digests that the last prune told (storage/kept_digests.py); empty where it told none."""
+    found: dict[str, Any] = _members(_one(connection, _LAST_PRUNE)).get("kept") or {}
+    return found
+
+
 def keys(connection: Connection) -> dict[int, dict[str, Any]]:
     """api_keys.id -> what was told of the key last: name, prefix, scopes, key_sha256, created_at, revoked_at."""
     before = _members(_one(connection, _LAST_PRUNE)).get("api_keys") or {}

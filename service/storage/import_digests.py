@@ -1,7 +1,7 @@
 """What an import took over, put on record once: digests by which a later edit of the bot's rows is found.
 
 The bot's rows have no audit rows. The import writes one, `import_finished`, with the last id of each table, and with
-SHA-256 over those columns of the rows up to it that never change afterwards. The digest of what can be erased is
+SHA-256 over those columns of the rows up to it that never change afterwards. The digests of what can be erased are
 compared until the first user is erased.
 """
 
@@ -51,8 +51,9 @@ def record(connection: Connection, *, now: str) -> None:
         "import_archive_rows": rows,
         "taken_over_sha256": kept,
         "erasable_sha256": erasable,
+        "telegram_ids_sha256": _telegram_ids(connection, last_ids[0]),
     }
-    assert details.keys() - {"erasable_sha256"} <= RULES[LATEST].public_members
+    assert details.keys() - {"erasable_sha256", "telegram_ids_sha256"} <= RULES[LATEST].public_members
     with transaction(connection) as tx, audit_chain.sealing(tx):
         tx.execute(
             "INSERT INTO audit_logs (action, resource_type, details, actor, created_at, outcome)"
@@ -73,6 +74,14 @@ def digests(connection: Connection, last_ids: list[int]) -> tuple[str, str]:
             for row in _rows(connection, table, names, last) if names else ():
                 digest.update(msgspec.json.encode([table, *map(_hashable, row)]) + b"\n")
     return kept.hexdigest(), erasable.hexdigest()
+
+
+def _telegram_ids(connection: Connection, last: int) -> str:
+    """SHA-256 in hex over whose account is whose. In imports by earlier versions no digest covers it."""
+    digest = sha256()
+    for row in _rows(connection, "users", "id, telegram_id", last):
+        digest.update(msgspec.json.encode([*map(_hashable, row)]) + b"\n")
+    return digest.hexdigest()
 
 
 def _rows(connection: Connection, table: str, names: str, last: int) -> Iterator[tuple[Any, ...]]:
@@ -109,6 +118,9 @@ def differences(connection: Connection) -> list[str]:
     erased = connection.execute("SELECT EXISTS (SELECT 1 FROM user_erasures)").fetchone()[0]
     if not erased and erasable != told["erasable_sha256"]:
         said.append("A name, a text or an archived value that was taken over is not as the import left it.")
+    of_users = told.get("telegram_ids_sha256")
+    if not erased and of_users is not None and _telegram_ids(connection, told["last_ids"][0]) != of_users:
+        said.append("A telegram id that was taken over is not as the import left it.")
     said += [
         f"{table}, row {row_id}: it came after the import, and no audit row tells of it."
         for table, row_id in _untold(connection, told["last_ids"])

@@ -226,6 +226,15 @@ TRANSACTIONS: tuple[Agreement, ...] = (
         """,
         lambda: [("audit_of_deposits", "It is not confirmed, and has a time or a balance of its confirmation.")],
     ),
+    # Confirming it would move the money the other way.
+    (
+        f"""
+        SELECT {_USER.format("t.user_id")}, t.id, 'deposit_transactions', t.id
+        FROM deposit_transactions AS t
+        WHERE t.id BETWEEN :low AND :high AND t.match_name IS NOT NULL AND t.direction IS NOT 'credit'
+        """,
+        lambda: [("audit_of_deposits", "It is a deposit, and no credit.")],
+    ),
     # lower() is of ASCII; what it leaves is for the judge.
     (
         f"""
@@ -431,6 +440,16 @@ ANSWERS: tuple[Agreement, ...] = (
           AND NOT EXISTS (SELECT 1 FROM audit_erasures WHERE audit_log_id = a.id)
         """,
         _event,
+    ),
+    # A caller's row has no digest: what else posts one?
+    (
+        f"""
+        SELECT a.telegram_id, NULL, 'idempotency_answers', i.id
+        FROM idempotency_answers AS i CROSS JOIN audit_logs AS a ON a.id = i.audit_log_id
+        WHERE i.id BETWEEN :low AND :high AND +a.resource_type NOT IN {LEDGERS}
+          AND (i.operation <> 'POST /v1/audit-logs' OR i.status <> 201)
+        """,
+        lambda: [("stored_answers", "It or its request tells of another event than its audit row.")],
     ),
     # Who asked for what was so already gets an answer, and nothing is written; so were answers from before 012.
     (

@@ -42,6 +42,16 @@ def require_none(database: Path, key_file: Path) -> None:
         )
 
 
+def require_no_checkpoint(database: Path, key_file: Path) -> None:
+    """Raises LedgerMissing where a checkpoint of another ledger is, which no log of an import could go on from."""
+    left = checkpoints.last_file_of(key_file)
+    if left.exists():
+        raise LedgerMissing(
+            f"{left} was signed for an earlier ledger at {database}, which is not there: put it back, or restore a"
+            f" backup; to begin anew with this import, move {left.name} and {key_file.name} away first."
+        )
+
+
 def set_aside(database: Path, key_file: Path, *, now: datetime) -> list[Path]:
     """Gives the log, the key and its checkpoint other names, so that a new ledger has its own; the new names.
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import shutil
 import sqlite3
 import sys
 import threading
@@ -49,6 +50,7 @@ MAGIC = b"SQLite format 3\x00"
 SIDE_FILES = ("-wal", "-shm", "-journal")
 """What SQLite appends to a database's name for the files that it keeps beside it."""
 
+_LOG_INDEX_BYTES = 32 * 1024
 _STATEMENTS_CACHED = 256
 # Primary result codes, https://www.sqlite.org/rescode.html
 _ERROR, _BUSY, _LOCKED, _READONLY, _FULL, _TOOBIG, _CONSTRAINT, _MISMATCH, _RANGE = 1, 5, 6, 8, 13, 18, 19, 20, 25
@@ -141,7 +143,7 @@ def connect_writer(
         )
     except (DatabaseError, OSError) as error:
         said = error.strerror if isinstance(error, OSError) else error
-        raise EngineError(f"Cannot open the database {path}: {said}.") from error
+        raise EngineError(f"Cannot open the database {path}: {said}.{_full_disk(path)}") from error
     try:
         connection.execute(f"PRAGMA busy_timeout = {busy_timeout_ms:d}")
         connection.execute("PRAGMA journal_mode = WAL")
@@ -160,7 +162,7 @@ def connect_writer(
     except BaseException as error:
         connection.close()
         if isinstance(error, DatabaseError):
-            raise EngineError(f"Cannot use {path} as a database: {error}.") from error
+            raise EngineError(f"Cannot use {path} as a database: {error}.{_full_disk(path)}") from error
         raise
     return connection
 
@@ -186,15 +188,23 @@ def connect_reader(
             check_same_thread=False,
         )
     except DatabaseError as error:
-        raise EngineError(f"Cannot read the database {path}: {error}.") from error
+        raise EngineError(f"Cannot read the database {path}: {error}.{_full_disk(path)}") from error
     try:
         connection.execute(f"PRAGMA busy_timeout = {busy_timeout_ms:d}")
         connection.execute("PRAGMA query_only = ON")
         connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
     except DatabaseError as error:
         connection.close()
-        raise EngineError(f"Cannot read the database {path}: {error}.") from error
+        raise EngineError(f"Cannot read the database {path}: {error}.{_full_disk(path)}") from error
     return connection
+
+
+def _full_disk(path: Path) -> str:
+    """What helps where not even the index of the log fits, of which SQLite says that it is an I/O error; or nothing."""
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(path.parent).free < _LOG_INDEX_BYTES:
+            return " Its disk is full: free some space."
+    return ""
 
 
 def use_memory(connection: Connection, *, mib: int) -> None:

@@ -278,6 +278,17 @@ UNSEEN = {
     ("audit_erasures", "one of an archived row edited"): "The archive holds the commitment; nothing reads this one.",
     ("schema_migrations", "applied_at edited"): "When a migration ran is kept nowhere else.",
     ("sqlite_sequence", "set forward"): "It leaves a gap in the ids; no id is given out twice.",
+    ("idempotency_answers", "idempotency_key of an event's edited"): (
+        "A caller's row holds no digest. The event could be posted again with its old key; it moves nothing."
+    ),
+    ("idempotency_answers", "every id doubled"): "Their order is compared; nothing names their numbers.",
+    ("users", "a user of the bot's renamed"): "A name changes with requests, and nothing goes by it.",
+    ("user_deposits", "two accounts change ids"): "Nothing names an account by its id.",
+    ("user_erasures", "one under way put in"): ("A killed erasure leaves the same, and nothing is erased by it."),
+    ("sqlite_master", "a table or a view of no migration put in"): "Nothing of Passbook reads it.",
+    ("sqlite_stat1", "statistics put in"): "SQLite chooses indexes by them; answers are the same.",
+    ("balance_change_references", "rowid edited"): "Nothing names it.",
+    ("(the header)", "user_version or application_id set"): "Nothing reads them.",
 }
 """What nothing finds, and why it does no harm."""
 BEGIN = "## The table\n"
