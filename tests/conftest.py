@@ -75,7 +75,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: turns.get(item.path, len(turns)))
     for item in items:
         if item.path in turns and item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(LONGEST_S))
+            item.add_marker(pytest.mark.timeout(max(LONGEST_S, float(item.config.getini("timeout")))))
 
 
 @pytest.hookimpl(wrapper=True)
