@@ -99,7 +99,8 @@ def run(page: str, folder: Path, setting: Setting, timeout_s: float = _TIMEOUT_S
     assert status == 0, f"{output[-4000:]}\nended with {status}"
     assert output.count(_END) == len(blocks(page)), f"{output[-4000:]}\nthe page ended within a block"
     logs = {log: log.read_text("utf-8") for log in folder.rglob("*.log")}
-    assert "".join(f"{log}:\n{text[-4000:]}" for log, text in logs.items() if "Traceback" in text) == ""
+    told = "".join(f"{log}:\n{text[-4000:]}" for log, text in logs.items() if "Traceback" in text)
+    assert not told, told
     printed = (
         output.replace(f"127.0.0.1:{port}", f"127.0.0.1:{PORT}").replace(f"{folder}/", "").replace(str(folder), ".")
     )

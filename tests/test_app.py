@@ -29,6 +29,7 @@ GIVEN = {
     "readers": 3,
     "busy_timeout_ms": 151,
     "match_window_s": 86_400 + 157,
+    "bank_name_width": 19,
     "deposit_expiry_s": 163,
     "hold_expiry_s": 167,
     "expiry_interval_s": 173,
@@ -51,6 +52,7 @@ REACHES = {
     "readers": {"Readers.count"},
     "busy_timeout_ms": {"Readers.busy_timeout_ms", "Proofs.busy_timeout_ms", "Figures.busy_timeout_ms"},
     "match_window_s": {"Policy.match_window_s"},
+    "bank_name_width": {"Policy.bank_name_width"},
     "deposit_expiry_s": {"Policy.deposit_expiry_s"},
     "hold_expiry_s": {"Policy.hold_expiry_s", "SteadyClock.window_s"},  # the longer of both
     "expiry_interval_s": {"Sweeper.interval_s"},

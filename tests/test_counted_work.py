@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -157,12 +158,14 @@ def traced(folder: Path, *options: str) -> Iterator[Traced]:
 def test_a_lone_write_waits_for_the_disk_once(tmp_path: Path, strace: None) -> None:
     """One fdatasync of the write-ahead log for each commit and no other; few writes; one packet; no thread between."""
     with traced(tmp_path) as watched, watched.service.client() as client:
-        mark = watched.mark()
+        mark, began = watched.mark(), time.monotonic()
         for number in range(LONE):
             body = {"telegram_id": "1000000", "amount": 1 + number, "depositor_name": "홍길동"}
             assert client.write("/v1/deposits", body).status_code == 201
         (log, database), writes, wakes = watched.syncs(mark), watched.writes(mark), watched.wakes(mark)
-        assert watched.sent(mark) == LONE * (A_MESSAGE + AN_ANSWER)
+        # On a slow machine the writer may be idle for a second, and is asked then whether it is there.
+        asked = int(time.monotonic() - began) * A_MESSAGE
+        assert 0 <= watched.sent(mark) - LONE * (A_MESSAGE + AN_ANSWER) <= asked
         assert LONE <= log <= LONE + 2 * database, (log, database)
         assert database <= 1
         assert writes <= LONE * WRITES_OF_A_COMMIT_MAX + database * CHECKPOINT_PAGES, writes
