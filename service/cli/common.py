@@ -1,7 +1,6 @@
 """What the commands share: settings, the database, who acts, and errors as one sentence."""
 
 import contextlib
-import errno
 import getpass
 import os
 import select
@@ -94,8 +93,7 @@ class Command(click.Command):
 
 def _remedy(error: Exception) -> str:
     """What helps against a full disk, or a used-up quota; nothing for another error."""
-    full = error.errno in {errno.ENOSPC, errno.EDQUOT} if isinstance(error, OSError) else sqlite.is_full(error)
-    return " Free some space, and run it again." if full else ""
+    return " Free some space, and run it again." if sqlite.is_out_of_space(error) else ""
 
 
 class Group(click.Group):

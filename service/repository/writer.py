@@ -15,7 +15,6 @@ What a killed owner had done is on disk or is not; a retry of the same key finds
 
 import asyncio
 import contextlib
-import errno
 import logging
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
@@ -514,7 +513,7 @@ def try_to_write(tx: Connection) -> None:
     try:
         probes.write_nothing(tx)
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if sqlite.is_out_of_space(error):
             raise BatchFailed(StorageFull(_FULL_DETAIL), None) from error
         raise _failed_before_commit(error) from error
     except sqlite.DatabaseError as error:

@@ -193,7 +193,7 @@ def _copy(source: Connection, partial: Path, on_progress: Progress) -> None:
             copy.execute("PRAGMA journal_mode = DELETE")
         sqlite.sync(partial)
     except (sqlite.DatabaseError, OSError) as error:
-        if sqlite.is_full(error) or getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}:
+        if sqlite.is_out_of_space(error):
             free = shutil.disk_usage(partial.parent).free
             raise CopyFailed(f"There is no space for the copy in {partial.parent}: {free:,} bytes are free.") from error
         raise CopyFailed(f"The copy into {partial.parent} failed: {error}.") from error

@@ -7,6 +7,7 @@ Everything that differs between SQLite and another SQL engine belongs in this fi
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -111,6 +112,11 @@ def is_interrupted(error: BaseException) -> bool:
 def is_full(error: BaseException) -> bool:
     """Whether `error` says that the disk is full. What SQLite's backup API raises carries no code."""
     return error_code(error) == _FULL or str(error) == "database or disk is full"
+
+
+def is_out_of_space(error: BaseException) -> bool:
+    """The same, also of what the system says itself: a full disk, or a quota that is used up."""
+    return is_full(error) or (isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT})
 
 
 def is_unrecovered(error: BaseException) -> bool:
