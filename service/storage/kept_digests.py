@@ -12,10 +12,9 @@ from typing import Any
 import msgspec
 
 from service.ledger.audit_retention import BITS
-from service.storage import audit_told
+from service.storage import audit_told, import_digests
 from service.storage.sqlite import Connection
 
-_ROWS_AT_ONCE = 10_000
 _KEPT = {
     "users": "id, created_at",
     "user_deposits": "id, user_id, created_at",
@@ -44,7 +43,8 @@ def members(connection: Connection) -> dict[str, Any]:
     """
     found = {}
     for table, columns in _KEPT.items():
-        (last,) = connection.execute(f"SELECT COALESCE(MAX({_key(columns)}), 0) FROM {table}").fetchone()
+        key = columns.partition(",")[0]
+        (last,) = connection.execute(f"SELECT COALESCE(MAX({key}), 0) FROM {table}").fetchone()
         found[table] = [last, _digest(connection, table, last)]
     return {"kept": found}
 
@@ -65,19 +65,8 @@ def differences(connection: Connection) -> Iterator[str]:
                 yield f"An archived row told {step} of {number}, which came after it was archived."
 
 
-def _key(columns: str) -> str:
-    return columns.partition(",")[0]
-
-
 def _digest(connection: Connection, table: str, last: int) -> str:
-    columns = _KEPT[table]
-    key = _key(columns)
     digest = sha256()
-    low = -(2**63)
-    while rows := connection.execute(
-        f"SELECT {columns} FROM {table} WHERE {key} >= ? AND {key} <= ? ORDER BY {key} LIMIT {_ROWS_AT_ONCE}",
-        (low, last),
-    ).fetchall():
+    for rows in import_digests.blocks(connection, table, _KEPT[table], last):
         digest.update(_ENCODER.encode_lines(rows))
-        low = rows[-1][0] + 1
     return digest.hexdigest()
