@@ -10,6 +10,7 @@ restart would mend that.
 import asyncio
 import contextlib
 import logging
+import select
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -53,7 +54,8 @@ class Lifeguard:
         loop_thread = threading.get_native_id()
         self._is_held = is_held or (lambda: waits_for_disk(loop_thread))
         self._silent_s = silent_s
-        self._beat = monotonic()
+        self.beat = monotonic()
+        """When the loop last turned, by the monotonic clock."""
         self._ended = threading.Event()
 
     @asynccontextmanager
@@ -70,12 +72,12 @@ class Lifeguard:
 
     async def _beats(self) -> None:
         while True:
-            self._beat = monotonic()
+            self.beat = monotonic()
             await asyncio.sleep(_BEAT_S)
 
     @property
     def _silent_for_s(self) -> float:
-        return monotonic() - self._beat
+        return monotonic() - self.beat
 
     def _watch(self) -> None:
         while not self._ended.wait(_BEAT_S):
@@ -87,11 +89,15 @@ class Lifeguard:
     def _stand_in(self) -> None:
         """Answers whoever connects, until the loop turns again."""
         with self._listener.dup() as listener:
-            listener.settimeout(_BEAT_S)
+            listener.setblocking(False)
+            coming = select.poll()
+            coming.register(listener, select.POLLIN)
             while self._silent_for_s >= self._silent_s and not self._ended.is_set():
+                if not coming.poll(_BEAT_S * 1000) or self._silent_for_s < self._silent_s:
+                    continue  # whoever comes when the loop turns again is the loop's
                 try:
                     connection, _ = listener.accept()
-                except TimeoutError:
+                except BlockingIOError:  # the loop was first
                     continue
                 with connection, contextlib.suppress(OSError):
                     connection.settimeout(_REQUEST_WITHIN_S)

@@ -147,7 +147,12 @@ def test_a_terminal_gets_aligned_columns_with_colour(log: LiveService) -> None:
 
 def test_nothing_in_the_log_reaches_the_terminal_as_a_command(log: LiveService) -> None:
     """Escapes, 8-bit control characters and those that turn the direction of writing are shown, not obeyed."""
-    for arguments in (("search", "--limit", "1000"), ("tail",), ("export",), ("export", "--format", "csv")):
+    for arguments in (
+        ("search", "--limit", "1000"),
+        ("tail", "-n", "1000"),
+        ("export",),
+        ("export", "--format", "csv"),
+    ):
         shown = at_a_terminal(log, *arguments)
         left = re.sub(r"\x1b\[[0-9;]*m", "", shown)
         assert all(one.isprintable() or one in "\r\n" for one in some(left)), arguments

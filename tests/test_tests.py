@@ -212,7 +212,8 @@ def test_an_order_is_repeated_by_its_number_and_keeps_files_together() -> None:
 
 def _ci(folder: Path, **settings: str) -> list[str]:
     """The lines that `.ci/run` prints, with a make that says its order and fails."""
-    for name, script in {"dpkg-query": "echo ok installed", "make": 'echo "made $TESTS_ORDER"; exit 3'}.items():
+    scripts = {"dpkg-query": "echo ok installed", "make": 'echo "made $TESTS_ORDER"; exit 3', "git": 'echo "$COMMIT"'}
+    for name, script in scripts.items():
         (folder / name).write_text(f"#!/bin/sh\n{script}\n", "utf-8")
         (folder / name).chmod(0o755)
     environment = {name: value for name, value in os.environ.items() if name != order.SETTING}
@@ -222,17 +223,20 @@ def _ci(folder: Path, **settings: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_every_run_of_the_whole_check_has_another_order_and_prints_how_to_repeat_it(tmp_path: Path) -> None:
-    """Before and after what may fail; an order that is given is kept."""
+def test_the_whole_check_of_each_commit_has_another_order_and_prints_how_to_repeat_it(tmp_path: Path) -> None:
+    """Before and after what may fail. A commit keeps its order, and so does an order that is given."""
     repeat = "The order of the tests: TESTS_ORDER={0} .ci/run repeats it."
-    drawn = set()
-    for _ in range(5):
-        first, made, last = _ci(tmp_path)
-        number = made.removeprefix("made ")
-        assert first == last == repeat.format(int(number))
-        drawn.add(number)
-    assert len(drawn) > 1, "the order is the same each time"
-    assert _ci(tmp_path, TESTS_ORDER="7") == [repeat.format(7), "made 7", repeat.format(7)]
+
+    def of(commit: str) -> str:
+        first, made, last = _ci(tmp_path, COMMIT=commit)
+        assert first == last == repeat.format(int(made.removeprefix("made ")))
+        return made
+
+    commits = [f"{n:040x}"[::-1] for n in range(1, 6)]
+    orders = [of(commit) for commit in commits]
+    assert len(set(orders)) == len(commits)
+    assert of(commits[0]) == orders[0]
+    assert _ci(tmp_path, COMMIT="0", TESTS_ORDER="7") == [repeat.format(7), "made 7", repeat.format(7)]
 
 
 def _waiting_loops(tree: ast.AST) -> list[int]:
