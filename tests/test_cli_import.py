@@ -29,7 +29,9 @@ NOTHING = ImportReport(
     unreachable_examples=[],
     padded_users=0,
     padded_examples=[],
+    types_told={},
     unknown_types=[],
+    domains_registered=0,
     by_order=[],
     doubts=[],
 )
@@ -49,21 +51,27 @@ SAID = {
     "unknown_statuses": (
         {"to do": 1_009},
         "  unknown status 'to do': 1,009 transactions, kept as they are and counted as no money (where they were, the"
-        " balance needed an opening entry; else import anew with --status 'to do'=confirmed)",
+        " balance needed an opening entry; else say what it means: import anew with --status 'to do'=MEANING)",
     ),
     "unreachable_users": (1_010, "  unreachable users: 1,010 (no telegram_id of digits: , …)"),
     "padded_users": (
         1_011,
         "  users whose telegram_id begins with 0: 1,011 (, …); they stay reachable, and no new user gets such an id",
     ),
-    "unknown_types": (["gift (2)"], "  unknown transaction types, counted as credits: gift (2)"),
+    "unknown_types": (
+        ["gift (2)"],
+        "  unknown transaction types, counted as credits: gift (2); where one is money that left, import anew with"
+        " --type NAME=debit",
+    ),
+    "types_told": ({"출금": "debit (2)"}, "  type '출금' counted as debit (2)"),
+    "domains_registered": (1_012, "  domain names without a status, taken as registered: 1,012"),
     "by_order": (["users", "x"], "  taken in the baseline's order of columns, as the export names none: users, x"),
     "doubts": (["It ends early."], "  Warning: It ends early."),
 }  # fmt: skip
 """Of each member of the report: a value, and the lines that it changes."""
 SAID_ONLY_IF_THERE = {
     *("openings", "statuses_mapped", "unknown_statuses", "unreachable_users", "padded_users"),
-    *("unknown_types", "by_order", "doubts"),
+    *("types_told", "unknown_types", "domains_registered", "by_order", "doubts"),
 }
 """Members of which nothing is said where there are none."""
 SAID_WITH_OTHERS = {"tables", "unreachable_examples", "padded_examples"}
@@ -115,6 +123,25 @@ def test_examples_end_with_a_mark_where_there_are_more(capsys: pytest.CaptureFix
 def test_a_status_that_cannot_be_mapped_is_refused(given: list[str], said: str, tmp_path: Path) -> None:
     """Exit code 2, before anything is read or made."""
     arguments = [part for pair in given for part in ("--status", pair)]
+    refused = CliRunner().invoke(main, ["import", *arguments, "--database", str(tmp_path / "p.db"), "missing.sql"])
+    assert (refused.exit_code, said in refused.output) == (2, True), refused.output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["fee"], "'fee' is not NAME=debit or NAME=credit."),
+        (["=debit"], "'=debit' is not NAME=debit or NAME=credit."),
+        (["gift=out"], "'gift=out' is not NAME=debit or NAME=credit."),
+        (["withdrawal=credit"], "withdrawal is a debit and stays one."),
+        (["환불=debit"], "환불 is a credit and stays one."),
+        (["gift=debit", "gift=credit"], "gift is given two directions."),
+    ],
+)
+def test_a_type_that_cannot_be_told_is_refused(given: list[str], said: str, tmp_path: Path) -> None:
+    """Exit code 2, before anything is read or made."""
+    arguments = [part for pair in given for part in ("--type", pair)]
     refused = CliRunner().invoke(main, ["import", *arguments, "--database", str(tmp_path / "p.db"), "missing.sql"])
     assert (refused.exit_code, said in refused.output) == (2, True), refused.output
     assert list(tmp_path.iterdir()) == []

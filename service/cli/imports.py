@@ -7,7 +7,8 @@ import click
 
 from service.cli import progress
 from service.cli.common import Command, config_of, database_option, load_migrations
-from service.storage import remains
+from service.ledger.transactions import Direction
+from service.storage import import_words, remains
 from service.storage.import_findings import EXAMPLES_MAX, Findings
 from service.storage.importer import KNOWN_STATUSES, ImportReport, import_database
 
@@ -26,6 +27,21 @@ def _statuses(_context: click.Context, _option: click.Parameter, given: tuple[st
     return statuses
 
 
+def _types(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> dict[str, Direction]:
+    """--type NAME=DIRECTION as a mapping."""
+    types: dict[str, Direction] = {}
+    for pair in given:
+        word, _, meant = pair.rpartition("=")
+        if not word or meant not in set(Direction):
+            raise click.BadParameter(f"{pair!r} is not NAME=debit or NAME=credit.")
+        known = import_words.direction_of(word, {})
+        if known is not None:
+            raise click.BadParameter(f"{word} is a {known} and stays one.")
+        if types.setdefault(word, Direction(meant)) != meant:
+            raise click.BadParameter(f"{word} is given two directions.")
+    return types
+
+
 @click.command("import", cls=Command)
 @database_option
 @click.option(
@@ -37,6 +53,14 @@ def _statuses(_context: click.Context, _option: click.Parameter, given: tuple[st
     help="What the bot's word for a transaction's status means, such as completed=confirmed. May be repeated.",
 )
 @click.option(
+    "--type",
+    "types",
+    metavar="NAME=DIRECTION",
+    multiple=True,
+    callback=_types,
+    help="Which way money of this type moved, debit or credit, such as hosting=debit. May be repeated.",
+)
+@click.option(
     "--report",
     "report_path",
     metavar="NDJSON",
@@ -44,7 +68,9 @@ def _statuses(_context: click.Context, _option: click.Parameter, given: tuple[st
     help="List all that was refused, mended, archived or left in this new file, a JSON object a line.",
 )
 @click.argument("file", type=click.Path(path_type=Path))
-def import_(database: str | None, statuses: dict[str, str], report_path: Path | None, file: Path) -> None:
+def import_(
+    database: str | None, statuses: dict[str, str], types: dict[str, Direction], report_path: Path | None, file: Path
+) -> None:
     """Make a new database from FILE, the bot's.
 
     FILE is what `wrangler d1 export` wrote (with the schema, or with --no-schema), an sqlite3 .dump, or an SQLite file.
@@ -59,6 +85,7 @@ def import_(database: str | None, statuses: dict[str, str], report_path: Path | 
             load_migrations(),
             click.echo,
             statuses=statuses,
+            types=types,
             findings=Findings(report_path),
             progress=show,
         )
@@ -93,7 +120,8 @@ def _say(report: ImportReport) -> None:
     for word, count in report.unknown_statuses.items():
         click.echo(
             f"  unknown status {word!r}: {count:,} transactions, kept as they are and counted as no money (where they"
-            f" were, the balance needed an opening entry; else import anew with --status {shlex.quote(word)}=confirmed)"
+            " were, the balance needed an opening entry; else say what it means: import anew with --status"
+            f" {shlex.quote(word)}=MEANING)"
         )
     if report.unreachable_users:
         more = ", …" if report.unreachable_users > len(report.unreachable_examples) else ""
@@ -106,8 +134,16 @@ def _say(report: ImportReport) -> None:
             f"  users whose telegram_id begins with 0: {report.padded_users:,} ({examples}{more}); they stay reachable,"
             " and no new user gets such an id"
         )
+    for word, counted in report.types_told.items():
+        click.echo(f"  type {word!r} counted as {counted}")
     if report.unknown_types:
-        click.echo(f"  unknown transaction types, counted as credits: {', '.join(report.unknown_types)}")
+        types = ", ".join(report.unknown_types)
+        click.echo(
+            f"  unknown transaction types, counted as credits: {types}; where one is money that left, import anew with"
+            " --type NAME=debit"
+        )
+    if report.domains_registered:
+        click.echo(f"  domain names without a status, taken as registered: {report.domains_registered:,}")
     if report.by_order:
         click.echo(
             f"  taken in the baseline's order of columns, as the export names none: {', '.join(report.by_order)}"

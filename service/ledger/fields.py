@@ -32,7 +32,7 @@ TEXT_PATTERN = f"^{_NOT_CONTROL}*{_VISIBLE}{_NOT_CONTROL}*" + _END
 MESSAGE_PATTERN = f"^[\\t\\n\\r{BLANK}]*{_VISIBLE}([\\t\\n\\r]|{_NOT_CONTROL})*" + _END
 BANK_TRANSACTION_ID_PATTERN = r"^[\x21-\x7e]{1,100}" + _END
 DOMAIN_PATTERN = f"^{_VISIBLE}+[.\u3002\uff0e\uff61]{_VISIBLE}+" + _END
-DEPOSIT_STATUS_PATTERN = r"^(pending|confirmed|cancelled|expired|reversed)" + _END
+DEPOSIT_STATUS_PATTERN = r"^(pending|confirmed|cancelled|rejected|expired|reversed)" + _END
 BANK_NOTIFICATION_STATUS_PATTERN = r"^(unmatched|ambiguous|matched)" + _END
 HEADER_TOKEN_PATTERN = r"^(\x22[\x21-\x7e]{1,255}\x22|(?!\x22\x22$)[\x21-\x7e]{1,255})" + _END
 REQUEST_ID_PATTERN = r"^[\x21-\x7e]{1,128}" + _END
@@ -63,7 +63,7 @@ REMEDIES = {
     MESSAGE_PATTERN: "text with at least one visible character; of the control characters only tabs and line ends",
     BANK_TRANSACTION_ID_PATTERN: "1 to 100 visible ASCII characters without spaces",
     DOMAIN_PATTERN: "a domain name of at least two labels, such as 한글.kr",
-    DEPOSIT_STATUS_PATTERN: "one of pending, confirmed, cancelled, expired, reversed",
+    DEPOSIT_STATUS_PATTERN: "one of pending, confirmed, cancelled, rejected, expired, reversed",
     BANK_NOTIFICATION_STATUS_PATTERN: "one of unmatched, ambiguous, matched",
     HEADER_TOKEN_PATTERN: "1 to 255 visible ASCII characters without spaces, such as a UUID",
     REQUEST_ID_PATTERN: "1 to 128 visible ASCII characters without spaces",

@@ -22,11 +22,15 @@ class Direction(StrEnum):
 
 
 class TransactionStatus(StrEnum):
-    """The states that Passbook gives a transaction. Rows taken over from the bot may hold other words."""
+    """The states of a transaction. Rows taken over from the bot may hold other words.
+
+    `rejected` is the bot's: a person looked at the deposit and refused it, so that it never counted.
+    """
 
     PENDING = "pending"
     CONFIRMED = "confirmed"
     CANCELLED = "cancelled"
+    REJECTED = "rejected"
     EXPIRED = "expired"
     REVERSED = "reversed"
 

@@ -4,22 +4,20 @@ Each value by itself is `import_values`' to judge. A thousand of them, each with
 no column, no sum of SQLite's and no reader of JSON holds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from service.ledger.fields import BALANCE_MAX
-from service.storage.exporter import DEBIT_TYPES
 from service.storage.sqlite import Connection
 
 _HALF_BITS = 26
 """An amount is summed in two halves: whatever the rows, neither sum leaves the 64 bits of an integer of SQLite's."""
 _SUM = f"COALESCE(SUM({{size}} >> {_HALF_BITS}), 0), COALESCE(SUM({{size}} & {(1 << _HALF_BITS) - 1}), 0)"
 _WITHIN = f"typeof({{0}}) = 'integer' AND {{0}} BETWEEN -{BALANCE_MAX} AND {BALANCE_MAX}"
-_DEBITS = ", ".join(f"'{name}'" for name in DEBIT_TYPES)
-# In the words of migration 003: a negative amount is a debit, and so is what has a debit's type. A negative balance is
-# rejected by 001, which leaves 0.
+# In the words of migration 003 (and `import_words`): a negative amount is a debit, and so is what has a debit's type. A
+# negative balance is rejected by 001, which leaves 0.
 _MOVED = f"""
 SELECT user_id, NOT is_debit AS credit, is_debit AS debit, 0 AS balance, abs(amount) AS size FROM (
-  SELECT user_id, amount, amount < 0 OR type IN ({_DEBITS}) AS is_debit FROM ({{transactions}})
+  SELECT user_id, amount, amount < 0 OR type IN ({{debits}}) AS is_debit FROM ({{transactions}})
   WHERE status = 'confirmed' AND {_WITHIN.format("amount")}
 )
 UNION ALL
@@ -32,14 +30,18 @@ FROM ({{moved}}) GROUP BY user_id HAVING TOTAL(size) > {BALANCE_MAX} ORDER BY us
 """
 
 
-def beyond(connection: Connection, *, transactions: str, accounts: str) -> Iterator[tuple[int, str]]:
+def beyond(
+    connection: Connection, *, transactions: str, accounts: str, debits: Sequence[str]
+) -> Iterator[tuple[int, str]]:
     """Each user, by users.id, whose money that came in adds up to more than BALANCE_MAX won, and why, in words.
 
     Counted are the confirmed transactions and the opening entry that migration 003 will add. With it, what came in is
     what went out and the balance: no other sum is greater. `transactions` is a SELECT of user_id, type, amount and
-    status, `accounts` one of user_id and balance. A value that is no amount is left out.
+    status, `accounts` one of user_id and balance; `debits` are the types of money that leaves. A value that is no
+    amount is left out.
     """
-    moved = _MOVED.format(transactions=transactions, accounts=accounts)
+    words = ", ".join("'" + word.replace("'", "''") + "'" for word in debits)
+    moved = _MOVED.format(transactions=transactions, accounts=accounts, debits=words)
     if connection.execute(_ALL.format(moved=moved)).fetchone()[0] <= BALANCE_MAX:
         return  # nearly always
     for user_id, *halves, balance in connection.execute(_BY_USER.format(moved=moved)).fetchall():

@@ -15,7 +15,9 @@ from msgspec import Struct
 
 from service.ledger.fields import BALANCE_MAX, is_padded
 from service.ledger.timestamps import Clock, stored, system_clock
-from service.storage import import_digests, import_sums, import_values, lock, migrator, sqlite
+from service.ledger.transactions import Direction
+from service.storage import import_digests, import_sums, import_values, import_words, lock, migrator, sqlite
+from service.storage.exporter import DEBIT_TYPES
 from service.storage.import_findings import EXAMPLES_MAX, Findings
 from service.storage.import_source import (
     TABLES,
@@ -27,15 +29,17 @@ from service.storage.import_source import (
     quoted,
     tables_of,
 )
-from service.storage.import_values import Refused, Value
+from service.storage.import_values import Refused, Taken, Value
 from service.storage.migrator import Migration, MigrationError, Report
 from service.storage.progress import Progress, quiet
 from service.storage.sqlite import Connection, transaction
 
 __all__ = ["KNOWN_STATUSES", "TABLES", "ImportFailed", "ImportReport", "import_database"]
 
-KNOWN_STATUSES = ("pending", "confirmed", "cancelled", "expired")
+KNOWN_STATUSES = ("pending", "confirmed", "cancelled", "rejected", "expired")
 """Of transactions; the bot's other words are kept and never count as money."""
+_REGISTERED = "registered"
+"""The status of a domain name where the bot's table has no such column: a row there is a name that was registered."""
 _RESOURCE_TYPES = {
     "users": "user",
     "user_deposits": "user_deposits",
@@ -45,10 +49,10 @@ _RESOURCE_TYPES = {
     "audit_logs": "audit_log",
 }
 """Table -> its name in audit_logs.resource_type, as the guide spells it."""
-_KNOWN_CREDITS = ("deposit", "refund", "credit", "bonus", "opening_credit")
 _LOGGED = {
     "import_value_mended": "mended",
     "import_status_mapped": "status_mapped",
+    "import_type_told": "type_told",
     "migration_balance_rejected": "balance_rejected",
     "migration_account_superseded": "account_superseded",
     "migration_depositor_name_truncated": "name_truncated",
@@ -77,10 +81,12 @@ class ImportReport(Struct, frozen=True, kw_only=True):
     "table.column (values)" that are in import_archive. openings: the first of the opening entries, in words.
     times_respelled: times that are the same instant in other letters. numbers_retyped: numbers and names of digits that
     are the same in another type. values_mended: audit rows import_value_mended. unreachable_users counts telegram_ids
-    that the API cannot name, padded_users those that begin with 0; the examples are the first few. unknown_types: "type
-    (rows)" of transactions counted as credits because nothing says otherwise. unknown_statuses: word -> rows that moved
-    no money. (Of both the most frequent.) by_order: tables whose columns are those of the baseline because the source
-    did not name them. doubts: sentences about what may be missing.
+    that the API cannot name, padded_users those that begin with 0; the examples are the first few. types_told: type
+    that migration 003 does not know -> "debit (rows)", "credit (rows)" or "deposit (rows)", as it was counted.
+    unknown_types: "type (rows)" of transactions counted as credits because nothing says otherwise. unknown_statuses:
+    word -> rows that moved no money. (Of both the most frequent.) domains_registered: names whose table has no status.
+    by_order: tables whose columns are those of the baseline because the source did not name them. doubts: sentences
+    about what may be missing.
     """
 
     tables: dict[str, int]
@@ -100,7 +106,9 @@ class ImportReport(Struct, frozen=True, kw_only=True):
     unreachable_examples: list[str]
     padded_users: int
     padded_examples: list[str]
+    types_told: dict[str, str]
     unknown_types: list[str]
+    domains_registered: int
     by_order: list[str]
     doubts: list[str]
 
@@ -112,15 +120,17 @@ def import_database(
     report: Report,
     *,
     statuses: Mapping[str, str] | None = None,
+    types: Mapping[str, Direction] | None = None,
     findings: Findings | None = None,
     progress: Progress = quiet,
     clock: Clock = system_clock,
 ) -> ImportReport:
     """Makes `target` from `source`.
 
-    `statuses`: the bot's word for a transaction's status -> the one of KNOWN_STATUSES that it means. All that is found
-    is added to `findings`, also of an import that is refused because of it. Raises ImportFailed, MigrationError,
-    DatabaseInUse, FileExistsError for the file of the findings; then nothing was made.
+    `statuses`: the bot's word for a transaction's status -> the one of KNOWN_STATUSES that it means; `types`: its word
+    for a transaction's type -> which way the money moved. All that is found is added to `findings`, also of an import
+    that is refused because of it. Raises ImportFailed, MigrationError, DatabaseInUse, FileExistsError for the file of
+    the findings; then nothing was made.
     """
     if not source.is_file():
         raise ImportFailed(f"There is no file {source}.")
@@ -133,7 +143,8 @@ def import_database(
             with _working_files(target) as (scratch, fresh):
                 old = open_source(source, scratch, migrations, report, progress)
                 with contextlib.closing(old.connection):
-                    result = _make(old, fresh, migrations, report, progress, statuses or {}, found, stored(clock()))
+                    words = _Words(statuses or {}, types or {})
+                    result = _make(old, fresh, migrations, report, progress, words, found, stored(clock()))
                 found.close()
                 sqlite.sync(fresh)
                 fresh.replace(target)
@@ -161,7 +172,7 @@ def _make(
     migrations: list[Migration],
     report: Report,
     progress: Progress,
-    statuses: Mapping[str, str],
+    words: "_Words",
     findings: Findings,
     now: str,
 ) -> ImportReport:
@@ -173,9 +184,9 @@ def _make(
         with transaction(new):
             for index in _REBUILT_INDEXES:
                 new.execute(f"DROP INDEX {index}")
-            copy = _Copy(old, new, migrations, report, progress, statuses, findings)
+            copy = _Copy(old, new, migrations, report, progress, words, findings)
             copy.run()
-        migrator.up(new, migrations, report)
+        migrator.up(new, import_words.taught(migrations, words.types), report)
         with transaction(new):
             copy.archive(now)
         import_digests.record(new, now=now)
@@ -213,6 +224,13 @@ def _working_files(target: Path) -> Iterator[tuple[Path, Path]]:
             path.unlink(missing_ok=True)
 
 
+class _Words(Struct, frozen=True):
+    """What the operator says that the bot's words mean; see `import_database`."""
+
+    statuses: Mapping[str, str]
+    types: Mapping[str, Direction]
+
+
 class _Copy:
     """The bot's rows on their way into the baseline of `new`, within one transaction; what happened is counted."""
 
@@ -223,7 +241,7 @@ class _Copy:
         migrations: list[Migration],
         report: Report,
         progress: Progress,
-        statuses: Mapping[str, str],
+        words: _Words,
         findings: Findings,
     ) -> None:
         self._source = source
@@ -232,7 +250,8 @@ class _Copy:
         self._migrations = migrations
         self._report = report
         self._progress = progress
-        self._statuses = statuses
+        self._statuses = words.statuses
+        self._types = words.types
         self._findings = findings
         self._tables = tables_of(self._old)
         self._refused: dict[str, set[object]] = {}
@@ -243,7 +262,10 @@ class _Copy:
         self.last_of_log = 0
         """The highest id of the rows that audit_logs had in the source."""
         self.archived: dict[str, int] = {}
-        self.statuses_mapped: dict[str, int] = dict.fromkeys(statuses, 0)
+        self.statuses_mapped: dict[str, int] = dict.fromkeys(words.statuses, 0)
+        self.types_told: dict[str, int] = dict.fromkeys(words.types, 0)
+        """Type that migration 003 does not know -> its rows."""
+        self.domains_registered = 0
         self.times_respelled = 0
         self.numbers_retyped = 0
         self.values_mended = 0
@@ -267,6 +289,7 @@ class _Copy:
         self._check_sums()
         self._refuse()
         self._log_statuses()
+        self._log_types()
         for table in (*TABLES, "audit_logs"):
             if table in self.rows:
                 self._report(f"  {table}: {self.rows[table]:,} rows")
@@ -289,10 +312,13 @@ class _Copy:
             unknown = [name for name in spelled if name not in copied]
             if unknown:
                 self._archive_columns(table, [spelled[name] for name in unknown], "id" in spelled, now)
-        if any(self.statuses_mapped.values()):
-            for row_id, status in self._source_rows("deposit_transactions", ["id", "status"]):
+        if any(self.statuses_mapped.values()) or any(self.types_told.get(word) for word in import_words.DEPOSITS):
+            for row_id, kind, status in self._source_rows("deposit_transactions", ["id", "type", "status"]):
+                old = {"type": str(kind)} if str(kind) in import_words.DEPOSITS else {}
                 if str(status) in self._statuses:
-                    kept = msgspec.json.encode({"status": str(status)}).decode()
+                    old["status"] = str(status)
+                if old:
+                    kept = msgspec.json.encode(old).decode()
                     number = import_values.take("deposit_transactions", "id", row_id).value
                     self._insert_archived("deposit_transactions", number, kept, now)
 
@@ -347,11 +373,31 @@ class _Copy:
                 (msgspec.json.encode(details).decode(),),
             )
 
+    def _log_types(self) -> None:
+        for word, count in self.types_told.items():
+            if not count:
+                raise ImportFailed(f"No transaction has the type {word!r} that --type names; nothing was made.")
+            details = {"type": word, "counted_as": self.counted_as(word), "rows": count}
+            self._new.execute(
+                "INSERT INTO audit_logs (action, resource_type, details) VALUES ('import_type_told',"
+                " 'deposit_transaction', ?)",
+                (msgspec.json.encode(details).decode(),),
+            )
+
+    def counted_as(self, word: str) -> str:
+        """What rows of the type became: deposit, or a credit or a debit that keeps its word."""
+        return import_words.DEPOSITS.get(word) or str(import_words.direction_of(word, self._types))
+
     def _check_sums(self) -> None:
         """Refuses each user whose rows, each of them within its bounds, add up to more than the ledger holds."""
         transactions = "SELECT user_id, type, amount, status FROM deposit_transactions"
         accounts = "SELECT user_id, balance FROM user_deposits"
-        for user_id, why in import_sums.beyond(self._new, transactions=transactions, accounts=accounts):
+        for user_id, why in import_sums.beyond(
+            self._new,
+            transactions=transactions,
+            accounts=accounts,
+            debits=[*DEBIT_TYPES, *import_words.unknown_to_003(self._types)],
+        ):
             self._add_refused("users", user_id, "id", user_id, why)
 
     def _check_order(self) -> None:
@@ -371,19 +417,26 @@ class _Copy:
         known = columns_of(self._new, table)
         columns = [name for name in columns_of(self._old, self._tables[table]) if name in known]
         self.columns[table] = set(columns)
+        read = list(columns)
+        added = self._added(table, columns)
+        columns += added
         insert = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
         plain = [import_values.plain(table, column) for column in columns]
         total = count_of(self._old, self._tables[table]) or 0
         has_status = table == "deposit_transactions"
-        status, amount = (columns.index(name) if has_status else -1 for name in ("status", "amount"))
+        kind, status, amount = (columns.index(name) if has_status else -1 for name in ("type", "status", "amount"))
         special = {*self._statuses, "pending"}
+        foreign = {*self._types, *import_words.FOREIGN}
         batch: list[tuple[Value, ...]] = []
         count = 0
-        for row in self._source_rows(table, columns):
+        for source_row in self._source_rows(table, read):
+            row = source_row + tuple(source_row[read.index(old)] if old in read else old for old in added.values())
             count += 1
             as_it_is = all(holds(value) for holds, value in zip(plain, row, strict=True))
             if as_it_is and has_status and row[status] in special:
                 as_it_is = row[status] not in self._statuses and row[amount] > 0  # type: ignore[operator]
+            if as_it_is and has_status and row[kind] in foreign:
+                as_it_is = False
             if as_it_is:
                 batch.append(row)
             if batch and (len(batch) == _BATCH or not as_it_is):
@@ -396,6 +449,17 @@ class _Copy:
         self._insert_batch(table, insert, columns, batch, count - len(batch) + 1)
         self.rows[table] = count
         self._progress(f"taking over {table}", count, total)
+
+    def _added(self, table: str, columns: list[str]) -> dict[str, str]:
+        """Columns that the source has not and a row is to have -> the source's column, or the word, that stands there.
+
+        A table of domain names without a status holds those that were registered.
+        """
+        if table != "user_domains" or "status" in columns:
+            return {}
+        self.domains_registered = count_of(self._old, self._tables[table]) or 0
+        when = {"registered_at": "created_at"} if "created_at" in columns and "registered_at" not in columns else {}
+        return {"status": _REGISTERED, **when}
 
     def _insert_batch(
         self, table: str, insert: str, columns: list[str], batch: list[tuple[Value, ...]], first: int
@@ -496,8 +560,8 @@ class _Copy:
                 problems.append((column, str(refused)))
                 continue
             taken[column] = result.value
-            self.times_respelled += result.respelled and not result.mended
-            self.numbers_retyped += result.retyped and not result.mended
+            if (result.respelled or result.retyped) and not result.mended:
+                self._note_spelling(table, old.get("id"), column, value, result)
             if result.mended:
                 mended.append({"column": column, "old": import_values.logged(value), "new": result.value})
         if problems:
@@ -507,17 +571,48 @@ class _Copy:
             if word in self._statuses:
                 taken["status"] = self._statuses[word]
                 self.statuses_mapped[word] += 1
+            self._take_type(taken)
             if import_values.never_confirmable(taken):
                 row = {column: import_values.logged(value) for column, value in old.items()}
                 mended.append({"column": "status", "old": word, "new": "cancelled", "row": row})
                 taken["status"] = "cancelled"
         if table == "users" and not import_values.is_telegram_id(str(taken["telegram_id"])):
             self.unreachable_users += 1
+            self._findings.add(
+                "unreachable_user",
+                import_values.shown(taken["telegram_id"]),
+                table="users",
+                row=taken.get("id"),
+                column="telegram_id",
+                value=taken["telegram_id"],
+            )
             if len(self.unreachable_examples) < _EXAMPLES_MAX:
                 self.unreachable_examples.append(import_values.shown(taken["telegram_id"]))
         if table == "users" and not problems:
             self._note_padded(taken)
         return taken, mended, problems
+
+    def _take_type(self, taken: dict[str, Value]) -> None:
+        """Counts a type that migration 003 does not know, and gives a deposit the word by which it is one."""
+        word = str(taken["type"])
+        if import_words.direction_of(word, self._types) is None or word in (*DEBIT_TYPES, *import_words.PLAIN_CREDITS):
+            return
+        self.types_told[word] = self.types_told.get(word, 0) + 1
+        taken["type"] = import_words.DEPOSITS.get(word, word)
+
+    def _note_spelling(self, table: str, row: Value, column: str, value: Value, result: Taken) -> None:
+        """A value that is the same in other letters or in another type."""
+        self.times_respelled += result.respelled
+        self.numbers_retyped += result.retyped
+        self._findings.add(
+            "time_respelled" if result.respelled else "number_retyped",
+            f"{table}, row {import_values.shown(row)}, {column}",
+            table=table,
+            row=import_values.logged(row),
+            column=column,
+            old=import_values.logged(value),
+            new=result.value,
+        )
 
     def _note_padded(self, taken: dict[str, Value]) -> None:
         """Whose telegram_id begins with 0, as no new one may: they stay, and are told."""
@@ -576,11 +671,12 @@ def _left_aside(old: Connection, copied: dict[str, set[str]], findings: Findings
 
 def _result(new: Connection, copy: _Copy, old: Source, findings: Findings) -> ImportReport:
     _find_logged(new, findings, copy.last_of_log)
+    known = [*import_words.CREDITS, *copy.types_told]
     unknown = new.execute(
         "SELECT type, COUNT(*) FROM deposit_transactions"
-        f" WHERE direction = 'credit' AND type NOT IN ({', '.join('?' * len(_KNOWN_CREDITS))})"
+        f" WHERE direction = 'credit' AND type NOT IN ({', '.join('?' * len(known))})"
         f" GROUP BY type ORDER BY COUNT(*) DESC, type LIMIT {EXAMPLES_MAX}",
-        _KNOWN_CREDITS,
+        known,
     ).fetchall()
     statuses = new.execute(
         "SELECT status, COUNT(*) FROM deposit_transactions"
@@ -592,6 +688,14 @@ def _result(new: Connection, copy: _Copy, old: Source, findings: Findings) -> Im
         findings.add("archived", name, column=name, values=values)
     for word, count in statuses:
         findings.add("unknown_status", word, status=word, rows=count)
+    for kind, count in unknown:
+        findings.add("unknown_type", kind, type=kind, rows=count)
+    if copy.domains_registered:
+        findings.add("domains_registered", "user_domains", table="user_domains", rows=copy.domains_registered)
+    for table in sorted(old.by_order & copy.rows.keys()):
+        findings.add("by_order", table, table=table)
+    for doubt in old.doubts:
+        findings.add("doubt", doubt, doubt=doubt)
     aside = _left_aside(old.connection, copy.columns, findings)
     for said in old.left_aside:
         findings.add("left_aside", said, object=said)
@@ -614,6 +718,8 @@ def _result(new: Connection, copy: _Copy, old: Source, findings: Findings) -> Im
         unreachable_examples=copy.unreachable_examples,
         padded_users=copy.padded_users,
         padded_examples=copy.padded_examples,
+        types_told={word: f"{copy.counted_as(word)} ({count:,})" for word, count in copy.types_told.items()},
+        domains_registered=copy.domains_registered,
         unknown_types=[f"{name} ({count:,})" for name, count in unknown],
         by_order=sorted(old.by_order & copy.rows.keys()),
         doubts=old.doubts,

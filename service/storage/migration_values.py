@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from msgspec import Struct
 
 from service.storage import copies, import_sums, import_values, sqlite
+from service.storage.exporter import DEBIT_TYPES
 from service.storage.import_source import text_or_bytes
 from service.storage.import_values import Refused, Value
 from service.storage.progress import Progress
@@ -51,7 +52,9 @@ def loose_sums(connection: Connection, selects: Mapping[str, tuple[list[str], st
     needed = {"deposit_transactions": {"user_id", "type", "amount", "status"}, "user_deposits": {"user_id", "balance"}}
     if all(columns <= set(selects.get(table, ([], ""))[0]) for table, columns in needed.items()):
         transactions, accounts = (selects[table][1] for table in needed)
-        for user_id, why in import_sums.beyond(connection, transactions=transactions, accounts=accounts):
+        for user_id, why in import_sums.beyond(
+            connection, transactions=transactions, accounts=accounts, debits=DEBIT_TYPES
+        ):
             yield Loose(table="users", row=import_values.shown(user_id), column="id", why=why)
 
 

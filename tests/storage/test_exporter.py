@@ -147,7 +147,9 @@ UPDATE user_erasures SET finished_at = {T} WHERE user_id = 3
 
 def everything(folder: Path) -> Path:
     """A ledger with rows of every kind: the bot's, with more columns than ours, and Passbook's in every status."""
-    database = ledger(folder, extra="ALTER TABLE users ADD COLUMN language TEXT; UPDATE users SET language = 'ko';")
+    rejected = "INSERT INTO deposit_transactions (user_id, type, amount, status) VALUES (1, 'deposit', 9, 'rejected');"
+    more_columns = "ALTER TABLE users ADD COLUMN language TEXT; UPDATE users SET language = 'ko';"
+    database = ledger(folder, extra=more_columns + rejected)
     change(database, *_DEPOSITS.split(";"))
     balance = 10_000
     for version, (kind, adds, reason, reverses) in enumerate(_MOVEMENTS, start=1):
