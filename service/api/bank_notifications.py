@@ -18,6 +18,7 @@ from service.ledger.bank_notifications import (
 )
 from service.ledger.errors import BankNotificationNotFound, ErrorCode
 from service.ledger.fields import BANK_NOTIFICATION_STATUS_PATTERN
+from service.ledger.policy import Policy
 from service.repository import bank_notifications as door
 from service.storage import bank_notifications
 from service.storage.sqlite import Connection
@@ -62,6 +63,7 @@ async def list_notifications(
         bank_notifications.list_newest,
         status=status,
         window_s=request.passbook.policy.match_window_s,
+        field_width=request.passbook.policy.bank_name_width,
         before_id=before_id(cursor),
         limit=limit + 1,
     )
@@ -76,15 +78,19 @@ async def list_notifications(
 )
 async def get_notification(bank_notification_id: IdPath, request: ApiRequest) -> BankNotification:
     """The notification as it stands, with the deposits that its money may be for."""
-    found = await request.read(_found, int(bank_notification_id), request.passbook.policy.match_window_s)
+    found = await request.read(_found, int(bank_notification_id), request.passbook.policy)
     if found is None:
         raise BankNotificationNotFound(f"There is no bank notification {bank_notification_id}.")
     return found
 
 
-def _found(tx: Connection, notification_id: int, window_s: int) -> BankNotification | None:
+def _found(tx: Connection, notification_id: int, policy: Policy) -> BankNotification | None:
     found = bank_notifications.find(tx, notification_id)
-    return bank_notifications.with_candidates(tx, found, window_s=window_s) if found else None
+    if found is None:
+        return None
+    return bank_notifications.with_candidates(
+        tx, found, window_s=policy.match_window_s, field_width=policy.bank_name_width
+    )
 
 
 @post(

@@ -25,12 +25,13 @@ from service.ledger.fields import (
     ResourceId,
     given,
 )
+from service.ledger.likeness import Likeness
 from service.ledger.timestamps import bound
 
 CANDIDATES_MAX = 10
-"""Most candidates that are listed for one notification, of each likeness."""
-TRUNCATED_CHARACTERS_MIN = 2
-"""A shorter announced name is not looked for at the beginning of what is printed: half of the lines begin with it."""
+"""Most candidates that are listed for one notification."""
+DEPOSITS_READ_MAX = 500
+"""Most deposits of one amount that are read to find candidates; beyond them only likely names are looked for."""
 
 
 class BankNotificationStatus(StrEnum):
@@ -47,14 +48,6 @@ class MatchMethod(StrEnum):
 
     AUTOMATIC = "automatic"
     MANUAL = "manual"
-
-
-class Likeness(StrEnum):
-    """How a candidate's name is like the bank's: the same, or one is the beginning of the other (banks cut names, and
-    write something behind them)."""
-
-    SAME_NAME = "same_name"
-    TRUNCATED_NAME = "truncated_name"
 
 
 BankTransactionId = Annotated[
@@ -117,13 +110,22 @@ class Candidate(Struct, frozen=True, kw_only=True):
     likeness: Likeness
 
 
+class Candidates(Struct, frozen=True):
+    """Those that are listed, how many are not, and whether these were all counted."""
+
+    listed: list[Candidate]
+    more: int
+    counted: bool
+
+
 class BankNotification(Struct, frozen=True, kw_only=True):
     """A row of bank_notifications as the API shows it; `amount` in won. created_at is when it came to Passbook.
 
     bank_transaction_id is null in rows that the bot wrote, in which other members may be null too; bank_name and
     raw_message when the caller gave none; depositor_name and raw_message once they were erased; matched_deposit_id
     until it is matched; match_method, matched_by (the name of the API key) and matched_at until then, and in rows that
-    the bot matched. `candidates` is empty once it is matched.
+    the bot matched. `candidates` has ten at most, the likeliest first and then the oldest, and none once it is matched.
+    more_candidates: how many are not listed; more_candidates_counted: false when there may be more than that.
     """
 
     id: int
@@ -140,6 +142,8 @@ class BankNotification(Struct, frozen=True, kw_only=True):
     matched_at: Instant | None
     created_at: Instant | None
     candidates: list[Candidate]
+    more_candidates: int
+    more_candidates_counted: bool
 
 
 class BankNotificationWritten(BankNotification, frozen=True, kw_only=True):
@@ -161,16 +165,6 @@ class BankNotificationPage(Struct, frozen=True, kw_only=True):
 
     items: list[BankNotification]
     next_cursor: str | None
-
-
-def likeness(announced_name: str, printed_name: str) -> Likeness | None:
-    """How two names as `match_name` gives them are alike; None when they are not."""
-    meaning = could_be_meant(PrintedName(printed_name, fills_field=False), announced_name)
-    if meaning is not None:
-        return Likeness.SAME_NAME if meaning is Meaning.WHOLE else Likeness.TRUNCATED_NAME
-    if len(announced_name) >= TRUNCATED_CHARACTERS_MIN and printed_name.startswith(announced_name):
-        return Likeness.TRUNCATED_NAME
-    return None
 
 
 def fitting(

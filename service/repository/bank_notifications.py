@@ -12,6 +12,7 @@ from service.ledger.bank_notifications import (
     BankNotificationPost,
     BankNotificationStatus,
     BankNotificationWritten,
+    Candidates,
     MatchMethod,
     check_matchable,
     check_same_amount,
@@ -41,7 +42,7 @@ def _receive(work: UnitOfWork, command: BankNotificationPost, _target: int) -> A
     name = printed(command.depositor_name, field_width=width)
     since, until = around(occurred_at, work.policy.match_window_s)
     key: Any = {"amount": command.amount, "since": since, "until": until}
-    found = bank_notifications.candidates(work.tx, name=name.name, **key)
+    found = bank_notifications.candidates(work.tx, command.depositor_name, field_width=width, **key)
     meant = bank_notifications.meant(work.tx, name, occurred_at=occurred_at, **key)
     names = {announced(candidate.depositor_name, field_width=width) for candidate in meant}
     others = any(bank_notifications.list_open(work.tx, name=one, field_width=width, **key) for one in names)
@@ -75,13 +76,13 @@ def _receive(work: UnitOfWork, command: BankNotificationPost, _target: int) -> A
             "raw_message_sha256": sha256(message.encode()).hexdigest() if message is not None else None,
             "status": status,
             "matched_deposit_id": deposit.id if deposit else None,
-            "candidate_deposit_ids": [candidate.deposit_id for candidate in found],
+            "candidate_deposit_ids": [candidate.deposit_id for candidate in found.listed],
         },
     )
     credited = None
     if deposit is not None and account is not None:
         credited = credit(work, deposit, account, note=None, found=Match(notification_id, MatchMethod.AUTOMATIC))
-    answer = _written(work, notification_id, account, credited, audit_log_id)
+    answer = _written(work, notification_id, account, credited, audit_log_id, found)
     return created(answer, f"/v1/bank-notifications/{notification_id}")
 
 
@@ -128,12 +129,17 @@ def _match(work: UnitOfWork, command: BankNotificationMatch, notification_id: in
     return ok(_written(work, notification_id, account, credited, audit_log_id))
 
 
-def _find(work: UnitOfWork, notification_id: int) -> BankNotification:
-    """The notification with its candidates. Raises BankNotificationNotFound."""
+def _find(work: UnitOfWork, notification_id: int, candidates: Candidates | None = None) -> BankNotification:
+    """The notification with its candidates, which are looked for unless they are given. Raises
+    BankNotificationNotFound."""
     found = bank_notifications.find(work.tx, notification_id)
     if found is None:
         raise BankNotificationNotFound(f"There is no bank notification {notification_id}.")
-    return bank_notifications.with_candidates(work.tx, found, window_s=work.policy.match_window_s)
+    if candidates is not None:
+        return bank_notifications.listing(found, candidates)
+    return bank_notifications.with_candidates(
+        work.tx, found, window_s=work.policy.match_window_s, field_width=work.policy.bank_name_width
+    )
 
 
 def _account_of(work: UnitOfWork, deposit_id: int | None) -> Account | None:
@@ -148,10 +154,15 @@ def _written(
     account: Account | None,
     credited: DepositWritten | None,
     audit_log_id: int | None,
+    found: Candidates | None = None,
 ) -> BankNotificationWritten:
-    """The answer; `account` is the user's before the change, `credited` what the change did to it."""
+    """The answer; `account` is the user's before the change, `credited` what the change did to it.
+
+    found: the candidates of a notification that is new, where nothing was credited.
+    """
+    notification = _find(work, notification_id, None if credited else found)
     return BankNotificationWritten(
-        **msgspec.structs.asdict(_find(work, notification_id)),
+        **msgspec.structs.asdict(notification),
         telegram_id=account.telegram_id if account else None,
         balance_before=account.balance if account else None,
         balance_after=credited.balance_after if credited else account.balance if account else None,

@@ -11,7 +11,6 @@ from service.ledger.bank_notifications import (
     BankNotification,
     BankNotificationStatus,
     Candidate,
-    Likeness,
     MatchMethod,
     fitting,
 )
@@ -32,6 +31,7 @@ from service.ledger.deposits import (
 from service.ledger.errors import BalanceLimitExceeded, DepositNotFound, DepositNotPending
 from service.ledger.fields import given
 from service.ledger.idempotency import Answer
+from service.ledger.likeness import Likeness
 from service.ledger.timestamps import around, bound, spoken
 from service.ledger.transactions import TransactionStatus, balance_after_credit
 from service.ledger.users import Account

@@ -1,6 +1,6 @@
 """Table bank_notifications, and the deposits that a notification may be for."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import date
 from functools import lru_cache
 from typing import Any
@@ -9,13 +9,13 @@ import msgspec
 
 from service.ledger.bank_notifications import (
     CANDIDATES_MAX,
-    TRUNCATED_CHARACTERS_MIN,
+    DEPOSITS_READ_MAX,
     BankNotification,
     BankNotificationPost,
     BankNotificationStatus,
     Candidate,
+    Candidates,
     MatchMethod,
-    likeness,
 )
 from service.ledger.depositor_names import (
     AnnouncedName,
@@ -28,6 +28,7 @@ from service.ledger.depositor_names import (
     printed,
 )
 from service.ledger.fields import given
+from service.ledger.likeness import RULES, Likeness, Printed, likely_names, read, seen_in
 from service.ledger.timestamps import around, bound, spoken
 from service.storage.sqlite import Connection
 
@@ -39,11 +40,12 @@ _SELECT = f"{_SELECT_OPEN} bank_notifications"
 # What the money of a notification could be for: a deposit that waits, one that has expired, and one that was confirmed
 # without a notification of ours, taken back since or not. Of the bot's rows the match name is not known: they are
 # compared one by one.
-_SELECT_CANDIDATES = (
+_CANDIDATE = (
     "SELECT t.id, u.telegram_id, t.depositor_name, t.amount,"
     " iif(EXISTS (SELECT 1 FROM deposit_transactions WHERE reverses_id = t.id), 'reversed', t.status), t.created_at"
-    " FROM deposit_transactions AS t INDEXED BY {index} JOIN users AS u ON u.id = t.user_id"
 )
+_FROM = " FROM deposit_transactions AS t INDEXED BY {index} JOIN users AS u ON u.id = t.user_id"
+_SELECT_CANDIDATES = _CANDIDATE + _FROM
 _WITHOUT_LINE = (
     "NOT EXISTS (SELECT 1 FROM bank_notifications WHERE matched_transaction_id = t.id AND match_method IS NOT NULL)"
 )
@@ -54,6 +56,12 @@ _ANNOUNCED_NEAR = (
 )
 _OPEN_OR_WITHOUT_LINE = f"t.status IN ('pending', 'expired') OR t.status = 'confirmed' AND {_WITHOUT_LINE}"
 _CANDIDATES = f"{_ANNOUNCED_NEAR} AND ({_OPEN_OR_WITHOUT_LINE})"
+# In whatever state, also just outside of the window: so the bound on what is read holds. The last column says whether
+# the deposit is open or without a line.
+_OF_THE_AMOUNT = (
+    f"{_CANDIDATE}, ({_OPEN_OR_WITHOUT_LINE}){_FROM.format(index='idx_transactions_match')}"
+    " WHERE t.type = 'deposit' AND substr(t.created_at, 1, 10) IN ({days}) AND t.amount = :amount LIMIT :read + 1"
+)
 # What was cancelled after the money came could be meant when it came. The log tells when; the row of a cancellation in
 # this very commit is not in it yet.
 _CANCELLED_SINCE = (
@@ -66,7 +74,7 @@ _SAME_NAME = f"{_CANDIDATES} AND t.match_name = :name ORDER BY substr(t.created_
 _OF_THE_BOT = f"{_CANDIDATES} AND t.match_name IS NULL ORDER BY t.id"
 _BEGINNING_WITH_IT = "{t}match_name >= :{name} AND {t}match_name < :{name} || char(1114111)"
 _LONGER_NAME = f"{_CANDIDATES} AND t.match_name > :name AND t.match_name < :name || char(1114111) LIMIT :limit"
-_SHORTER_NAME = f"{_CANDIDATES} AND t.match_name IN (SELECT value FROM json_each(:beginnings)) LIMIT :limit"
+_LIKELY_NAME = f"{_CANDIDATES} AND t.match_name IN (SELECT value FROM json_each(:likely)) LIMIT :limit"
 # The money of what was confirmed on another day may have come at any time from its announcement on.
 _CONFIRMED_LATE = (
     f"{_SELECT_CANDIDATES.format(index='idx_transactions_match_late')}"
@@ -76,7 +84,11 @@ _CONFIRMED_LATE = (
 )
 _SAME_NAME_LATE = f"{_CONFIRMED_LATE} AND t.match_name = :name LIMIT :limit"
 _LONGER_NAME_LATE = f"{_CONFIRMED_LATE} AND t.match_name > :name AND t.match_name < :name || char(1114111) LIMIT :limit"
+_LIKELY_NAME_LATE = f"{_CONFIRMED_LATE} AND t.match_name IN (SELECT value FROM json_each(:likely)) LIMIT :limit"
 _OF_THE_BOT_LATE = f"{_CONFIRMED_LATE} AND t.match_name IS NULL"
+# Of more deposits of one amount than are read, those whose names are likely.
+_ALIKE = (_SAME_NAME, _LONGER_NAME, _LIKELY_NAME, f"{_OF_THE_BOT} LIMIT :limit")
+_ALIKE_LATE = (_SAME_NAME_LATE, _LONGER_NAME_LATE, _LIKELY_NAME_LATE, f"{_OF_THE_BOT_LATE} LIMIT :limit")
 # Whose names were erased: an empty one, and of the bot's rows still none.
 _OF_THE_ERASED = " AND t.match_name {name} AND EXISTS (SELECT 1 FROM user_erasures WHERE user_id = t.user_id) LIMIT 1"
 _NAMELESS = tuple(
@@ -202,44 +214,82 @@ def find_of_deposit(tx: Connection, deposit_id: int) -> int | None:
 
 
 def list_newest(
-    tx: Connection, *, status: str | None, window_s: int, before_id: int, limit: int
+    tx: Connection, *, status: str | None, window_s: int, field_width: int, before_id: int, limit: int
 ) -> list[BankNotification]:
     """Up to `limit` notifications with an id below `before_id`, newest first, each with its candidates."""
     condition, values = ("", ()) if status is None else ("status = ? AND ", (status,))
     rows = tx.execute(f"{_SELECT} WHERE {condition}id < ? ORDER BY id DESC LIMIT ?", (*values, before_id, limit))
-    return [with_candidates(tx, _notification(row), window_s=window_s) for row in rows.fetchall()]
+    return [
+        with_candidates(tx, _notification(row), window_s=window_s, field_width=field_width) for row in rows.fetchall()
+    ]
 
 
-def with_candidates(tx: Connection, notification: BankNotification, *, window_s: int) -> BankNotification:
+def with_candidates(
+    tx: Connection, notification: BankNotification, *, window_s: int, field_width: int
+) -> BankNotification:
     """The notification with the deposits that its money may be for; none once it is matched."""
-    if notification.status is BankNotificationStatus.MATCHED or notification.depositor_name is None:
+    if notification.status is BankNotificationStatus.MATCHED:
         return notification
     try:
         since, until = around(bound(notification.occurred_at or notification.created_at or ""), window_s)
     except ValueError:  # what the bot recorded is no time
         return notification
-    found = candidates(
-        tx, amount=notification.amount, name=match_name(notification.depositor_name), since=since, until=until
+    name = notification.depositor_name or ""
+    found = candidates(tx, name, amount=notification.amount, since=since, until=until, field_width=field_width)
+    return listing(notification, found)
+
+
+def listing(notification: BankNotification, found: Candidates) -> BankNotification:
+    """The notification with these candidates."""
+    return msgspec.structs.replace(
+        notification, candidates=found.listed, more_candidates=found.more, more_candidates_counted=found.counted
     )
-    return msgspec.structs.replace(notification, candidates=found)
 
 
-def candidates(tx: Connection, *, amount: int, name: str, since: str, until: str) -> list[Candidate]:
-    """The deposits of `amount` won, announced between the two stored instants, whose name is the same or cut.
+def candidates(
+    tx: Connection, depositor_name: str, *, amount: int, since: str, until: str, field_width: int
+) -> Candidates:
+    """The deposits of `amount` won, announced between the two stored instants, that a person would look at.
 
-    The same name first, then the oldest; at most CANDIDATES_MAX of each likeness.
+    Those with a name like the printed one, and the open ones of any name; the likeliest first, then the oldest. A
+    limited number is read.
     """
-    parameters = {"amount": amount, "name": name, "since": since, "until": until, "limit": CANDIDATES_MAX}
+    line = Printed(read(depositor_name), printed(depositor_name, field_width=field_width).fills_field)
+    parameters = {
+        "amount": amount,
+        "name": line.reading.name,
+        "likely": msgspec.json.encode(likely_names(line)).decode(),
+        "since": since,
+        "until": until,
+        "limit": CANDIDATES_MAX + 1,
+        "read": DEPOSITS_READ_MAX,
+    }
     days = _days(since, until)
-    statements = [_SAME_NAME, _OF_THE_BOT, _SAME_NAME_LATE, _OF_THE_BOT_LATE]
-    if name:
-        statements += [_LONGER_NAME, _LONGER_NAME_LATE]
-    rows = {row for statement in statements for row in _all(tx, statement, days, parameters)}
-    beginnings = [name[:end] for end in range(TRUNCATED_CHARACTERS_MIN, len(name))]
-    if beginnings:
-        cut = {**parameters, "beginnings": msgspec.json.encode(beginnings).decode()}
-        rows |= set(_all(tx, _SHORTER_NAME, days, cut))
-    return _capped(_candidate(row, name) for row in sorted(rows))
+    near = _all(tx, _OF_THE_AMOUNT, days, parameters)
+    counted = len(near) <= DEPOSITS_READ_MAX
+    rows = {row[:6] for row in near[:DEPOSITS_READ_MAX] if row[6] and since <= row[5] <= until}
+    for statement in _ALIKE_LATE if counted else (*_ALIKE, *_ALIKE_LATE):
+        found = _all(tx, statement, days, parameters) if line.reading.name else []
+        counted = counted and len(found) <= CANDIDATES_MAX
+        rows |= set(found)
+    ranked = sorted(
+        (place, row[0], alike, row)
+        for row in rows
+        for place, alike in _likeness_of(line, depositor_name=row[2], status=row[4])
+    )
+    listed = [_candidate(row, alike) for _, _, alike, row in ranked[:CANDIDATES_MAX]]
+    return Candidates(listed, len(ranked) - len(listed), counted)
+
+
+def _likeness_of(line: Printed, *, depositor_name: str | None, status: str) -> list[tuple[int, Likeness]]:
+    """How the deposit is like the line, and in which place of the likeliest; empty when it is not. Of one whose name
+    was erased nobody knows."""
+    if not depositor_name:
+        return []
+    alike = seen_in(depositor_name, line)
+    if alike is None and status in {"pending", "expired"}:
+        alike = len(RULES), Likeness.SAME_AMOUNT
+    return [alike] if alike else []
 
 
 def meant(
@@ -266,8 +316,8 @@ def meant(
         others = [_all(tx, f"{statement} AND u.telegram_id <> :telegram_id LIMIT 1", days, one) for statement in _MEANT]
         for found in others if any(others) else [_all(tx, statement, days, parameters) for statement in _MEANT]:
             rows |= set(found)
-    alike = (_candidate(row, line.name) for row in sorted(rows))
-    return [candidate for candidate in alike if candidate is not None]
+    whole = {row: match_name(row[2] or "") == line.name for row in rows}
+    return [_candidate(row, Likeness.SAME_NAME if whole[row] else Likeness.TRUNCATED_NAME) for row in sorted(rows)]
 
 
 def rivals(
@@ -360,19 +410,8 @@ def _days(since: str, until: str) -> str:
     return ", ".join(f"'{date.fromordinal(day)}'" for day in range(first, last + 1))
 
 
-def _capped(found: Iterable[Candidate | None]) -> list[Candidate]:
-    by_likeness: dict[str, list[Candidate]] = {"same_name": [], "truncated_name": []}
-    for candidate in found:
-        if candidate is not None:
-            by_likeness[candidate.likeness].append(candidate)
-    return [candidate for alike in by_likeness.values() for candidate in alike[:CANDIDATES_MAX]]
-
-
-def _candidate(row: tuple[int, str, str | None, int, str, str | None], name: str) -> Candidate | None:
+def _candidate(row: tuple[int, str, str | None, int, str, str | None], alike: Likeness) -> Candidate:
     deposit_id, telegram_id, depositor_name, amount, status, created_at = row
-    alike = likeness(match_name(depositor_name or ""), name)
-    if alike is None:
-        return None
     return Candidate(
         deposit_id=deposit_id,
         telegram_id=telegram_id,
@@ -385,7 +424,7 @@ def _candidate(row: tuple[int, str, str | None, int, str, str | None], name: str
 
 
 def _notification(row: tuple[object, ...]) -> BankNotification:
-    values = dict(zip(BankNotification.__struct_fields__, (*row, []), strict=True))
+    values = dict(zip(BankNotification.__struct_fields__, (*row, [], 0, True), strict=True))
     for name in ("bank_transaction_id", "depositor_name", "bank_name", "raw_message"):
         values[name] = None if values[name] is None else str(values[name])
     for moment in ("occurred_at", "matched_at", "created_at"):

@@ -277,6 +277,45 @@ def test_a_cut_name_only_suggests(client: Client) -> None:
     assert announce(client, "7007", "주식회사 가나다", 6200)["status"] == "pending"
 
 
+@pytest.mark.parametrize(
+    ("name", "printed_names", "alike"),
+    [
+        (
+            "홍길동",
+            ["홍길동(국민)", "홍길동-토스", "토스 홍길동", "국민홍길동", "홍길동님", "홍길동1234"],
+            "decorated_name",
+        ),
+        ("(주)철수상사", ["주)철수상사", "주식회사철수상사", "철수상사"], "corporate_name"),
+        ("홍길동", ["홍*동"], "masked_name"),
+        ("Hong Gil-dong", ["HONG GILDONG"], "latin_name"),
+        ("Hong, Gildong", ["HONG GILDONG"], "latin_name"),
+        ("Gildong Hong", ["HONG GILDONG"], "latin_name"),
+        ("홍길동", ["카카오뱅크", "이몽룡"], "same_amount"),
+    ],
+)
+def test_what_a_person_would_see_waits_for_a_person(
+    client: Client, name: str, printed_names: list[str], alike: str
+) -> None:
+    """The deposit is the first candidate, in the answer, in the line and in the list of open lines, and says why; it
+    is confirmed neither by the line nor by an announcement after it."""
+    for printed_name in printed_names:
+        amount = next(amounts)
+        other, meant = announce(client, "7131", "박하나", amount), announce(client, "7132", name, amount)
+        line = notify(client, f"seen-{amount}", printed_name, amount)
+        assert (line.status_code, line.json()["status"]) == (201, "unmatched")
+        told = line.json()["candidates"]
+        first = other if alike == "same_amount" else meant
+        assert (told[0]["deposit_id"], told[0]["likeness"]) == (first["id"], alike)
+        assert {one["deposit_id"] for one in told} == {other["id"], meant["id"]}
+        assert (line.json()["more_candidates"], line.json()["more_candidates_counted"]) == (0, True)
+        path = f"/v1/bank-notifications/{line.json()['id']}"
+        listed = client.get("/v1/bank-notifications?status=unmatched&limit=1").json()["items"][0]
+        assert client.get(path).json()["candidates"] == listed["candidates"] == told
+        assert announce(client, "7133", name, amount)["status"] == "pending"
+        assert deposit(client, meant["id"])["status"] == "pending"
+        assert client.write(f"{path}/match", {"deposit_id": meant["id"]}).json()["candidates"] == []
+
+
 @pytest.mark.parametrize("days", [-2, 2])
 def test_a_transfer_outside_the_window_is_no_match(client: Client, days: int) -> None:
     """A day apart is the default: older or newer money confirms nothing by itself, whichever came first."""

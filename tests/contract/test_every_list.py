@@ -245,15 +245,27 @@ def _bank_lines(world: World) -> list[Row]:
                 {
                     **{name: one[name] for name in ("telegram_id", "depositor_name", "amount", "status", "created_at")},
                     "deposit_id": one["id"],
-                    "likeness": "same_name",
+                    "likeness": likeness,
                 }
+                for likeness in ("same_name", "same_amount")
                 for one in reversed(deposits)
-                if (one["depositor_name"], one["amount"]) == (row["depositor_name"], row["amount"])
+                if one["amount"] == row["amount"]
+                and (one["depositor_name"] == row["depositor_name"]) == (likeness == "same_name")
+                and (likeness == "same_name" or _may_be_paid_by(one, row))
                 and row["status"] != "matched"
             ],
+            "more_candidates": 0,
+            "more_candidates_counted": True,
         }
         for row in world.rows("bank_notifications")
     ]
+
+
+def _may_be_paid_by(deposit: Row, line: Row) -> bool:
+    """Whether the deposit is open and was announced within a day of the line's money."""
+    times = (datetime.fromisoformat(str(at)) for at in (deposit["created_at"], _spoken(line["transaction_time"])))
+    announced, came = times
+    return deposit["status"] in {"pending", "expired"} and abs(announced - came) <= timedelta(days=1)
 
 
 def _log(world: World) -> list[Row]:

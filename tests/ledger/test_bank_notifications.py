@@ -1,4 +1,4 @@
-"""Which names are alike, and which deposit a notification confirms by itself."""
+"""Which deposit a notification confirms by itself."""
 
 import pytest
 
@@ -7,33 +7,14 @@ from service.ledger.bank_notifications import (
     BankNotificationPost,
     BankNotificationStatus,
     Candidate,
-    Likeness,
     check_matchable,
     check_same_amount,
     check_same_transfer,
     fitting,
-    likeness,
 )
 from service.ledger.depositor_names import PrintedName, printed
 from service.ledger.errors import BankNotificationMatched, BankTransactionReused, DepositAmountDiffers
-
-
-@pytest.mark.parametrize(
-    ("announced", "printed_name", "alike"),
-    [
-        ("홍길동", "홍길동", Likeness.SAME_NAME),
-        ("주식회사가나다", "주식회사가", Likeness.TRUNCATED_NAME),
-        ("주식회사가", "주식회사가나다", Likeness.TRUNCATED_NAME),
-        ("홍길동", "홍", Likeness.TRUNCATED_NAME),
-        ("홍", "홍길동", None),
-        ("홍길동", "길동", None),
-        ("", "", None),
-        ("홍길동", "", None),
-    ],
-)
-def test_a_cut_name_is_alike_and_not_the_same(announced: str, printed_name: str, alike: Likeness | None) -> None:
-    """What could mean the name suggests it, and so does what begins with it, where it has two characters or more."""
-    assert likeness(announced, printed_name) is alike
+from service.ledger.likeness import Likeness
 
 
 def _candidate(

@@ -24,7 +24,6 @@ from tests.stateful.model import (
     Model,
     Request,
     Thing,
-    Transaction,
     User,
     deposit_view,
     differences,
@@ -621,10 +620,8 @@ def _pick(things: Sequence[T], place: int) -> T:
 
 
 def _ids_in_order(candidates: CandidateIds) -> list[int | None]:
-    def oldest(deposits: Sequence[Transaction]) -> list[int | None]:
-        return sorted((one.id for one in deposits), key=lambda one: one or 0)[:CANDIDATES_MAX]
-
-    return oldest(candidates.same) + oldest(candidates.cut)
+    ordered = [sorted((one.id for one in group), key=lambda one: one or 0) for group in candidates.alike]
+    return [one for group in ordered for one in group][:CANDIDATES_MAX]
 
 
 def _spelled(instant: datetime, kst: bool) -> str:

@@ -140,18 +140,21 @@ class Logged(Thing):
 
 @dataclass(frozen=True)
 class CandidateIds:
-    """The ids of candidates: those of the same name first, of each likeness the oldest first."""
+    """The ids of candidates, by likeness: the likeliest first, of each the oldest first, CANDIDATES_MAX in all."""
 
-    same: list[Transaction]
-    cut: list[Transaction]
+    alike: list[list[Transaction]]
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The candidates of a line, in any order; at most CANDIDATES_MAX of each likeness, whichever these are."""
+    """The candidates of a line, by likeness; of each the oldest first, CANDIDATES_MAX in all."""
 
-    same: list[dict[str, Any]]
-    cut: list[dict[str, Any]]
+    alike: list[list[dict[str, Any]]]
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Those that are shown."""
+        ordered = [sorted(group, key=lambda one: one["deposit_id"].id or 0) for group in self.alike]
+        return [one for group in ordered for one in group][:CANDIDATES_MAX]
 
 
 @dataclass(frozen=True)
@@ -436,7 +439,7 @@ class Model:
         folded = self.folded[name]
         full = folded in self.cut.values()
         line = Line(body["bank_transaction_id"], name, folded, full, amount, occurred_at, bank_name, self.now)
-        same, cut = self._may_be_for(line)
+        alike = self._may_be_for(line)
         ambiguous, fits = self._judge(line)
         self.lines.append(line)
         if fits is not None and fits.user.balance + amount > BALANCE_MAX:
@@ -453,7 +456,7 @@ class Model:
             "raw_message_sha256": None,
             "status": "matched" if fits else line.status,
             "matched_deposit_id": fits,
-            "candidate_deposit_ids": CandidateIds(same, cut),
+            "candidate_deposit_ids": CandidateIds([*alike.values()]),
         }
         log = self._log("bank_notification_received", "bank_notification", line, telegram_id, told)
         balances = self._settle(line, fits, "automatic", note=None) if fits else _account(line)
@@ -519,19 +522,20 @@ class Model:
             )
         ]
 
-    def _may_be_for(self, line: Line) -> tuple[list[Transaction], list[Transaction]]:
-        """The deposits that are listed with a line: those of the same name, and those whose name is cut or longer."""
-        deposits = self._open_deposits(line.amount, line.occurred_at)
-        same = [deposit for deposit in deposits if deposit.folded == line.folded]
-        longer = [deposit for deposit in deposits if deposit not in same and _begins(line.folded, deposit)]
-        shorter = [
-            deposit
-            for deposit in deposits
-            if abs(deposit.created_at - line.occurred_at) <= MATCH_WINDOW
-            and CUT_NAME_MIN <= len(deposit.folded or "") < len(line.folded)
-            and line.folded.startswith(deposit.folded or "")
-        ]
-        return same, longer + shorter
+    def _may_be_for(self, line: Line) -> dict[str, list[Transaction]]:
+        """How it is like the line -> the deposits that are listed with it: the likeliest first."""
+        alike: dict[str, list[Transaction]] = {"same_name": [], "longer": [], "shorter": [], "same_amount": []}
+        for deposit in self._open_deposits(line.amount, line.occurred_at):
+            folded = deposit.folded or ""
+            if folded == line.folded:
+                alike["same_name"].append(deposit)
+            elif folded.startswith(line.folded):
+                alike["longer"].append(deposit)
+            elif len(folded) >= CUT_NAME_MIN and line.folded.startswith(folded):
+                alike["shorter"].append(deposit)
+            elif deposit.status in {"pending", "expired"}:
+                alike["same_amount"].append(deposit)
+        return alike
 
     def _judge(self, line: Line, new: Transaction | None = None) -> tuple[bool, Transaction | None]:
         """Whether several could be meant by a line, and the one that it confirms; `new` is announced just now."""
@@ -835,7 +839,8 @@ class Model:
 
     def line_view(self, line: Line) -> dict[str, Any]:
         """A bank notification as the API must show it now, with the deposits that it may be for."""
-        same, cut = self._may_be_for(line) if line.status != "matched" else ([], [])
+        alike = self._may_be_for(line) if line.status != "matched" else {}
+        many = sum(map(len, alike.values()))
         return {
             "id": line,
             "bank_transaction_id": line.bank_transaction_id,
@@ -850,9 +855,13 @@ class Model:
             "matched_at": line.matched_at,
             "created_at": line.created_at,
             "candidates": Candidates(
-                [_candidate(deposit, "same_name") for deposit in same],
-                [_candidate(deposit, "truncated_name") for deposit in cut],
+                [
+                    [_candidate(deposit, _TOLD_AS.get(how, how)) for deposit in deposits]
+                    for how, deposits in alike.items()
+                ]
             ),
+            "more_candidates": max(many - CANDIDATES_MAX, 0),
+            "more_candidates_counted": True,
         }
 
 
@@ -923,20 +932,15 @@ def differences(expected: Any, found: Any, where: str = "answer") -> Iterator[st
             else:
                 yield f"{where}.{name} is missing, not {value!r}"
     elif isinstance(expected, Candidates) and isinstance(found, list):
-        told = {item["deposit_id"]: item for item in found}
-        for alike in (expected.same, expected.cut):
-            there = [(item, told.pop(item["deposit_id"].id)) for item in alike if item["deposit_id"].id in told]
-            if len(there) != min(len(alike), CANDIDATES_MAX):
-                yield f"{where} has {len(there)} of {[item['deposit_id'].id for item in alike]}: {found}"
-            for item, other in there:
-                yield from differences(item, other, where)
-        if told:
-            yield f"{where} has too many: {[*told]}"
+        yield from differences(expected.listed(), found, where)
     elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
         for place, (one, other) in enumerate(zip(expected, found, strict=True)):
             yield from differences(one, other, f"{where}[{place}]")
     elif expected != found or type(expected) is not type(found):
         yield f"{where} is {found!r}, not {expected!r}"
+
+
+_TOLD_AS = {"longer": "truncated_name", "shorter": "truncated_name"}
 
 
 def _candidate(deposit: Transaction, likeness: str) -> dict[str, Any]:

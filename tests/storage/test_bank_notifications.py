@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service import resources
-from service.ledger.bank_notifications import MatchMethod
+from service.ledger.bank_notifications import DEPOSITS_READ_MAX, Candidates, MatchMethod
 from service.ledger.depositor_names import announced, match_name, printed
 from service.storage import bank_notifications, deposits, explanations, migrator, sequences, sqlite, transactions
 from tests.some import some
@@ -51,8 +51,12 @@ def announce(
 
 def found(tx: sqlite.Connection, name: str) -> list[tuple[int, str, str]]:
     """(deposit, status, likeness) of the candidates for 5,000 won of this name."""
-    candidates = bank_notifications.candidates(tx, amount=5000, name=match_name(name), since=SINCE, until=UNTIL)
-    return [(c.deposit_id, c.status, c.likeness.value) for c in candidates]
+    return [(c.deposit_id, c.status, c.likeness.value) for c in candidates(tx, name).listed]
+
+
+def candidates(tx: sqlite.Connection, name: str) -> Candidates:
+    """The candidates for 5,000 won of this name."""
+    return bank_notifications.candidates(tx, name, amount=5000, since=SINCE, until=UNTIL, field_width=14)
 
 
 def test_the_bots_deposits_are_compared_by_the_same_folding(tx: sqlite.Connection) -> None:
@@ -60,11 +64,12 @@ def test_the_bots_deposits_are_compared_by_the_same_folding(tx: sqlite.Connectio
     ours = announce(tx, "홍길동")
     bots = announce(tx, unicodedata.normalize("NFD", "홍 길동"), by_bot=True)
     cut = announce(tx, "홍길", by_bot=True)
-    announce(tx, "김", by_bot=True)
+    other = announce(tx, "김", by_bot=True)
     assert found(tx, "홍길동") == [
         (ours, "pending", "same_name"),
         (bots, "pending", "same_name"),
         (cut, "pending", "truncated_name"),
+        (other, "pending", "same_amount"),
     ]
     assert meant(tx, "홍길동") == [(ours, "pending"), (bots, "pending")]
     assert rivals(tx, "홍길동") == [ours, bots, cut]
@@ -164,7 +169,8 @@ def test_the_window_and_the_amount_bound_the_candidates(tx: sqlite.Connection) -
     first = announce(tx, "홍길동", at="2026-01-18 12:00:00.000")
     last = announce(tx, "홍길동", at="2026-01-20 12:00:00.000")
     assert [deposit_id for deposit_id, _, _ in found(tx, "홍길동")] == [first, last]
-    assert bank_notifications.candidates(tx, amount=5001, name="홍길동", since=SINCE, until=UNTIL) == []
+    other = bank_notifications.candidates(tx, "홍길동", amount=5001, since=SINCE, until=UNTIL, field_width=14)
+    assert other == Candidates([], 0, True)
 
 
 ODD_SINCE, ODD_UNTIL = "2026-01-18 12:00:00.123", "2026-01-20 12:00:00.123"
@@ -222,7 +228,9 @@ def test_each_look_up_finds_what_lies_on_the_edges_of_the_window(
         put(tx, at)
         line = printed("홍길동", field_width=14)
         looks = [
-            bank_notifications.candidates(tx, **{**window, "name": "홍길동"}),
+            bank_notifications.candidates(
+                tx, "홍길동", amount=5000, since=window["since"], until=window["until"], field_width=14
+            ).listed,
             bank_notifications.meant(
                 tx, line, amount=5000, since=window["since"], until=window["until"], occurred_at=ODD_SINCE
             ),
@@ -236,12 +244,64 @@ def test_each_look_up_finds_what_lies_on_the_edges_of_the_window(
         assert (bool(found), quiet) == (belongs, not belongs), at
 
 
-def test_at_most_ten_candidates_of_each_likeness_are_listed(tx: sqlite.Connection) -> None:
-    """A popular name stays readable, and the same name comes first."""
-    for _ in range(12):
-        announce(tx, "홍길동")
+def test_at_most_ten_candidates_are_listed_and_the_rest_is_counted(tx: sqlite.Connection) -> None:
+    """A popular name stays readable: the same name comes first, then the oldest."""
+    for place in range(6):
+        announce(tx, "김철수")
         announce(tx, "홍길동전")
-    assert [alike for _, _, alike in found(tx, "홍길동")] == ["same_name"] * 10 + ["truncated_name"] * 10
+        announce(tx, "홍길동", status="pending" if place else "expired")
+    likenesses = ["same_name"] * 6 + ["truncated_name"] * 4
+    assert [alike for _, _, alike in found(tx, "홍길동")] == likenesses
+    assert [deposit for deposit, _, _ in found(tx, "홍길동")] == [3, 6, 9, 12, 15, 18, 2, 5, 8, 11]
+    assert (candidates(tx, "홍길동").more, candidates(tx, "홍길동").counted) == (8, True)
+
+
+@pytest.mark.parametrize("printed_name", ["이몽룡", ""])
+def test_what_is_open_of_the_amount_is_a_candidate_of_any_name(tx: sqlite.Connection, printed_name: str) -> None:
+    """Also of a line without a name. What was confirmed without its line has to have a like name."""
+    waits, expired = announce(tx, "홍길동"), announce(tx, "김철수", status="expired", user=2)
+    announce(tx, "박하나", status="cancelled", user=2)
+    confirm(tx, announce(tx, "최하나", user=3))
+    assert found(tx, printed_name) == [(waits, "pending", "same_amount"), (expired, "expired", "same_amount")]
+
+
+def test_a_deposit_whose_name_was_erased_is_like_nothing(tx: sqlite.Connection) -> None:
+    """Who could be credited by it is nobody any more."""
+    deposit = announce(tx, "홍길동")
+    tx.execute("DROP TRIGGER deposit_transactions_keep_match_name")
+    for (trigger,) in tx.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+        tx.execute(f"DROP TRIGGER {trigger}")
+    tx.execute("UPDATE deposit_transactions SET depositor_name = NULL, match_name = '' WHERE id = ?", (deposit,))
+    assert (found(tx, "홍길동"), found(tx, "")) == ([], [])
+
+
+def test_of_ten_thousand_deposits_of_one_amount_a_limited_number_is_read(tx: sqlite.Connection) -> None:
+    """The likely names are found behind all others, in the order of their likeness; the rest is told as more than."""
+    at = ["2026-01-18 23:00:00.000"] * 5000 + [NOW] * 5000
+    rows = [
+        transactions.pending_row(
+            place, user_id=1, amount=5000, depositor_name=f"가{place}", match_name=f"가{place}", now=moment
+        )
+        for place, moment in enumerate(at, 1)
+    ]
+    transactions.insert_many(tx, rows)
+    names = ("홍길동", "홍길동전", "(주)홍길동", "홍길동", "홍길")
+    same, longer, corporate, again, shorter = (announce(tx, name) for name in names)
+    steps = 0
+
+    def step() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    tx.set_progress_handler(step, 1)
+    there = candidates(tx, "홍길동")
+    tx.set_progress_handler(None, 1)
+    assert [one.deposit_id for one in there.listed[:5]] == [same, again, longer, corporate, shorter]
+    assert [one.likeness for one in there.listed[5:]] == ["same_amount"] * 5
+    assert (there.counted, there.more) == (False, DEPOSITS_READ_MAX - 5)
+    assert steps < 60 * DEPOSITS_READ_MAX
+    assert [alike for _, _, alike in found(tx, "국민홍길동")[:2]] == ["decorated_name"] * 2
 
 
 def test_quiet_means_that_nothing_at_all_fits(tx: sqlite.Connection) -> None:
@@ -277,7 +337,7 @@ def test_a_notification_of_the_bot_shows_what_it_holds(tx: sqlite.Connection) ->
         " ('홍길동', 5000, 'yesterday', '2026-01-19 12:00:00')"
     )
     odd, unnamed, plain = bank_notifications.list_newest(
-        tx, status="unmatched", window_s=86400, before_id=2**53, limit=10
+        tx, status="unmatched", window_s=86400, field_width=14, before_id=2**53, limit=10
     )
     assert (odd.occurred_at, odd.candidates) == ("yesterday", [])
     assert (unnamed.depositor_name, unnamed.occurred_at, unnamed.candidates) == (None, None, [])
@@ -315,7 +375,8 @@ def test_the_line_that_passbook_matched_stands_before_the_bots(tx: sqlite.Connec
             "_SAME_NAME",
             "_OF_THE_BOT",
             "_LONGER_NAME",
-            "_SHORTER_NAME",
+            "_LIKELY_NAME",
+            "_LIKELY_NAME_LATE",
             "_QUIET",
             "_SAME_NAME_LATE",
             "_OF_THE_BOT_LATE",

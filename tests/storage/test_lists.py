@@ -121,8 +121,12 @@ READS: dict[str, tuple[Any, dict[str, Any], bool]] = {
     },
     "purchases": (domain_purchases.list_newest, {"telegram_id": None}, False),
     "purchases of a user": (domain_purchases.list_newest, {"telegram_id": "1"}, False),
-    "bank lines": (bank_notifications.list_newest, {"status": None, "window_s": 86_400}, False),
-    "open bank lines": (bank_notifications.list_newest, {"status": "unmatched", "window_s": 86_400}, False),
+    "bank lines": (bank_notifications.list_newest, {"status": None, "window_s": 86_400, "field_width": 14}, False),
+    "open bank lines": (
+        bank_notifications.list_newest,
+        {"status": "unmatched", "window_s": 86_400, "field_width": 14},
+        False,
+    ),
 }
 
 
