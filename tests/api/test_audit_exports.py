@@ -201,8 +201,19 @@ def test_what_is_wrong_is_told_before_a_file_begins(ops: Client) -> None:
 
 @pytest.fixture
 def large(own_service: LiveService) -> LiveService:
-    """A log that no socket holds, and a service that waits some seconds for its clients."""
+    """A log that no socket holds, and a service that waits for a client longer than any test does."""
+    own_service.environment = {"PASSBOOK_ANSWER_TIMEOUT_S": "3600", "PASSBOOK_SHUTDOWN_GRACE_S": "3600"}
+    return _filled(own_service)
+
+
+@pytest.fixture
+def impatient(own_service: LiveService) -> LiveService:
+    """The same log, and a service that waits some seconds for its clients."""
     own_service.environment = {"PASSBOOK_ANSWER_TIMEOUT_S": str(PATIENCE_S)}
+    return _filled(own_service)
+
+
+def _filled(own_service: LiveService) -> LiveService:
     own_service.start()
     with writing(own_service.database) as connection:
         connection.execute(
@@ -239,10 +250,8 @@ def test_a_slow_client_is_waited_for_and_not_written_ahead_of(large: LiveService
     before = resident_mib(large)
     with begun(large) as answer:
         time.sleep(1)
-        began = time.monotonic()
         assert client.get("/v1/audit-logs?limit=1").status_code == 200
         assert client.get("/v1/users/1").status_code == 404
-        assert time.monotonic() - began < 2
         assert resident_mib(large) - before < 30
         length = 0
         while part := answer.read(2**20):
@@ -262,12 +271,11 @@ def test_only_so_many_run_at_once_and_one_that_is_left_ends(large: LiveService) 
         assert int(refused.headers["Retry-After"]) > 0
         assert client.get("/v1/audit-logs").status_code == 200
         assert other.get("/v1/audit-logs?limit=1", headers={"Accept": "text/csv"}).status_code == 200
-    for _ in range(100):
-        if client.get("/v1/audit-logs?limit=1", headers={"Accept": "text/csv"}).status_code == 200:
-            break
-        time.sleep(0.1)
-    else:
-        pytest.fail("no place became free")
+
+    def has_place() -> bool:
+        return client.get("/v1/audit-logs?limit=1", headers={"Accept": "text/csv"}).status_code == 200
+
+    until(has_place, "a place becomes free", every_s=0.1)
 
 
 def open_files(service: LiveService) -> int:
@@ -276,9 +284,9 @@ def open_files(service: LiveService) -> int:
     return len(list(Path(f"/proc/{service.process.pid}/fd").iterdir()))
 
 
-def test_a_client_that_is_slow_is_not_one_that_takes_nothing(large: LiveService) -> None:
+def test_a_client_that_is_slow_is_not_one_that_takes_nothing(impatient: LiveService) -> None:
     """For thrice the time after which it would be cut off, it takes less than one piece of the export."""
-    with begun(large) as answer:
+    with begun(impatient) as answer:
         deadline = time.monotonic() + 3 * PATIENCE_S
         taken = 0
         while time.monotonic() < deadline:
@@ -289,8 +297,8 @@ def test_a_client_that_is_slow_is_not_one_that_takes_nothing(large: LiveService)
         while part := answer.read(2**20):
             taken += len(part)
     assert taken > LARGE_ROWS * LARGE_DETAILS
-    assert large.stop() == 0
-    assert "cut off" not in large.said
+    assert impatient.stop() == 0
+    assert "cut off" not in impatient.said
 
 
 @pytest.mark.parametrize(
@@ -301,38 +309,39 @@ def test_a_client_that_is_slow_is_not_one_that_takes_nothing(large: LiveService)
         pytest.param("/docs/assets/swagger-ui-bundle.js", "*/*", id="files without a key"),
     ],
 )
-def test_a_client_that_takes_nothing_is_cut_off(large: LiveService, target: str, accept: str) -> None:
+def test_a_client_that_takes_nothing_is_cut_off(impatient: LiveService, target: str, accept: str) -> None:
     """After its time and not before; its descriptor is free then, and the log and the metrics say so."""
-    before = open_files(large)
-    address = urlsplit(large.url)
+    client = impatient.client()
+    assert client.get("/livez").status_code == 200
+    before = open_files(impatient)
+    address = urlsplit(impatient.url)
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(30)
         connection.connect((address.hostname, address.port))
-        key = f"Authorization: Bearer {large.admin_key}\r\n" if target.startswith("/v1") else ""
+        key = f"Authorization: Bearer {impatient.admin_key}\r\n" if target.startswith("/v1") else ""
         asked = f"GET {target} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n{key}\r\n"
+        began = time.monotonic()
         connection.sendall(asked.encode() * 20)
-        time.sleep(PATIENCE_S / 2)
-        assert open_files(large) > before
         cut = 'passbook_connections_cut_total{reason="stalled"} 1'
-        until(lambda: cut in large.client().get("/metrics").text, "the client is cut off", every_s=0.1)
+        until(lambda: cut in client.get("/metrics").text, "the client is cut off", every_s=0.1)
+        assert time.monotonic() - began >= PATIENCE_S
+        until(lambda: open_files(impatient) <= before, "its descriptor is free")
         received = 0
         with contextlib.suppress(ConnectionResetError):
             while part := connection.recv(65_536):
                 received += len(part)
     assert received < 30 * 2**20
-    assert large.stop() == 0
-    assert stands("1 took nothing of their answer for too long", large.said)
-    assert "Traceback" not in large.said
-    assert "uvicorn" not in large.said
+    assert impatient.stop() == 0
+    assert stands("1 took nothing of their answer for too long", impatient.said)
+    assert "Traceback" not in impatient.said
+    assert "uvicorn" not in impatient.said
 
 
 def test_a_service_that_stops_cuts_off_and_the_client_can_tell(large: LiveService) -> None:
-    """It does not wait for a slow client; the chunked body lacks its end."""
+    """It does not wait for a slow client, whatever its grace; the chunked body lacks its end."""
     with begun(large) as answer:
-        began = time.monotonic()
-        code = large.stop()
-        assert (code, time.monotonic() - began < 5) == (0, True), large.said
+        assert large.stop() == 0
         with pytest.raises(http.client.IncompleteRead):
             answer.read()
     assert "cut off" in large.said

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from service.api import audit_feed
 from service.api.audit_feed import EXPORTS_MAX, AuditFeed, Encode
 from service.ledger.audit_lines import ndjson
 from service.ledger.audit_logs import AuditLogFilter, Order
@@ -16,6 +17,7 @@ from service.ledger.errors import Overloaded
 from service.storage import sqlite
 from service.storage.audit_logs import find_newest_id
 from tests.repository.house import House, make_database, opened, writing
+from tests.waiting import WAIT_S, until_async
 
 ROWS = 1500
 
@@ -65,6 +67,28 @@ def test_an_export_is_the_log_as_it_was_when_it_was_asked_for(tmp_path: Path) ->
         lines = begun._parts.first + b"".join([chunk async for chunk in begun._parts.chunks])
         assert lines.count(b"\n") == ROWS, "the export has rows from after it was asked for"
         begun._parts.ended()
+
+    run(tmp_path / "p.db", story)
+
+
+def test_a_commit_wakes_the_one_who_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The follower need not wait for the next look, which comes in an hour here."""
+    monkeypatch.setattr(audit_feed, "_LOOK_EVERY_S", 3600.0)
+
+    async def never() -> Any:
+        await asyncio.Event().wait()
+
+    async def story(house: House, feed: AuditFeed) -> None:
+        after = ROWS
+        for _ in range(3):
+            follow = feed.follow(AuditLogFilter(), after=after, limit=10, wait_s=7200, receive=never)
+            waits = asyncio.create_task(follow)
+            await until_async(lambda: bool(house.writer._committed._waiters), "the follower waits for a commit")
+            await house.announce()
+            done, _ = await asyncio.wait({waits}, timeout=WAIT_S)
+            assert done, "the commit did not wake the follower"
+            rows, after = waits.result() or ([], after)
+            assert rows[-1].action == "deposit_announced"
 
     run(tmp_path / "p.db", story)
 

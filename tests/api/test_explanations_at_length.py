@@ -12,13 +12,14 @@ import pytest
 
 from tests.api.test_explanations import explain, totals, walk
 from tests.live import LiveService
+from tests.processor import spent_s
 
 ROWS = 60_000
 MANY_ROWS = 110_000
 """More than one request sums: each is looked at twice, once for the history and once by its version."""
 AT_ONCE = 64
-OTHERS_WAIT_AT_MOST_S = 3.0
-"""A second where nothing else runs beside the tests; without turns and steps it was twelve."""
+OTHERS_WAIT_SHARE = 4
+"""Of the time that the 64 take together, the others wait for a quarter at most; without turns for nearly all of it."""
 
 _FILL = """
 WITH RECURSIVE n(v) AS (SELECT 1 UNION ALL SELECT v + 1 FROM n WHERE v < ?)
@@ -77,15 +78,18 @@ def test_64_explanations_at_once_keep_nobody_else_waiting(filled: LiveService) -
     )
     with ThreadPoolExecutor(AT_ONCE + len(paths)) as pool:
         watching = [pool.submit(watch, path) for path in paths]
+        began = time.monotonic()
         try:
             found = list(pool.map(flood, range(AT_ONCE)))
         finally:
+            all_s = time.monotonic() - began
             done.set()
         for each in watching:
             each.result()
     assert {(f["balance"], f["count"], f["proved"]) for f in found} == {(ROWS, ROWS, True)}
     assert {path for _, path in waited} == set(paths)
-    assert max(waited)[0] < OTHERS_WAIT_AT_MOST_S, sorted(waited)[-10:]
+    print(f"64 explanations took {all_s:.1f} s; the others waited for {max(waited)[0]:.1f} s at most")
+    assert max(waited)[0] < all_s / OTHERS_WAIT_SHARE, sorted(waited)[-10:]
 
 
 def test_more_than_one_request_reads_comes_with_a_cursor(filled: LiveService) -> None:
@@ -119,16 +123,16 @@ def test_a_past_moment_below_very_many_versions_is_found(filled: LiveService) ->
 def test_a_page_after_the_first_reads_no_more_than_itself(filled: LiveService) -> None:
     """What the first one has summed is in the cursor; after a restart it is summed again, with the same result."""
     client = filled.client()
-    began = time.monotonic()
+    assert filled.process is not None
+    pid = filled.process.pid
+    began = spent_s(pid)
     page = explain(client, "1", limit=1)
-    first_s = time.monotonic() - began
-    following = []
+    first_s, began = spent_s(pid) - began, spent_s(pid)
     for _ in range(10):
-        began = time.monotonic()
         page = explain(client, "1", limit=1, cursor=page["next_cursor"])
-        following.append(time.monotonic() - began)
         assert (page["count"], page["proved"]) == (ROWS, True)
-    assert sorted(following)[5] < first_s / 4
+    next_s = (spent_s(pid) - began) / 10
+    assert next_s < first_s / 4, f"the first page took {first_s:.3f} s of the processor, each next one {next_s:.3f} s"
     filled.stop()
     filled.start()
     again = explain(filled.client(), "1", limit=1, cursor=page["next_cursor"])

@@ -1,8 +1,9 @@
 """One caller against the others, on a real service: who floods waits behind itself, and its key can be revoked."""
 
 import http.client
+import itertools
 import json
-import statistics
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +17,13 @@ from tests.live import LiveService, passbook
 from tests.waiting import until
 
 BATCHES = 40
-CHANGES = 1000
+CHANGES = 500
+"""More than share a commit."""
 FLOODERS = 40
-USUAL_WRITES = 20
 
 
 def batch(run: str, number: int) -> Request:
-    """The largest batch of balance changes, whose references nobody else has."""
+    """A large batch of balance changes, whose references nobody else has."""
     changes = [
         {"telegram_id": str(600_000 + n % 200), "amount": 1, "reason": "flood", "reference": f"{run}-{number}-{n}"}
         for n in range(CHANGES)
@@ -61,53 +62,54 @@ def announce(number: int, telegram_id: str = "5001") -> Request:
 
 
 @contextmanager
-def flooded(service: LiveService, flooder: Caller, statuses: list[int], run: str) -> Iterator[None]:
-    """For the block the flooder's batches wait, as many at a time as there are."""
+def flooded(service: LiveService, flooder: Caller, statuses: list[int], run: str) -> Iterator[threading.Event]:
+    """For the block the flooder's batches wait, BATCHES of them, and more until the event is set or one is refused."""
+    numbers, enough = itertools.count(), threading.Event()
+
+    def flood() -> None:
+        while (number := next(numbers)) < BATCHES or not enough.is_set():
+            statuses.append(flooder.write(batch(run, number)))
+            if statuses[-1] != 200:
+                return
+
     with ThreadPoolExecutor(FLOODERS) as pool:
-        asked = [pool.submit(flooder.write, batch(run, number)) for number in range(BATCHES)]
-        with service.client() as client:
-            until(lambda: client.get("/readyz").json()["queue_depth"] >= BATCHES // 4, "the flood queues")
-        yield
-        statuses += [one.result() for one in asked]
+        asked = [pool.submit(flood) for _ in range(FLOODERS)]
+        try:
+            with service.client() as client:
+                until(lambda: client.get("/readyz").json()["queue_depth"] >= BATCHES // 4, "the flood queues")
+            yield enough
+        finally:
+            enough.set()
+        for one in asked:
+            one.result()
 
 
 def test_a_flood_waits_behind_itself(service: LiveService) -> None:
-    """Beside queued batches of 1,000 from one key, another's write waits for two of them at most."""
+    """Beside queued batches from one key, another's write waits for a few of them and not for all."""
     bot = Caller(service, service.make_key("--role", "bot"))
     flooder = Caller(service, service.make_key("--role", "service"))
-    assert flooder.write(batch("alone", 0)) == 200
-    assert flooder.write(batch("alone", 1)) == 200
-    alone_s = max(flooder.seconds)
-    for number in range(USUAL_WRITES):
-        assert bot.write(announce(number)) == 201
-    usual_s = statistics.median(bot.seconds)
-    bot.seconds.clear()
     statuses: list[int] = []
     with flooded(service, flooder, statuses, "flood"):
-        for number in range(USUAL_WRITES, USUAL_WRITES + 5):
+        for number in range(5):
             assert bot.write(announce(number)) == 201
-    assert statuses == [200] * BATCHES
-    # The clients of the flood take the same processors as the service; a queue without turns takes ten times as long.
-    assert max(bot.seconds) <= 3 * (usual_s + 2 * alone_s) + 0.5, (bot.seconds, usual_s, alone_s)
-    assert max(bot.seconds) < max(flooder.seconds) / 2
+    assert set(statuses) == {200}
+    # A flooder's batch waits for all the others' before it: so would the bot's write in a queue without turns.
+    flooder.seconds.sort()
+    print(f"the bot waited {max(bot.seconds):.2f} s, half of the batches {flooder.seconds[len(statuses) // 2]:.2f} s")
+    assert max(bot.seconds) < flooder.seconds[len(statuses) // 2] / 2
 
 
 def test_the_key_that_floods_is_revoked_at_once(service: LiveService) -> None:
-    """`keys revoke` gets its turn after the commit under way; what waits of the key is refused."""
+    """`keys revoke` gets its turn while the flood goes on, which only its refusal ends; what waits is refused too."""
     key = service.make_key("--role", "service")
     flooder = Caller(service, key)
     statuses: list[int] = []
-    with flooded(service, flooder, statuses, "revoked"):
-        began = time.perf_counter()
+    with flooded(service, flooder, statuses, "revoked") as enough:
         said = passbook("keys", "revoke", key[:12], "--database", str(service.database))
-        took_s = time.perf_counter() - began
-    assert said.returncode == 0, said.stderr
-    began = time.perf_counter()
-    passbook("keys", "list", "--database", str(service.database))
-    usual_s = time.perf_counter() - began
-    assert took_s < usual_s * 4 + 1, (took_s, usual_s)
-    assert 401 in statuses
-    assert set(statuses) <= {200, 401}
+        assert said.returncode == 0, said.stderr
+        until(lambda: 401 in statuses, "the revoked key is refused")
+        assert not enough.is_set()
+    assert set(statuses) == {200, 401}
     assert broken_invariants(service.database) == []
 
 
