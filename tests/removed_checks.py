@@ -1,9 +1,10 @@
 """Each check of a Python module, and a way to run the program without it.
 
 A check is an `if` that raises, refuses or reports, a loop or an `except` that reports, a call of a function named
-check_… or require_…, or a `raise` by itself. Each alternative of a condition is a check of its own, and so is each part
-of a conjunction that is returned. The second of two that read the same in a function is called "again". What is left
-without a check is put into the running functions, so that every importer of them has it too.
+check_… or require_…, a `raise` by itself, or one that ends an `except` and hides what it caught. Each alternative of a
+condition is a check of its own, and so is each part of a conjunction that is returned. The second of two that read the
+same in a function is called "again". What is left without a check is put into the running functions, so that every
+importer of them has it too.
 """
 
 import ast
@@ -93,7 +94,7 @@ def _ways(node: ast.AST, refusal: str) -> Iterator[tuple[str, _Change]]:
         yield f"not {ast.unparse(node.test)}", _always
     if isinstance(node, ast.For) and _reports(node.body):
         yield f"for {ast.unparse(node.target)} in {ast.unparse(node.iter)}", _over_nothing
-    if isinstance(node, ast.ExceptHandler) and _reports(node.body):
+    if isinstance(node, ast.ExceptHandler) and (_reports(node.body) or _raises_anew(node.body[-1])):
         yield f"except {ast.unparse(node.type) if node.type else ''}", _without_report
     if isinstance(node, ast.If) and _refuses(node.body, refusal):
         yield ast.unparse(node.test), _never
@@ -124,6 +125,11 @@ def _reports(body: list[ast.stmt]) -> bool:
     """Whether a report is the last that is done, or all but the end of a loop."""
     said = body[-2] if isinstance(body[-1], ast.Break) and len(body) > 1 else body[-1]
     return bool(_REPORTS.match(ast.unparse(said)))
+
+
+def _raises_anew(last: ast.stmt) -> bool:
+    """Whether it is `raise … from None`: what was caught was asked for, and only this refuses."""
+    return isinstance(last, ast.Raise) and isinstance(last.cause, ast.Constant)
 
 
 def _over_nothing(node: ast.AST, _: ast.FunctionDef) -> None:

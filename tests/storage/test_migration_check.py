@@ -1,5 +1,6 @@
 """The guide's checklist: every line passes on a migrated database, and each fails when what it tells of is broken."""
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from service import resources
 from service.storage import copies, migration_check, migrator, sqlite
 from service.storage.migration_check import Before, CheckLine
+from tests.some import some
 from tests.storage.test_importer import make_bots_file
 
 MIGRATIONS = migrator.load(resources.folder("migrations"))
@@ -67,6 +69,8 @@ REBUILT = (
          "All deposit_transactions records", "1 of 9 do not"),
         ("ALTER TABLE audit_logs ADD COLUMN more TEXT;", "audit_logs table exists", "more TEXT"),
         ("DROP INDEX idx_deposits_user;", "All indexes recreated", "idx_deposits_user is not there"),
+        ("DROP INDEX idx_domains_live;", "All indexes recreated", "idx_domains_live is not there"),
+        ("INSERT INTO users (telegram_id) VALUES ('900000001');", "Record counts match", "should have 4"),
         (NO_TRIGGERS + "DELETE FROM deposit_transactions WHERE id = 5;", "Record counts match", "should have 9"),
         (NO_TRIGGERS + "DELETE FROM user_deposits WHERE user_id = 4;", "Record counts match", "should have 4"),
         ("DROP TRIGGER users_refuse_delete;", "Schema is what", "users_refuse_delete is not there"),
@@ -91,6 +95,62 @@ def test_each_line_fails_for_what_it_tells_of(tmp_path: Path, sql: str, check: s
     (line,) = [line for name, line in lines_of(path, before).items() if name.startswith(check)]
     assert line.passed is False
     assert said in line.said
+
+
+@pytest.mark.parametrize("gone", [4, 5, 6, 8])
+def test_five_faults_of_a_line_are_named_and_the_others_counted(tmp_path: Path, gone: int) -> None:
+    """Whatever is wrong, a line stays a line."""
+    path, before = migrated(tmp_path)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        names = [
+            name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE sql LIKE 'CREATE INDEX%'")
+        ]
+        for name in names[:gone]:
+            connection.execute(f"DROP INDEX {name}")
+    said = lines_of(path, before)["All indexes recreated successfully"].said
+    assert said.count("is not there") == min(gone, 5)
+    assert said.endswith(f" and {gone - 5} more") if gone > 5 else " more" not in said, said
+
+
+def test_what_is_counted_before_a_migration_is_what_it_goes_by(tmp_path: Path) -> None:
+    """Negative accounts without empty ones, openings of both directions, and whether 001 stopped half-way."""
+    path = make_bots_file(tmp_path / "bot.db")
+
+    def counted(sql: str = "") -> Before:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.executescript(sql)
+        with contextlib.closing(sqlite.connect_reader(path, busy_timeout_ms=0)) as connection:
+            return migration_check.count_before(connection, MIGRATIONS)
+
+    was = counted()
+    found = counted(
+        "INSERT INTO users (id, telegram_id) VALUES (50, '50'), (51, '51'), (52, '52');"
+        "INSERT INTO user_deposits (user_id, balance) VALUES (50, -1), (51, 0), (52, 1);"
+        "INSERT INTO deposit_transactions (user_id, type, amount) VALUES (50, 'opening_credit', 1),"
+        " (51, 'opening_debit', 1), (52, 'deposit', 1);"
+    )
+    assert (found.negative - was.negative, found.openings - was.openings) == (1, 2)
+    assert {table: found.rows[table] - was.rows[table] for table in ("users", "user_deposits")} == {
+        "users": 3,
+        "user_deposits": 3,
+    }
+    assert not found.half_finished
+    for table in some(sorted(migrator.WORKING_TABLES_OF_001)):
+        source = table.removesuffix("_backup") if table.endswith("_backup") else "users"
+        half = counted(f"CREATE TABLE {table} AS SELECT * FROM {source}")
+        assert half.half_finished, table
+        counted(f"DROP TABLE {table}")
+
+
+def test_opening_entries_of_an_earlier_way_up_are_not_expected_again(tmp_path: Path) -> None:
+    """Up, back to the beginning and up once more: those that 003 made the first time are history by then."""
+    path, _ = migrated(tmp_path)
+    with contextlib.closing(sqlite.connect_writer(path, busy_timeout_ms=0, checkpoints=True)) as connection:
+        migrator.down(connection, MIGRATIONS, lambda _: None, to=0)
+        before = migration_check.count_before(connection, MIGRATIONS)
+        migrator.up(connection, MIGRATIONS, lambda _: None)
+    assert before.openings > 0
+    assert [line for line in lines_of(path, before).values() if line.passed is False] == []
 
 
 def test_backup_line_reads_the_backup(tmp_path: Path) -> None:
