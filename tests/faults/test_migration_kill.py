@@ -26,7 +26,18 @@ from tests.storage.test_importer import make_bots_file
 
 MIGRATIONS = migrator.load(resources.folder("migrations"))
 FULL = os.environ.get("FAULTS") == "full"
-SYSCALLS = ("pwrite64", SYNCS, "ftruncate", "unlink", "link")
+SYSCALLS = ("pwrite64", SYNCS, "ftruncate", "unlink", "link", "fchmod")
+CHANGES_FILES = (
+    r"/^(p?writev?(64|2)?|pwritev2?|f?truncate(64)?|fallocate|rename.*|link(at)?|symlink.*|unlink.*|mkdir.*|rmdir|mknod.*"
+    r"|f?chmod.*|[fl]?chown.*|utime.*|futimesat|copy_file_range|sendfile.*|splice|[fl]?setxattr|[fl]?removexattr"
+    r"|f(data)?sync|sync.*|msync|open.*|creat)$"
+)
+"""The system calls that change a file or make one, as strace chooses them."""
+BESIDE = {
+    "openat": "what it makes is empty, and the next call is one of those",
+    "fchown": "root gives a file its owner right after its mode",
+}
+"""Those of them at which nothing is killed, and why."""
 SAMPLE = int(os.environ.get("FAULTS_SAMPLE") or 3)
 """Kill points for each system call when not FULL; the first and the last are among them."""
 EACH_STATEMENT = FULL or "FAULTS_SAMPLE" in os.environ
@@ -154,10 +165,13 @@ def test_migrators_that_start_at_once_are_as_one(tmp_path: Path) -> None:
     assert state(target) == state(alone)
 
 
-def _under_strace(database: Path, syscall: str, command: tuple[str, ...], *injected: str) -> int:
+def _under_strace(
+    database: Path, syscall: str, command: tuple[str, ...], *injected: str, show_paths: bool = False
+) -> int:
     """`passbook migrate …` traced; the exit code."""
     return subprocess.run(
-        ["strace", "-f", "-qq", "-o", str(database.parent / "trace"), "-e", f"trace={syscall}",
+        ["strace", "-f", "-qq", *(["-y"] if show_paths else []), "-o", str(database.parent / "trace"), "-e",
+         f"trace={syscall}",
          *(part for text in injected for part in ("-e", text)), *PASSBOOK, "migrate", *command, "--database",
          str(database)],
         # Python's own files are not what is tested.
@@ -176,6 +190,22 @@ def strace() -> None:
     tried = subprocess.run(["strace", "-qq", "-o", "/dev/null", "true"], capture_output=True, check=False)
     if tried.returncode != 0:
         pytest.skip("this system does not let strace trace a process")
+
+
+@pytest.mark.usefixtures("strace")
+def test_no_other_system_call_changes_a_file_of_the_database(tmp_path: Path) -> None:
+    """What a migration asks of the system about the database and what lies beside it is what it is killed at."""
+    target = tmp_path / "run" / "bot.db"
+    target.parent.mkdir()
+    make_bots_file(target)
+    assert _under_strace(target, CHANGES_FILES, ("up",), show_paths=True) == 0
+    asked = {
+        found[1]
+        for line in (target.parent / "trace").read_text().splitlines()
+        if str(target.parent) in line and (found := re.search(r"\b(\w+)\(", line))
+    }
+    assert asked - {*BESIDE} == {*",".join(SYSCALLS).split(",")} & asked, "is the migration killed there?"
+    assert {"pwrite64", "unlink", "link", "fchmod", "openat"} <= asked
 
 
 @pytest.mark.usefixtures("strace")

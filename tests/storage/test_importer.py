@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import sqlite3
 import time
 from pathlib import Path
@@ -318,6 +319,69 @@ def test_table_without_its_money_or_links_is_refused(tmp_path: Path, column: str
     """A default would state a balance that nobody had."""
     text = SCHEMA.replace(f"{column} INTEGER", f"x_{column} INTEGER", 1)
     assert f"user_deposits has no column {column}" in refused(tmp_path, text)
+
+
+BANK_LINES = "CREATE TABLE bank_notifications (id INTEGER PRIMARY KEY, amount INTEGER);\n"
+DOMAINS = "CREATE TABLE user_domains (id INTEGER PRIMARY KEY, user_id INTEGER, domain TEXT);\n"
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("users", "id"),
+        ("users", "telegram_id"),
+        *(("deposit_transactions", column) for column in ("id", "user_id", "type", "amount", "status")),
+        ("bank_notifications", "amount"),
+        ("user_domains", "user_id"),
+        ("user_domains", "domain"),
+        ("audit_logs", "action"),
+    ],
+)
+def test_a_table_without_a_column_that_says_what_a_row_is_is_refused(tmp_path: Path, table: str, column: str) -> None:
+    """A row would come over with a status, a kind or links that it did not have."""
+    tables = (SCHEMA + BANK_LINES + DOMAINS + AUDIT_LOGS).splitlines(keepends=True)
+    text = "".join(
+        re.sub(rf"([(,] ?){column} ", r"\1other ", line, count=1) if f"TABLE {table} " in line else line
+        for line in tables
+    )
+    assert f"its table {table} has no column {column}." in refused(tmp_path, text)
+
+
+@pytest.mark.parametrize("table", ["idempotency_answers", "balance_change_references", "import_archive"])
+def test_a_table_that_no_bot_has_tells_that_it_is_passbooks(tmp_path: Path, table: str) -> None:
+    """Also where nothing else is left of its schema."""
+    assert "is a Passbook database already" in refused(tmp_path, SCHEMA + f"CREATE TABLE {table} (id INTEGER);\n")
+
+
+@pytest.mark.parametrize(
+    ("behind", "said"), [(-1, "is a Passbook database already"), (0, "Update it"), (1, "Update it")]
+)
+def test_a_database_of_a_later_passbook_is_called_one(tmp_path: Path, behind: int, said: str) -> None:
+    """The first migration that this program does not know is enough."""
+    version = len(MIGRATIONS) + behind
+    record = f"CREATE TABLE schema_migrations (version INTEGER);\nINSERT INTO schema_migrations VALUES({version});\n"
+    assert said in refused(tmp_path, SCHEMA + record)
+
+
+def test_a_table_with_a_quote_in_its_name_is_counted_and_left_aside(tmp_path: Path) -> None:
+    """Whatever a name holds."""
+    text = SCHEMA + USER + ACCOUNT + moved(1) + 'CREATE TABLE "a""b" (x);\nINSERT INTO "a""b" VALUES(1);\n'
+    assert take_over_text(tmp_path, text).left_aside == ['a"b (1 rows)']
+
+
+def test_rows_that_name_their_columns_do_not_go_with_rows_that_do_not(tmp_path: Path) -> None:
+    """The values of the second kind would land in the columns of the first."""
+    text = USER.replace("VALUES", "(telegram_id, id, username, created_at) VALUES").replace("(1,'111'", "('111',1")
+    said = refused(tmp_path, text + USER.replace("1,'111'", "2,'222'") + ACCOUNT + moved(1))
+    assert "users (some of its rows name their columns, others do not)" in said
+
+
+def test_what_an_export_may_not_do_it_may_not_do_after_a_column_was_added(tmp_path: Path) -> None:
+    """Its rows make a table grow; what comes after them is watched as before."""
+    grown = "INSERT INTO users (id, telegram_id) VALUES(1,'111');\nINSERT INTO users (id, more) VALUES(2,'x');\n"
+    said = refused(tmp_path, grown + f"ATTACH '{tmp_path / 'other.db'}' AS other;\n")
+    assert "not authorized" in said
+    assert not (tmp_path / "other.db").exists()
 
 
 @pytest.mark.parametrize(
