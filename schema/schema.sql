@@ -95,7 +95,7 @@ CREATE TABLE bank_notifications (
   created_at DATETIME DEFAULT CURRENT_TIMESTAMP,
   -- The bank's own name of the transfer; null in the bot's rows.
   bank_transaction_id TEXT,
-  -- depositor_name as matching compares it (NFC, case folded, no spaces); null in the bot's rows, empty once erased.
+  -- depositor_name as matching compares it (see name_folding); null in the bot's rows, empty once erased.
   match_name TEXT,
   -- unmatched or ambiguous, then matched.
   status TEXT NOT NULL DEFAULT 'unmatched'
@@ -774,4 +774,22 @@ END;
 CREATE TRIGGER audit_erasures_refuse_delete BEFORE DELETE ON audit_erasures
 BEGIN
   SELECT RAISE(ABORT, 'commitments of erased rows are never deleted');
+END;
+
+-- One row: the rule by which match_name of every row was made (service/ledger/depositor_names.py).
+CREATE TABLE name_folding (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  -- 1: NFC, case folded, without blanks. 2: NFKC, case folded, without all that cannot be seen.
+  rule INTEGER NOT NULL CHECK (rule BETWEEN 1 AND 255)
+) STRICT;
+
+CREATE TRIGGER name_folding_only_grows BEFORE UPDATE ON name_folding
+WHEN NEW.rule <= OLD.rule
+BEGIN
+  SELECT RAISE(ABORT, 'names are folded by a later rule only');
+END;
+
+CREATE TRIGGER name_folding_refuse_delete BEFORE DELETE ON name_folding
+BEGIN
+  SELECT RAISE(ABORT, 'the rule that names are folded by is never deleted');
 END;

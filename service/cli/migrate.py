@@ -23,7 +23,7 @@ from service.cli.common import (
 from service.cli.output import Output
 from service.config import Config
 from service.ledger.timestamps import system_clock
-from service.storage import audit_chain, copies, guard, lock, migration_check, migration_plan, migrator, remains, sqlite
+from service.storage import copies, guard, lock, migration_check, migration_plan, migrator, remains, sqlite
 from service.storage.migration_check import Before, CheckLine
 from service.storage.migration_plan import Plan, Review
 from service.storage.migrator import MigrationError
@@ -84,7 +84,7 @@ def migrate_up(database: str | None, to: int | None, no_backup: bool) -> None:
                 )
                 if plan.blockers:
                     raise MigrationError("\n".join(plan.blockers))
-                if not plan.pending and not audit_chain.is_unsealed(connection):
+                if not plan.pending and not migrator.has_steps_left(connection):
                     click.echo("Nothing was pending. What is there is checked by: passbook migrate verify")
                     return
                 if plan.version >= 0:

@@ -195,10 +195,11 @@ def fitting(
 def check_same_transfer(command: BankNotificationPost, known: BankNotification) -> None:
     """Returns when `command` tells of the transfer that is on record as `known`. Raises BankTransactionReused.
 
-    A name that was erased is not compared.
+    Names are compared as matching compares them; one that was erased is not.
     """
-    now = (command.depositor_name, command.amount, bound(command.occurred_at), given(command.bank_name))
-    before = (known.depositor_name, known.amount, bound(known.occurred_at or ""), known.bank_name)
+    printed_before = None if known.depositor_name is None else match_name(known.depositor_name)
+    now = (match_name(command.depositor_name), command.amount, bound(command.occurred_at), given(command.bank_name))
+    before = (printed_before, known.amount, bound(known.occurred_at or ""), known.bank_name)
     names = ("depositor_name", "amount", "occurred_at", "bank_name")
     differing = [name for name, old, new in zip(names, before, now, strict=True) if old != new]
     if known.depositor_name is None:

@@ -12,8 +12,20 @@ from msgspec import Struct
 
 from service.ledger.fields import BLANK
 
-_BLANKS = re.compile(rf"[\s{BLANK}]+")
-_EDGES = re.compile(rf"^[\s{BLANK}]+|[\s{BLANK}]+$")
+FOLDING_RULE = 2
+"""How `match_name` folds. Whoever changes what it gives adds a rule, and a migration that folds stored names anew."""
+OTHER_THAN_PLAIN = "*[^ -~가-힣]*"
+"""SQL's GLOB of names that the rules may fold differently. Of all others they make lower case without spaces."""
+
+_BLANKS_OF_RULE_1 = re.compile(rf"[\s{BLANK}]+")
+_PLAIN = re.compile("[ -~가-힣]*")
+_UNSEEN_CATEGORIES = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
+# Unicode's Default_Ignorable_Code_Point where the category does not say it, and the blank Braille pattern.
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
+)
+_ROUNDS_MAX = 4
+"""Of folding until nothing changes: what is taken out lets its neighbours combine. Two were never exceeded."""
 
 
 class Meaning(StrEnum):
@@ -44,10 +56,20 @@ class AnnouncedName(Struct, frozen=True):
         return [self.name[:end] for end in range(1, len(self.name))]
 
 
-def match_name(depositor_name: str) -> str:
-    """The name as matching compares it: NFC, case folded, without spaces and what cannot be seen. May be empty."""
-    folded = unicodedata.normalize("NFC", depositor_name).casefold()
-    return unicodedata.normalize("NFC", _BLANKS.sub("", folded))
+def match_name(depositor_name: str, *, rule: int = FOLDING_RULE) -> str:
+    """The name as matching compares it: NFKC, case folded, without what cannot be seen. May be empty; at most 18 times
+    as long. Folded again it stays as it is. Rule 1 is that of before migration 016: NFC instead."""
+    if rule == 1:
+        folded = unicodedata.normalize("NFC", depositor_name).casefold()
+        return unicodedata.normalize("NFC", _BLANKS_OF_RULE_1.sub("", folded))
+    if _PLAIN.fullmatch(depositor_name):
+        return depositor_name.replace(" ", "").lower()
+    for _ in range(_ROUNDS_MAX):
+        folded = "".join(character for character in _spelled_out(depositor_name) if not _is_unseen(character))
+        if folded == depositor_name:
+            break
+        depositor_name = folded
+    return depositor_name
 
 
 def printed_width(depositor_name: str) -> int:
@@ -55,7 +77,7 @@ def printed_width(depositor_name: str) -> int:
 
     Spaces around the name do not count, and letters in pieces (NFD) count as the letters that they make.
     """
-    return sum(map(_columns, _EDGES.sub("", unicodedata.normalize("NFC", depositor_name))))
+    return sum(map(_columns, _trimmed(unicodedata.normalize("NFC", depositor_name))))
 
 
 def printed(depositor_name: str, *, field_width: int) -> PrintedName:
@@ -64,18 +86,13 @@ def printed(depositor_name: str, *, field_width: int) -> PrintedName:
 
 
 def announced(depositor_name: str, *, field_width: int) -> AnnouncedName:
-    """What a user announced, and how a bank may print it."""
+    """What a user announced, and how a bank may print it: as it was typed, or spelled out (㈜ as three letters)."""
     name = match_name(depositor_name)
-    if 2 * len(depositor_name) < field_width:
+    if 2 * len(depositor_name) < field_width and _PLAIN.fullmatch(depositor_name):
         return AnnouncedName(name, name)
-    width, text = 0, _EDGES.sub("", unicodedata.normalize("NFC", depositor_name))
-    for end, character in enumerate(text):
-        width += 1 if character.isascii() else _columns(character)
-        if width > field_width:
-            return AnnouncedName(name, match_name(text[:end]))
-        if width == field_width - 1 and end + 1 < len(text):
-            return AnnouncedName(name, match_name(text[: end + 1]))
-    return AnnouncedName(name, name)
+    spellings = (unicodedata.normalize("NFC", depositor_name), _spelled_out(depositor_name))
+    prints = (match_name(_cut(_trimmed(text), field_width)) for text in spellings)
+    return AnnouncedName(name, min((name, *(cut for cut in prints if cut and name.startswith(cut))), key=len))
 
 
 def could_be_meant(line: PrintedName, name: str) -> Meaning | None:
@@ -94,7 +111,32 @@ def could_be_confused(one: AnnouncedName, other: AnnouncedName) -> bool:
     return one.name.startswith(other.print) or other.name.startswith(one.print)
 
 
+def _cut(text: str, field_width: int) -> str:
+    """The shortest beginning of the text that fills a field; the text where none does."""
+    width = 0
+    for end, character in enumerate(text):
+        width += _columns(character)
+        if width > field_width:
+            return text[:end]
+        if width == field_width - 1 and end + 1 < len(text):
+            return text[: end + 1]
+    return text
+
+
+def _spelled_out(text: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+def _trimmed(text: str) -> str:
+    seen = [place for place, character in enumerate(text) if not _is_unseen(character)]
+    return text[seen[0] : seen[-1] + 1] if seen else ""
+
+
 def _columns(character: str) -> int:
     if character.isascii():
         return 1
-    return 0 if _BLANKS.fullmatch(character) and unicodedata.category(character) != "Zs" else 2
+    return 0 if _is_unseen(character) and unicodedata.category(character) != "Zs" else 2
+
+
+def _is_unseen(character: str) -> bool:
+    return unicodedata.category(character) in _UNSEEN_CATEGORIES or _UNSEEN.match(character) is not None

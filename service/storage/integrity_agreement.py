@@ -17,7 +17,13 @@ import msgspec
 
 from service.ledger.audit_logs import ANSWER_DIGEST, LEDGER_RESOURCE_TYPES
 from service.ledger.audit_retention import MONEY_ACTIONS
-from service.ledger.depositor_names import PrintedName, could_be_meant, match_name
+from service.ledger.depositor_names import (
+    FOLDING_RULE,
+    OTHER_THAN_PLAIN,
+    PrintedName,
+    could_be_meant,
+    match_name,
+)
 from service.ledger.domain_purchases import parse_name
 from service.ledger.idempotency import digest
 from service.ledger.timestamps import bound
@@ -39,9 +45,10 @@ def _match_name(check: str, name: Any, matched: Any) -> Failures:
 
 def _meant_name(printed: Any, announced: Any) -> Failures:
     """Whether the name was cut by the bank's field, only the policy of then could say."""
-    line = PrintedName(match_name(str(printed)), fills_field=True)
-    if could_be_meant(line, match_name(str(announced))) is not None:
-        return []
+    for rule in range(1, FOLDING_RULE + 1):  # it may have been matched before names were folded as they are now
+        line = PrintedName(match_name(str(printed), rule=rule), fills_field=True)
+        if could_be_meant(line, match_name(str(announced), rule=rule)) is not None:
+            return []
     return [("bank_notifications", "It was matched by itself with a deposit whose name it cannot mean.")]
 
 
@@ -235,13 +242,14 @@ TRANSACTIONS: tuple[Agreement, ...] = (
         """,
         lambda: [("audit_of_deposits", "It is a deposit, and no credit.")],
     ),
-    # lower() is of ASCII; what it leaves is for the judge.
+    # lower() is of ASCII; all but plain names are for the judge.
     (
         f"""
         SELECT {_USER.format("t.user_id")}, t.id, 'deposit_transactions', t.id, t.depositor_name, t.match_name
         FROM deposit_transactions AS t
         WHERE t.id BETWEEN :low AND :high AND t.match_name IS NOT NULL
-          AND t.match_name IS NOT lower(replace(t.depositor_name, ' ', ''))
+          AND (t.match_name IS NOT lower(replace(t.depositor_name, ' ', ''))
+            OR t.depositor_name GLOB '{OTHER_THAN_PLAIN}')
         """,
         lambda name, matched: _match_name("audit_of_deposits", name, matched),
     ),
@@ -391,11 +399,12 @@ BANK_NOTIFICATIONS: tuple[Agreement, ...] = (
         _bank_row,
     ),
     (
-        """
+        f"""
         SELECT NULL, b.matched_transaction_id, 'bank_notifications', b.id, b.depositor_name, b.match_name
         FROM bank_notifications AS b
         WHERE b.id BETWEEN :low AND :high AND b.bank_transaction_id IS NOT NULL
-          AND b.match_name IS NOT lower(replace(b.depositor_name, ' ', ''))
+          AND (b.match_name IS NOT lower(replace(b.depositor_name, ' ', ''))
+            OR b.depositor_name GLOB '{OTHER_THAN_PLAIN}')
         """,
         lambda name, matched: _match_name("audit_of_bank_notifications", name, matched),
     ),

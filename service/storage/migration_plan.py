@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from service.storage import copies, migration_values, migrator, schema, sequences
+from service.storage import copies, migration_values, migrator, name_folding, schema, sequences
 from service.storage.import_source import baseline_columns, columns_of
 from service.storage.migrator import Migration, MigrationError
 from service.storage.progress import Progress, quiet
@@ -120,6 +120,7 @@ def plan(
         for row in (migrator.status(connection, migrations) if version >= 0 else [])
         if row.checksum_differs
     ]
+    notices += _names(connection, version, pending)
     loose = Review(count=0, examples=[])
     if version in (0, 1) and pending and not blockers:  # later on only Passbook writes
         loose = _loose_values(connection, found, migrations, on_progress)
@@ -365,6 +366,17 @@ def _unknown_to_001(connection: Connection) -> list[str]:
     return [
         f"001 makes {table} anew and does not know its {kind} {name}: drop it before, and make it again afterwards."
         for kind, name, table in rows
+    ]
+
+
+def _names(connection: Connection, version: int, pending: list[Migration]) -> list[str]:
+    """What the step of 016 does to the names that are compared; they are there from 009 on."""
+    to_come = version >= 9 and any(migration.version == name_folding.MIGRATION for migration in pending)
+    if not to_come and not name_folding.is_behind(connection):
+        return []
+    return [
+        f"Up to {name_folding.count_other_than_plain(connection):,} names of deposits and bank lines are folded anew,"
+        " so that ＨＯＮＧ is HONG. Nobody is credited by it."
     ]
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from service.storage import audit_chain, schema, sqlite
+from service.ledger.depositor_names import FOLDING_RULE
+from service.storage import audit_chain, name_folding, schema, sqlite
 from service.storage.audit_chain import Sealing, TreeBroken
 from service.storage.progress import Progress
 from service.storage.schema import Thing
@@ -122,6 +123,10 @@ def version_of(connection: Connection, migrations: list[Migration]) -> int:
                 raise MigrationError(
                     f"The database is at migration {version:03d}; this program knows fewer. Update it."
                 )
+            if name_folding.rule_of(connection) > FOLDING_RULE:
+                raise MigrationError(
+                    "A newer program folded its names, by a rule that this one does not know. Update it."
+                )
             return int(version)
     if not {name for name in tables if not name.startswith(("sqlite_", "_cf_", "schema_migrations"))}:
         return -1
@@ -137,7 +142,14 @@ def require_latest(connection: Connection, migrations: list[Migration]) -> int:
         )
     if audit_chain.is_unsealed(connection):
         raise NotMigrated("The audit log has no leaves yet: another program migrated it. Run: passbook migrate up")
+    if name_folding.is_behind(connection):
+        raise NotMigrated("Names are still compared as before: another program migrated them. Run: passbook migrate up")
     return version
+
+
+def has_steps_left(connection: Connection) -> bool:
+    """Whether a program that runs SQL alone migrated the database, and `up` has to seal the log or to fold names."""
+    return audit_chain.is_unsealed(connection) or name_folding.is_behind(connection)
 
 
 def _recognise(connection: Connection, migrations: list[Migration]) -> int:
@@ -267,6 +279,9 @@ def up(
     if audit_chain.is_unsealed(connection):
         with transaction(connection):
             _seal(connection, Sealing(connection), report, progress)
+    if name_folding.is_behind(connection):
+        with transaction(connection):
+            _fold_names(connection, FOLDING_RULE, report, progress)
     return len(wanted)
 
 
@@ -289,7 +304,11 @@ def down(
             def forget(number: int = migration.version) -> None:
                 connection.execute("DELETE FROM schema_migrations WHERE version = ?", (number,))
 
-            _run(connection, f"{migration.version:03d}_rollback", migration.down, report, progress, forget)
+            def prepare(number: int = migration.version) -> None:
+                if number == name_folding.MIGRATION and name_folding.rule_of(connection) > 1:
+                    _fold_names(connection, 1, report, progress)
+
+            _run(connection, f"{migration.version:03d}_rollback", migration.down, report, progress, forget, prepare)
             rolled_back += 1
     return rolled_back
 
@@ -327,14 +346,17 @@ def _run(
     report: Report,
     progress: Progress | None,
     record: Callable[[], None],
+    prepare: Callable[[], None] = lambda: None,
 ) -> None:
-    """One file and its record in one transaction; rows that a statement gives are reported."""
+    """One file, what `prepare` does before it, and its record in one transaction; rows that a statement gives are
+    reported."""
     report(f"{name} …")
     lines = []
     script = list(statements(sql))
     try:
         with transaction(connection):
             sealing = Sealing(connection) if audit_chain.is_there(connection) else None
+            prepare()
             for done, statement in enumerate(script):
                 if progress is not None:
                     progress(name, done, len(script))
@@ -342,6 +364,8 @@ def _run(
                 lines += ["  ".join(str(value) for value in row) for row in rows]
             if _LOOSENS_LINKS in sql:
                 _check_links(connection, name)
+            if name == f"{name_folding.MIGRATION:03d}_name_folding":
+                _fold_names(connection, FOLDING_RULE, report, progress)
             record()
             if audit_chain.is_there(connection):
                 _seal(connection, sealing or Sealing(connection), report, progress)
@@ -364,3 +388,14 @@ def _seal(connection: Connection, sealing: Sealing, report: Report, progress: Pr
     sealed = audit_chain.tree(connection).size - before
     if sealed:
         report(f"  {sealed:,} rows of the audit log sealed")
+
+
+def _fold_names(connection: Connection, rule: int, report: Report, progress: Progress | None) -> None:
+    """Folds the stored names by `rule` and tells how many are others now, if any."""
+    changed = name_folding.fold(
+        connection,
+        rule=rule,
+        on_progress=lambda done, total: progress("fold names", done, total) if progress is not None else None,
+    )
+    if changed:
+        report(f"  {changed:,} names are compared by another spelling now")

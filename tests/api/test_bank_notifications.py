@@ -88,13 +88,15 @@ def test_a_bank_transaction_credits_once_whatever_the_key(client: Client) -> Non
     again = notify(client, "once-2", "김하나", 5002, occurred_at=moment)
     assert again.status_code == 200
     assert again.json() == {**first, "balance_before": 5002, "audit_log_id": None}
+    spelled = notify(client, "once-2", "김 하나\u3000", 5002, occurred_at=moment)
+    assert spelled.json() == again.json()
     assert (balance(client, "7002"), len(logged(client, limit=1000))) == (5002, rows)
 
 
 def test_a_bank_transaction_told_otherwise_is_refused_by_field(client: Client) -> None:
     """The same id with another name, amount or time is another transfer: 409 names what differs, and it is audited."""
     first = notify(client, "otherwise-1", "김둘", 5004, occurred_at="2026-01-19T12:00:00Z").json()
-    refused = notify(client, "otherwise-1", "김 둘", 5005, occurred_at="2026-01-19T21:00:00+09:00")
+    refused = notify(client, "otherwise-1", "김둘째", 5005, occurred_at="2026-01-19T21:00:00+09:00")
     problem = refused.json()
     assert (refused.status_code, problem["code"]) == (409, "bank_transaction_reused")
     assert problem["differing_fields"] == ["depositor_name", "amount"]

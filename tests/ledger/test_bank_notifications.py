@@ -1,5 +1,7 @@
 """Which deposit a notification confirms by itself."""
 
+import unicodedata
+
 import pytest
 
 from service.ledger.bank_notifications import (
@@ -99,7 +101,7 @@ def on_record(**changed: object) -> BankNotification:
 @pytest.mark.parametrize(
     ("field", "other"),
     [
-        ("depositor_name", "홍 길동"),
+        ("depositor_name", "홍길순"),
         ("amount", 499),
         ("amount", 501),
         ("occurred_at", "2026-01-19T12:00:00.001Z"),
@@ -116,7 +118,11 @@ def test_a_transfer_that_is_told_otherwise_is_another_one(field: str, other: obj
 
 
 def test_a_transfer_that_is_told_again_is_the_same() -> None:
-    """Also with the instant in another zone, and where its name was erased meanwhile."""
+    """Also with the instant in another zone, with the name spelled otherwise, and where it was erased meanwhile."""
+    for name in ("홍 길동", "홍길동\u3000", unicodedata.normalize("NFD", "홍길동")):
+        check_same_transfer(
+            BankNotificationPost(bank_transaction_id="KB-1", **{**ON_RECORD, "depositor_name": name}), on_record()
+        )  # type: ignore[arg-type]
     for occurred_at in (ON_RECORD["occurred_at"], "2026-01-19T21:00:00.000+09:00"):
         command = BankNotificationPost(bank_transaction_id="KB-1", **{**ON_RECORD, "occurred_at": occurred_at})  # type: ignore[arg-type]
         check_same_transfer(command, on_record())

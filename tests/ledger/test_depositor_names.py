@@ -1,6 +1,9 @@
 """What a printed name can mean, and which announced names a bank may print alike."""
 
+import hashlib
+import re
 import unicodedata
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -15,9 +18,13 @@ from service.ledger.depositor_names import (
     printed,
     printed_width,
 )
+from service.ledger.fields import BLANK
+from tests.live import CHECKOUT
 
 FIELD = 14
-few = st.text("가나aB ", max_size=10)
+odd_names = st.text() | st.text("ㅏᄀ가각\u11a8ｶﾞ゛´\u0345\u0301\u200b\u3164Ａßİﷺㄱ①Ⅻ ", max_size=12)
+"""Names of letters that combine, come apart, or are not seen."""
+few = st.text("가나aB㈜Ａ ", max_size=10)
 """Names that are cut, or begin each other, more often than not."""
 
 
@@ -33,20 +40,82 @@ few = st.text("가나aB ", max_size=10)
     ],
 )
 def test_names_that_read_the_same_are_the_same(announced: str, banks: str) -> None:
-    """NFC, case and spaces are folded, and what cannot be seen does not count."""
+    """NFKC, case and spaces are folded, and what cannot be seen does not count."""
     assert match_name(announced) == match_name(banks)
 
 
 @pytest.mark.parametrize(("announced", "banks"), [("홍길동", "홍길순"), ("Kim", "Kím"), ("ab", "ba"), ("1", "Ⅰ")])
 def test_other_names_are_others(announced: str, banks: str) -> None:
-    """Nothing else is folded: marks, order and compatibility forms are what people read."""
+    """Nothing else is folded: marks, order and letters that look alike."""
     assert could_be_meant(printed(banks, field_width=FIELD), match_name(announced)) is None
 
 
-@given(st.text())
+DOCUMENTED = [
+    tuple(cell.strip().strip("`") for cell in line.split("|")[1:4])
+    for line in (CHECKOUT / "docs" / "names.md").read_text("utf-8").splitlines()
+    if line.startswith("| `")
+]
+"""(one name, another, whether they are the same) of the page about names."""
+
+
+def spelled(text: str) -> str:
+    """The text that the page writes, with its characters by number."""
+    return re.sub(r"\+?U\+([0-9A-F]{4,5})\+?", lambda found: chr(int(found[1], 16)), text.replace("+U+", "U+"))
+
+
+@pytest.mark.parametrize(("one", "other", "same"), DOCUMENTED)
+def test_names_are_the_same_where_the_page_says_so(one: str, other: str, same: str) -> None:
+    """docs/names.md is right, name by name."""
+    assert (match_name(spelled(one)) == match_name(spelled(other))) is {"yes": True, "no": False}[same]
+
+
+def test_the_page_names_enough() -> None:
+    """It was read: names that are the same, and names that are not."""
+    assert Counter(same for _, _, same in DOCUMENTED) == {"yes": 22, "no": 8}
+
+
+@given(odd_names)
 def test_a_folded_name_folds_to_itself(name: str) -> None:
-    """Folding is a projection: compared names can be folded again without harm."""
-    assert match_name(match_name(name)) == match_name(name)
+    """Folding is a projection, and what the earlier rule made is folded on to the same: equal names stay equal."""
+    folded = match_name(name)
+    assert match_name(folded) == folded
+    assert match_name(match_name(name, rule=1)) == folded
+
+
+@given(odd_names)
+def test_a_folded_name_is_bounded(name: str) -> None:
+    """At most eighteen characters for each: what one sign of Arabic stands for."""
+    assert len(match_name(name)) <= 18 * len(name)
+
+
+def test_every_character_folds_to_what_can_be_seen() -> None:
+    """All of Unicode, surrogates and what is not assigned too: folded twice as once, nothing unseen, of 18 at most."""
+    characters = [chr(code) for code in range(0x110000)]
+    folded = [match_name(character) for character in characters]
+    others = [text for text, character in zip(folded, characters, strict=True) if text != character]
+    assert [text for text in others if match_name(text) != text or len(text) > 18] == []
+    left = set("".join(folded))
+    assert re.search(rf"[\s{BLANK}]", "".join(left)) is None
+    assert {"Cc", "Cf", "Zs", "Zl", "Zp"} & {unicodedata.category(character) for character in left} == set()
+
+
+def test_how_characters_fold_does_not_change() -> None:
+    """Stored names stay right with another Python: those of Unicode 3.2 fold as they did with migration 016."""
+    old = unicodedata.ucd_3_2_0
+    table = "".join(
+        f"{code:x} {match_name(chr(code))}\n"
+        for code in range(0x110000)
+        if old.category(chr(code)) not in {"Cn", "Co", "Cs"}
+    )
+    assert (
+        hashlib.sha256(table.encode()).hexdigest() == "aa1b6ce4fdf73ac28fef805ee8e78683f53ceb1fe1b805c022e598e1a7115c70"
+    )
+
+
+@given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E) | st.sampled_from("가나힣")))
+def test_plain_names_fold_alike_by_every_rule(name: str) -> None:
+    """So that the migration need not look at them, and SQL folds them too."""
+    assert match_name(name) == match_name(name, rule=1) == name.replace(" ", "").lower()
 
 
 @pytest.mark.parametrize(
@@ -117,6 +186,7 @@ def test_a_field_is_full_at_its_width_and_one_before(width: int) -> None:
         ("주식회사가나다라", "주식회사가나다마바", True),
         ("주식회사가나다라", "주식회사가나라", False),
         ("주식회사가나a다", "주식회사가나a라", True),
+        ("㈜가나다라마바", "㈜가나다라마사", True),
         ("홍길동", "홍길순", False),
         ("홍길동1", "홍길동2", False),
         ("홍길동", "", False),

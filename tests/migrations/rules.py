@@ -90,6 +90,7 @@ INSERT INTO audit_leaves VALUES
   (4, 15, zeroblob(32), zeroblob(16), zeroblob(32), 1);
 INSERT INTO audit_nodes VALUES (8, 0, zeroblob(32), 11, 15, NULL, NULL);
 INSERT INTO audit_tree VALUES (1, 5, 15, zeroblob(32), zeroblob(64));
+INSERT INTO name_folding VALUES (1, 2);
 INSERT INTO audit_pruned_steps VALUES ('moved', 3, 2, 6);
 INSERT INTO user_erasures VALUES (2, {T}, 'cli', {T});
 INSERT INTO idempotency_answers VALUES (61, 'bot', 'k', 'POST /v1/debits', '{{}}', 201, x'31', '/v1/1', {T}, 4);
@@ -1020,6 +1021,17 @@ TRIGGERS = {
         "the tree of the audit log is never deleted",
         ["DELETE FROM audit_tree"],
         ["UPDATE audit_tree SET size = 6, last_id = 16"],
+    ),
+    "name_folding_only_grows": Rule(
+        "names are folded by a later rule only",
+        ["UPDATE name_folding SET rule = 1", "UPDATE name_folding SET rule = 2"],
+        ["UPDATE name_folding SET rule = 3"],
+        untouchable="id = 1",
+    ),
+    "name_folding_refuse_delete": Rule(
+        "the rule that names are folded by is never deleted",
+        ["DELETE FROM name_folding"],
+        ["UPDATE name_folding SET rule = 3"],
     ),
     "audit_prunes_go_on": Rule(
         "a prune goes on where the one before it ended, up to a leaf",

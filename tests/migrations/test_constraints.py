@@ -227,6 +227,14 @@ TABLES = {
         takes={"id": ["1"], "last_hash": [_HASH], "frontier": ["x''", "zeroblob(64)"]},
         strict=True,
     ),
+    "name_folding": Table(
+        row={"id": "1", "rule": "5"},
+        another={"rule": "6"},
+        unique=[Unique("id")],
+        refuses={"id": ["0", "2"], "rule": ["0", "256"]},
+        takes={"id": ["1"], "rule": ["1", "255"]},
+        strict=True,
+    ),
     "audit_prunes": Table(
         row={
             "through_id": "5", "first_index": "5", "size": "6", "root": _HASH, "created_at_min": "'x'",

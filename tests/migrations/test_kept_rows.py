@@ -88,6 +88,15 @@ _NO_TREE = {
     "SELECT COUNT(*) FROM audit_nodes": [(0,)],
     "SELECT id, size, last_id, hex(last_hash), hex(frontier) FROM audit_tree": [(1, 0, 0, "00" * 32, "")],
 }
+_NAMES = """
+INSERT INTO users (id, telegram_id) VALUES (1, 't');
+INSERT INTO deposit_transactions (id, user_id, type, direction, amount, depositor_name, match_name) VALUES
+  (21, 1, 'deposit', 'credit', 5, '{deposit}', {match_name}), (22, 1, 'deposit', 'credit', 5, 'Kim 한빛~', 'kim한빛~');
+INSERT INTO bank_notifications (id, amount, depositor_name, match_name) VALUES
+  (31, 5, '{line}', {match_name}), (32, 5, 'Kim 한빛~', 'kim한빛~');
+"""
+_FOLDED_ANEW = "UPDATE name_folding SET rule = 2"
+_NO_FOLDING = {"SELECT COUNT(*) FROM sqlite_master WHERE name LIKE '%fold%' OR name LIKE '%guard'": [(0,)]}
 _RULE_2 = "INSERT INTO audit_leaves (leaf_index, audit_log_id, hash, rule) VALUES (4, 15, zeroblob(32), 2)"
 
 STORIES = {
@@ -230,6 +239,33 @@ STORIES = {
     "014 is not rolled back where a user is erased and rows are of a later rule": Story(
         [*_up(0, 14), _LEAVES, _RULE_2, _ERASURE, "down 14"], stops="rollback 014 stopped: rows were archived or erased"
     ),
+    "016 says that names are folded by the first rule": Story(
+        [*_up(0, 15), _NAMES.format(deposit="㈜", line="㈜", match_name="'㈜'"), "up 16"],
+        {
+            "SELECT id, rule FROM name_folding": [(1, 1)],
+            "SELECT match_name FROM deposit_transactions UNION SELECT match_name FROM bank_notifications": [
+                ("kim한빛~",), ("㈜",),
+            ],
+        },
+    ),
+    "016 is rolled back where no name was folded anew": Story(
+        [*_up(0, 16), _NAMES.format(deposit="㈜", line="㈜", match_name="'㈜'"), "down 16"], _NO_FOLDING
+    ),
+    "016 is rolled back where every rule folds the names alike": Story(
+        [*_up(0, 16), _NAMES.format(deposit="a 가", line="힣 z", match_name="'x'"), _FOLDED_ANEW, "down 16"],
+        _NO_FOLDING,
+    ),
+    "016 is rolled back where the names are the rows of the bot": Story(
+        [*_up(0, 16), _NAMES.format(deposit="㈜", line="㈜", match_name="NULL"), _FOLDED_ANEW, "down 16"], _NO_FOLDING
+    ),
+    "016 is not rolled back by SQL where the name of a deposit may be folded otherwise": Story(
+        [*_up(0, 16), _NAMES.format(deposit="a㈜b", line="a", match_name="'x'"), _FOLDED_ANEW, "down 16"],
+        stops="rollback 016 stopped: names are folded by a rule",
+    ),
+    "016 is not rolled back by SQL where the name of a line may be folded otherwise": Story(
+        [*_up(0, 16), _NAMES.format(deposit="a", line="a㈜b", match_name="'x'"), _FOLDED_ANEW, "down 16"],
+        stops="rollback 016 stopped: names are folded by a rule",
+    ),
     "013 is rolled back where nothing was archived or erased": Story(
         [*_up(0, 13), _LEAVES, "down 13"], {"SELECT COUNT(*) FROM sqlite_master WHERE name LIKE '%guard'": [(0,)]}
     ),
@@ -299,6 +335,7 @@ EQUIVALENT = {
         "operator: = -> <= in ( later = 0 OR": _NONE_BETWEEN,
         "operator: = -> <= in OR gone = 0 )": _NONE_BETWEEN,
     },
+    "down 16": {"operator: = -> <= in ( folded_otherwise = 0 )": _NONE_BETWEEN},
     "down 13": {
         "operator: = -> <= in ( prunes = 0 )": _NONE_BETWEEN,
         "operator: = -> <= in ( erasures = 0 )": _NONE_BETWEEN,
@@ -316,7 +353,7 @@ def _words(step: str) -> Sequence[str]:
     return ("mine",) if step in stories_of_001.EQUIVALENT else ("deposit", "refund")
 
 
-_ASKED = ("up 1", "down 1", "up 3", "down 3", "up 9", "up 12", "down 13", "up 14", "down 14")
+_ASKED = ("up 1", "down 1", "up 3", "down 3", "up 9", "up 12", "down 13", "up 14", "down 14", "up 16", "down 16")
 
 
 def test_every_file_that_moves_rows_is_asked_about() -> None:
