@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests import forks
+
 STARTED_BY = "TESTS_STARTED_BY"
 """The environment's word for the process of pytest that started a process, directly or not."""
 GRACE_S = 30
@@ -44,7 +46,12 @@ def kill_started(*, phase: str = "") -> list[str]:
 
 def _was_started(entry: Path, phase: str) -> bool:
     """By its environment, which a process hands on to those that it starts."""
-    environment = (entry / "environ").read_bytes().decode(errors="replace").split("\0")
+    given = forks.environment_of(int(entry.name))
+    environment = (
+        [f"{name}={value}" for name, value in given.items()]
+        if given is not None
+        else (entry / "environ").read_bytes().decode(errors="replace").split("\0")
+    )
     during = [one for one in environment if one.startswith("PYTEST_CURRENT_TEST=") and one.endswith(f"({phase})")]
     return f"{STARTED_BY}={os.getpid()}" in environment and (not phase or bool(during))
 

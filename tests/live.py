@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from tests import looks
+from tests import forks, looks
 from tests.waiting import until
 
 PASSBOOK = (sys.executable, "-m", "service.cli")
@@ -34,35 +34,20 @@ def passbook(*arguments: str, env: Mapping[str, str] | None = None) -> subproces
 
     A `serve` is expected to be refused. One that serves would never end: it is killed, and fails the test.
     """
-    command, whole = [*PASSBOOK, *arguments], {**_environment(), **(env or {})}
+    command, whole = [*PASSBOOK, *arguments], {**forks.environment(), **(env or {})}
     if arguments[0] == "serve":
         return looks.ended(_refused_serve(command, whole))
-    return subprocess.run(
-        command,
-        env=whole,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=_COMMAND_TIMEOUT_S,
-        check=False,
-    )
+    with forks.popen(command, whole) as process:
+        try:
+            output, errors = process.communicate(timeout=_COMMAND_TIMEOUT_S)
+        except BaseException:
+            process.kill()
+            raise
+    return looks.ended(subprocess.CompletedProcess(command, process.returncode, output, errors))
 
 
 def _refused_serve(command: list[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    with (
-        subprocess.Popen(
-            command,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,
-        ) as process,
-        ThreadPoolExecutor(1) as pool,
-    ):
+    with forks.popen(command, env, session=True) as process, ThreadPoolExecutor(1) as pool:
         assert process.stdout is not None
         assert process.stderr is not None
         late = threading.Timer(_COMMAND_TIMEOUT_S, os.killpg, (process.pid, signal.SIGKILL))
@@ -79,11 +64,6 @@ def _refused_serve(command: list[str], env: Mapping[str, str]) -> subprocess.Com
         finally:
             late.cancel()
         return subprocess.CompletedProcess(command, code, "".join(lines), errors.result())
-
-
-def _environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PASSBOOK_")}
-    return {**kept, "PYTHONPATH": str(CHECKOUT), "PYTHONUTF8": "1"}
 
 
 @dataclass
@@ -107,15 +87,11 @@ class LiveService:
 
     def start(self) -> "LiveService":
         """Starts the process and waits for the line that says it serves."""
-        self.process = subprocess.Popen(
+        self.process = forks.popen(
             [*self.under, *self.command()],
-            env={**_environment(), **self.environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            {**forks.environment(), **self.environment},
             stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,
+            session=True,
         )
         assert self.process.stdout is not None
         lines = []

@@ -11,13 +11,16 @@ import ast
 import contextlib
 import copy
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import CodeType, FrameType, FunctionType, ModuleType
 
 _CALLS = re.compile(r"(\w+\.)*_?(check|require|verify)(_\w+)?$")
 _Change = Callable[[ast.AST, ast.FunctionDef], None]
+Place = tuple[str, str]
+"""The file of a function, and its name within the module."""
 _REPORTS = re.compile(r"(self\.)?(_add|wrong\.append|open\.append)\(")
 
 
@@ -32,6 +35,11 @@ class Check:
 
     def __str__(self) -> str:
         return f"{self.function}: {self.said}"
+
+    @property
+    def place(self) -> Place:
+        """Of its function."""
+        return str(self.module.__file__), self.function
 
 
 def checks_of(module: ModuleType, *functions: str, refusal: str = "False") -> list[Check]:
@@ -70,6 +78,23 @@ def removed(check: Check) -> Iterator[None]:
         yield
     finally:
         target.__code__ = was
+
+
+@contextlib.contextmanager
+def entered() -> Iterator[set[Place]]:
+    """The functions that this thread calls in the block."""
+    found: set[Place] = set()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            found.add((frame.f_code.co_filename, frame.f_code.co_qualname))
+
+    earlier = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        yield found
+    finally:
+        sys.setprofile(earlier)
 
 
 def _functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
