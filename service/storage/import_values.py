@@ -81,7 +81,8 @@ def odd(table: str, column: str) -> str:
     if column in _WHOLE_NUMBERS:
         return f"typeof({column}) NOT IN ('integer', 'null') OR {column} NOT BETWEEN -{BALANCE_MAX} AND {BALANCE_MAX}"
     if column in _TIMES:
-        return f"{column} IS NOT datetime({column}) OR {column} < '1'"
+        # datetime() leaves the hour 24 as it is, and no clock of ours has one.
+        return f"{column} IS NOT datetime({column}) OR {column} < '1' OR {column} GLOB '* 24:*'"
     other = f"typeof({column}) NOT IN ('text', 'null')"
     if column == "telegram_id":
         return f"{other} OR {column} GLOB '*[^0-9]*'"
