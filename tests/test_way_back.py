@@ -8,18 +8,24 @@ from typing import Any
 
 import pytest
 
+from service.ledger.timestamps import stored, system_clock
 from tests.faults.disks import small_disk
 from tests.ledger_check import broken_invariants
 from tests.live import CHECKOUT, PASSBOOK, Client, LiveService, passbook
 from tests.migrations.d1 import LocalD1, results, succeeded
 from tests.printed import stands
+from tests.some import some
 from tests.storage.test_exporter import AWKWARD, assert_came_back
 from tests.storage.test_importer import ACCOUNT, SCHEMA, USER, make_bots_file, moved, only, read
+
+OF_LONG_LOGS = ["audit_nodes"]
+"""Tables that are empty until the log has more rows than are made here; they are computed from it."""
 
 
 def filled(live: LiveService) -> Path:
     """The database of `live`, with the bot's rows and work of each kind done over HTTP; the service runs on."""
-    bots = make_bots_file(live.database.parent / "bots.sqlite")
+    noted = "ALTER TABLE users ADD COLUMN note TEXT; UPDATE users SET note = 'a regular' WHERE id = 1;"
+    bots = make_bots_file(live.database.parent / "bots.sqlite", extra=noted)
     assert passbook("import", str(bots), "--database", str(live.database)).returncode == 0
     live.start()
     client = live.client(live.make_key("--role", "admin"))
@@ -33,7 +39,52 @@ def filled(live: LiveService) -> Path:
     _done(client, "/v1/domain-purchases", {"telegram_id": "123456", "domain": "통장.kr", "price": 1500})
     changes = [{"telegram_id": "123456", "amount": -700, "reason": "fee", "reference": "way-back-1"}]
     assert _done(client, "/v1/balance-changes", {"atomic": True, "changes": changes})["applied"] == 1
+    _add_newer_kinds(live, client)
     return live.database
+
+
+def _add_newer_kinds(live: LiveService, client: Client) -> None:
+    """Bank lines and names in each status, an event, a person who was erased, and rows that were archived."""
+
+    def deposited(telegram_id: str, amount: int, name: str) -> int:
+        body = {"telegram_id": telegram_id, "amount": amount, "depositor_name": name}
+        return int(_done(client, "/v1/deposits", body)["id"])
+
+    def received(number: int, amount: int, name: str) -> dict[str, Any]:
+        now = stored(system_clock())[:19].replace(" ", "T") + "Z"
+        body = {"bank_transaction_id": f"way-back-{number}", "amount": amount, "depositor_name": name}
+        return _done(client, "/v1/bank-notifications", {**body, "occurred_at": now})
+
+    deposited("778", 6001, "자동")
+    assert received(1, 6001, "자동")["status"] == "matched"
+    by_hand, line = deposited("778", 6002, "수동"), received(2, 6002, "아무개")
+    _done(client, f"/v1/bank-notifications/{line['id']}/match", {"deposit_id": by_hand})
+    assert received(3, 6003, "모름")["status"] == "unmatched"
+    for telegram_id in ("778", "780"):
+        deposited(telegram_id, 6004, "둘")
+    assert received(4, 6004, "둘")["status"] == "ambiguous"
+    _done(client, f"/v1/deposits/{deposited('778', 6005, '취소')}/cancel", {"note": "no money"})
+    for name, verb in (("kept", ""), ("taken", "complete"), ("given-up", "release")):
+        body = {"telegram_id": "123456", "domain": f"{name}.kr", "price": 10, "hold": True}
+        bought = _done(client, "/v1/domain-purchases", body)["id"]
+        if verb:
+            _done(client, f"/v1/domain-purchases/{bought}/{verb}", {})
+    _done(client, "/v1/audit-logs", {"action": "basket_filled", "resource_type": "basket", "details": {"items": 3}})
+    deposited("779", 6006, "지울이름")
+    _ran("users", "erase", "779", "--force", "--yes", "--database", str(live.database))
+    ((before,),) = read(live.database, "SELECT created_at FROM audit_logs WHERE action = 'transaction_reversed'")
+    _ran(
+        *("audit", "prune", "--before", before.replace(" ", "T") + "Z", "--yes", "--database", str(live.database)),
+        *("--archive", str(live.database.with_name("archive.ndjson"))),
+    )
+    tables = read(live.database, "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+    empty = [table for (table,) in some(tables) if not read(live.database, f"SELECT 1 FROM {table} LIMIT 1")]
+    assert empty == [*OF_LONG_LOGS], "no row of these tables makes the trip: do over HTTP above what writes one"
+
+
+def _ran(*arguments: str) -> None:
+    done = passbook(*arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def _done(client: Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
