@@ -13,6 +13,7 @@ import logging
 import select
 import socket
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -44,13 +45,21 @@ def waits_for_disk(thread_id: int) -> bool:
 class Lifeguard:
     """The thread and the beat that it listens for. Lifetime: while the loop of the calling thread serves.
 
-    is_held: whether the loop's thread waits for a disk.
+    on_refused: called on the loop, when it turns again, for each answer that was a refusal. is_held: whether the
+    loop's thread waits for a disk.
     """
 
     def __init__(
-        self, listener: socket.socket, *, is_held: Callable[[], bool] | None = None, silent_s: float = SILENT_S
+        self,
+        listener: socket.socket,
+        on_refused: Callable[[ErrorCode], None],
+        *,
+        is_held: Callable[[], bool] | None = None,
+        silent_s: float = SILENT_S,
     ) -> None:
         self._listener = listener
+        self._on_refused = on_refused
+        self._refused: deque[ErrorCode] = deque()
         loop_thread = threading.get_native_id()
         self._is_held = is_held or (lambda: waits_for_disk(loop_thread))
         self._silent_s = silent_s
@@ -69,11 +78,18 @@ class Lifeguard:
         finally:
             beating.cancel()
             self._ended.set()
+            self._count()
 
     async def _beats(self) -> None:
         while True:
             self.beat = monotonic()
+            self._count()
             await asyncio.sleep(_BEAT_S)
+
+    def _count(self) -> None:
+        """Tells what the thread has refused. Only the loop counts, and nothing is locked for it."""
+        while self._refused:
+            self._on_refused(self._refused.popleft())
 
     @property
     def _silent_for_s(self) -> float:
@@ -111,6 +127,7 @@ class Lifeguard:
             return _encoded(method, "200 OK", "application/json", b'{"status":"ok"}', request_id)
         detail = f"The service has waited {self._silent_for_s:.0f} s for a read: does the disk of the database answer?"
         body = problems.encode(ErrorCode.NOT_READY, detail, request_id, {"reads": "stalled", "writes": "stalled"})
+        self._refused.append(ErrorCode.NOT_READY)
         return _encoded(method, "503 Service Unavailable", problems.MEDIA_TYPE, body, request_id, "retry-after: 5\r\n")
 
 

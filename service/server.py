@@ -110,7 +110,7 @@ def run(
     async def serve() -> None:
         # The lifespan is entered here, so that its errors are ours to explain and it ends after the last request.
         server.opening = asyncio.current_task()
-        async with app.lifespan(), Lifeguard(listener).running():
+        async with app.lifespan(), Lifeguard(listener, measures.refusals.add).running():
             server.opening = None
             await server.serve(sockets=[listener])
 

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from service.cli import main
 from service.cli.imports import _say
+from service.storage import sqlite
 from service.storage.import_findings import EXAMPLES_MAX
 from service.storage.importer import ImportReport
 
@@ -147,11 +148,16 @@ def test_a_type_that_cannot_be_told_is_refused(given: list[str], said: str, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_import_beside_the_checkpoint_of_another_ledger_is_refused(tmp_path: Path) -> None:
-    """One sentence that names the file, and nothing made: the service could not go on from that checkpoint."""
-    left = tmp_path / "p.db.audit-key.checkpoint"
-    left.write_text("a checkpoint")
+@pytest.mark.parametrize(
+    "name", ["p.db-wal", "p.db-shm", "p.db.audit-key", "p.db.audit-key.checkpoint", "p.db.backup-20260101_000000"]
+)
+def test_an_import_beside_what_is_left_of_another_ledger_is_refused(tmp_path: Path, name: str) -> None:
+    """One sentence that names the file, as `serve` has, and nothing made: the ledger that was there may be missed."""
+    left = tmp_path / name
+    left.write_bytes(sqlite.MAGIC if "backup" in name else b"what is left")
     (tmp_path / "bot.sql").write_text("CREATE TABLE users (id INTEGER PRIMARY KEY);")
     done = CliRunner().invoke(main, ["import", "--database", str(tmp_path / "p.db"), str(tmp_path / "bot.sql")])
-    assert (done.exit_code, f"{left} was signed for an earlier ledger" in done.output) == (1, True), done.output
+    assert (done.exit_code, f"something is left of an earlier one ({left})" in done.output) == (1, True), done.output
+    assert "passbook restore FILE" in done.output
+    assert "to begin anew with this import, move them away first" in done.output
     assert {path.name for path in tmp_path.iterdir()} == {left.name, "bot.sql"}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from service.ledger.errors import ErrorCode
 from service.lifeguard import Lifeguard
 from tests.waiting import until_async
 
@@ -24,16 +25,19 @@ def _asked(address: tuple[str, int], target: str, method: str = "GET", *, wait_s
     return int(head.split()[1]), body
 
 
-def _while_held(is_held: Callable[[], bool] | None, asks: Callable[[tuple[str, int]], None]) -> None:
-    """Asks from within the loop's thread, so that the loop does not turn meanwhile."""
+def _while_held(is_held: Callable[[], bool] | None, asks: Callable[[tuple[str, int]], None]) -> list[ErrorCode]:
+    """Asks from within the loop's thread, so that the loop does not turn meanwhile; the refusals that were counted."""
+    counted: list[ErrorCode] = []
 
     async def run(listener: socket.socket) -> None:
-        async with Lifeguard(listener, is_held=is_held, silent_s=SILENT_S).running():
+        async with Lifeguard(listener, counted.append, is_held=is_held, silent_s=SILENT_S).running():
             await asyncio.sleep(0)
             asks(listener.getsockname())
+            assert counted == [], "only the loop may count, and it has not turned"
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         asyncio.run(run(listener))
+    return counted
 
 
 def test_probes_are_answered_while_the_loop_waits_for_a_disk() -> None:
@@ -47,7 +51,8 @@ def test_probes_are_answered_while_the_loop_waits_for_a_disk() -> None:
             problem = json.loads(body)
             assert (status, problem["code"], problem["reads"]) == (503, "not_ready", "stalled")
 
-    _while_held(lambda: True, asks)
+    # What was well is no refusal.
+    assert _while_held(lambda: True, asks) == [ErrorCode.NOT_READY] * 4
 
 
 def test_who_says_nothing_does_not_keep_the_next_one_waiting() -> None:
@@ -74,16 +79,18 @@ def test_a_loop_that_is_only_busy_is_not_stood_in_for() -> None:
 
 
 def test_a_loop_that_turns_again_has_the_port_for_itself() -> None:
-    """The stand-in ends with the wait: every connection that comes then is left to the service."""
+    """The stand-in ends with the wait: every connection that comes then is left to the service; refusals count."""
 
     async def run(listener: socket.socket) -> None:
+        counted: list[ErrorCode] = []
         address = listener.getsockname()
-        lifeguard = Lifeguard(listener, is_held=lambda: True, silent_s=1)
+        lifeguard = Lifeguard(listener, counted.append, is_held=lambda: True, silent_s=1)
         async with lifeguard.running():
             await asyncio.sleep(0)
-            assert _asked(address, "/livez")[0] == 200
+            assert _asked(address, "/readyz")[0] == 503
             before = lifeguard.beat
             await until_async(lambda: lifeguard.beat != before, "the loop beats", every_s=0)
+            assert counted == [ErrorCode.NOT_READY]
             with pytest.raises(TimeoutError):
                 await asyncio.to_thread(_asked, address, "/livez", wait_s=1)
 

@@ -1,6 +1,7 @@
 """How a start begins: never an empty ledger where one was; one sentence where it fails; nothing for others to read."""
 
 import contextlib
+import inspect
 import os
 import re
 import shutil
@@ -8,11 +9,14 @@ import socket
 import sqlite3
 import stat
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
+from service.cli import main
 from tests.faults.disks import small_disk
 from tests.ledger_check import broken_invariants
 from tests.live import CHECKOUT, LiveService, passbook
@@ -135,6 +139,10 @@ def _older(database: Path) -> None:
     assert passbook("migrate", "up", "--to", "1", "--database", str(database)).returncode == 0
 
 
+def _lost_key(database: Path) -> None:
+    database.with_name("passbook.db.audit-key").unlink()
+
+
 def _bad_key(database: Path) -> None:
     database.with_name("passbook.db.audit-key").write_text("no key")
 
@@ -218,6 +226,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (_zeros, r"malformed|not a database"),
         (_newer, "at migration 900; this program knows fewer"),
         (_older, "Run: passbook migrate up"),
+        (_lost_key, "audit-key is not there, and passbook.db.audit-key.checkpoint was signed with it"),
         (_bad_key, "is no key to sign the audit log with"),
         (_bad_checkpoint, "holds no checkpoint of this key"),
         (_extra_trigger, "The trigger _cf_mine on users is of no migration"),
@@ -235,9 +244,64 @@ def test_a_start_that_fails_says_one_sentence(
     database = tmp_path / "data" / "passbook.db"
     shutil.copytree(made.parent, database.parent)
     spoil(database)
+    before = {path.name for path in database.parent.iterdir()}
     assert re.search(said, _serve(database))
+    made_anew = {path.name for path in database.parent.iterdir()} - before
+    assert not made_anew & {"passbook.db", "passbook.db.audit-key"}, f"a start that was refused made {made_anew}"
     checked = passbook("check", "--port", "0", "--database", str(database))
     assert (checked.returncode, bool(re.search(said, checked.stdout))) == (1, True), checked.stdout
+
+
+WRITES = {
+    "keys create": ("--name", "x", "--role", "bot"),
+    "keys revoke": ("pbk_00000000",),
+    "keys scopes": ("pbk_00000000", "--role", "bot"),
+    "users erase": ("--yes", "--vacuum", "1"),
+    "audit prune": ("--yes", "--before", "2020-01-01", "--archive", "unmade"),
+}
+"""What each command that writes beside a service is given."""
+
+
+def _commands_that_write(group: click.Group, names: tuple[str, ...] = ()) -> Iterator[str]:
+    """Those that open the database for writing, by the names that their code uses."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from _commands_that_write(command, (*names, name))
+        elif command.callback is not None and "opened" in inspect.unwrap(command.callback).__code__.co_names:
+            yield " ".join((*names, name))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (_extra_trigger, "The trigger _cf_mine on users is of no migration"),
+        (_no_index, "The index idx_transactions_reverses is not there"),
+        (_altered_text, "The trigger users_open_account is not as it was made"),
+    ],
+)
+def test_no_command_writes_where_the_schema_is_another(
+    made: Path, tmp_path: Path, spoil: Callable[[Path], None], said: str
+) -> None:
+    """It refuses by name, as `serve` does, and changes no row; what only reads still answers."""
+    database = tmp_path / "data" / "passbook.db"
+    shutil.copytree(made.parent, database.parent)
+    spoil(database)
+    before = _dump(database)
+    assert set(_commands_that_write(main)) == set(WRITES)
+    for name, arguments in WRITES.items():
+        done = CliRunner().invoke(main, [*name.split(), "--database", str(database), *arguments])
+        assert (done.exit_code, said in done.stderr) == (1, True), (name, done.output)
+        assert _dump(database) == before, name
+    listed = CliRunner().invoke(main, ["keys", "list", "--database", str(database)])
+    assert (listed.exit_code, "first-admin" in listed.stdout) == (0, True), listed.output
+
+
+def _dump(database: Path) -> list[str]:
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        return list(connection.iterdump())
 
 
 @pytest.mark.parametrize("spoil", [_folder, _pipe, _key_is_a_folder, _folder_is_a_file])

@@ -10,8 +10,19 @@ from litestar.routes import HTTPRoute
 from litestar.types import ExceptionHandlersMap
 
 from service.api import head, observation, request_ids
+from service.api.health import FAILED
 from service.api.problems import CATALOGUE, MEDIA_TYPE, EdgeError, Violation, encode, invalid, readable
-from service.ledger.errors import AnswerErased, DatabaseBusy, ErrorCode, KeyRefused, Overloaded, Refusal, Unavailable
+from service.ledger.errors import (
+    AnswerErased,
+    DatabaseBusy,
+    ErrorCode,
+    KeyRefused,
+    NotReady,
+    Overloaded,
+    Refusal,
+    Unavailable,
+)
+from service.repository.writer import Writer
 from service.storage import sqlite
 
 _log = logging.getLogger(__name__)
@@ -95,7 +106,20 @@ def _on_database_error(request: Request[Any, Any, Any], error: Exception) -> Res
         return _on_unavailable(
             request, Overloaded("The read took too long and was broken off. Ask for less: a shorter time, fewer items.")
         )
+    if sqlite.is_of_file(error):
+        return _on_unreadable(request, error)
     return _on_exception(request, error)
+
+
+def _on_unreadable(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """The file cannot be read, or was changed under the service. A write is told what all writes are told then."""
+    _log.error("request %s: the database could not be read: %s", request_ids.of(request.scope), error)
+    writer: Writer = request.app.state["passbook"].writer
+    if request.method == "POST" and writer.stopped_because is not None:
+        return _on_unavailable(request, writer.stopped(writer.stopped_because))
+    why = f" No writes are taken: {writer.condition.why}." if writer.condition.why else ""
+    said = f"The database could not be read, and nothing was done; the log of the service says why.{why}"
+    return _on_unavailable(request, NotReady(said, reads=FAILED, writes=writer.condition.state.value))
 
 
 def _on_exception(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

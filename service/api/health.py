@@ -11,10 +11,12 @@ from service.api.request import ApiRequest, Passbook
 from service.ledger.errors import NotReady
 from service.storage.sqlite import DatabaseError, EngineInfo, NotTrusted
 
-_OK, _STALLED, _FAILED, _NOT_TRUSTED = "ok", "stalled", "failed", "not_trusted"
+_OK, _STALLED, _NOT_TRUSTED = "ok", "stalled", "not_trusted"
+FAILED = "failed"
+"""`reads` where a read failed."""
 _WHY_NO_READS = {
     _STALLED: "A read of one page has not been answered in time: is the disk there?",
-    _FAILED: "A read of one page failed; the log of the service says why.",
+    FAILED: "A read of one page failed; the log of the service says why.",
 }
 
 
@@ -78,7 +80,7 @@ async def _reads(passbook: Passbook) -> tuple[str, str]:
     except NotTrusted as error:
         return _NOT_TRUSTED, f"{error}."
     except DatabaseError:
-        return _FAILED, _WHY_NO_READS[_FAILED]
+        return FAILED, _WHY_NO_READS[FAILED]
     return _OK, ""
 
 

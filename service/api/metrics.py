@@ -3,6 +3,7 @@
 A scrape costs a few milliseconds however large the ledger is: it reads counters, one row, and the sizes of files.
 """
 
+import contextlib
 import os
 import platform
 import resource
@@ -19,6 +20,8 @@ from service.ledger.integrity import IntegrityStatus
 from service.measures import CONTENT_TYPE, Family, Kind, Metric, Value, gauge, to_prometheus
 from service.repository.writer import WriteState
 from service.storage import audit_chain, figures
+from service.storage.audit_chain import TreeBroken
+from service.storage.sqlite import DatabaseError
 
 _PAGE_BYTES = resource.getpagesize()
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -86,18 +89,15 @@ def _of_writer(passbook: Passbook) -> Iterator[Family]:
     yield gauge("passbook.writer.stopped", "", "1 when no writes are taken until a restart.", stopped)
 
 
-def _of_audit_log(passbook: Passbook) -> list[Family]:
-    tree = audit_chain.tree(passbook.lookups)  # one row; the readers may all be busy for long
+def _of_audit_log(passbook: Passbook) -> Iterator[Family]:
+    size = "Rows of the audit log that are sealed."
+    # Where the database cannot be read, all the other figures are needed most.
+    with contextlib.suppress(DatabaseError, TreeBroken):
+        tree = audit_chain.tree(passbook.lookups)  # one row; the readers may all be busy for long
+        yield gauge("passbook.audit.tree.size", "{leaf}", size, tree.size)
     signed = passbook.checkpoints.signer.last
-    return [
-        gauge("passbook.audit.tree.size", "{leaf}", "Rows of the audit log that are sealed.", tree.size),
-        gauge(
-            "passbook.audit.checkpoint.size",
-            "{leaf}",
-            "Rows that the last signed checkpoint covers.",
-            signed.size if signed else 0,
-        ),
-    ]
+    covered = signed.size if signed else 0
+    yield gauge("passbook.audit.checkpoint.size", "{leaf}", "Rows that the last signed checkpoint covers.", covered)
 
 
 def _of_ledger(passbook: Passbook) -> Iterator[Family]:

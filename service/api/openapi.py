@@ -38,6 +38,9 @@ _WITH_KEY = [
     ErrorCode.API_KEY_REVOKED,
     ErrorCode.SCOPE_MISSING,
     ErrorCode.RATE_LIMITED,
+    ErrorCode.OVERLOADED,
+    ErrorCode.DATABASE_BUSY,
+    ErrorCode.NOT_READY,
 ]
 _WITH_BODY = [
     ErrorCode.MALFORMED_JSON,
@@ -46,8 +49,6 @@ _WITH_BODY = [
     ErrorCode.ANSWER_ERASED,
     ErrorCode.BODY_TOO_LARGE,
     ErrorCode.UNSUPPORTED_MEDIA_TYPE,
-    ErrorCode.OVERLOADED,
-    ErrorCode.DATABASE_BUSY,
     ErrorCode.STORAGE_FULL,
     ErrorCode.WRITES_STALLED,
     ErrorCode.WRITES_STOPPED,

@@ -14,7 +14,7 @@ from msgspec import Struct
 from service import server, telemetry
 from service.cli.common import KNOWN_ERRORS, Command, config_of, database_option, load_migrations
 from service.config import Config
-from service.storage import figures, guard, lock, migrator, private_files, remains, sequences, sqlite
+from service.storage import checkpoints, figures, guard, lock, migrator, private_files, remains, sequences, sqlite
 from service.storage.checkpoints import Signer
 
 _MIB = 2**20
@@ -140,6 +140,7 @@ def _database(config: Config) -> Findings:
 def _audit_key(config: Config) -> Findings:
     file = config.audit_key_path
     if not file.exists():
+        checkpoints.require_not_lost(file)
         yield Verdict.NOTE, f"{file} is not there; a key would be made, and its public half printed."
         return
     signer = Signer.open(file, origin=config.audit_origin)

@@ -177,12 +177,16 @@ def workers(config: Config, connection: sqlite.Connection, jobs: int | None) -> 
 
 @contextlib.contextmanager
 def opened(config: Config) -> Iterator[sqlite.Connection]:
-    """A writing connection for the block, beside a service that may run."""
-    path = config.database_path
+    """A writing connection for the block, beside a service that may run.
+
+    Raises NoDatabase, MigrationError, and SchemaChanged: what the schema guards is not written without it.
+    """
+    path, migrations = config.database_path, load_migrations()
     require_database(path, remedy=MAKE_ONE)
     connection = sqlite.connect_writer(path, busy_timeout_ms=config.busy_timeout_ms, checkpoints=False)
     with contextlib.closing(connection):
-        migrator.require_latest(connection, load_migrations())
+        migrator.require_latest(connection, migrations)
+        migrator.require_schema(connection, migrations)
         yield connection
 
 

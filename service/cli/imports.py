@@ -77,7 +77,7 @@ def import_(
     """
     config = config_of(database=database)
     if remains.is_missing(config.database_path):
-        remains.require_no_checkpoint(config.database_path, config.audit_key_path)
+        remains.require_none(config.database_path, config.audit_key_path, anew=remains.IMPORT_ANEW)
     with progress.shown() as show:
         report = import_database(
             file,

@@ -16,6 +16,7 @@ from service.cli.common import (
     database_option,
     now,
     opened,
+    reading,
 )
 from service.cli.output import Output
 from service.ledger.access import RANDOM_BYTES, ROLES, Scope
@@ -74,7 +75,7 @@ def keys_create(database: str | None, name: str, role: str | None, scopes: tuple
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def keys_list(database: str | None, as_json: bool) -> None:
     """List every key ever made, without its secret."""
-    with opened(config_of(database=database)) as connection:
+    with reading(config_of(database=database)) as connection:
         found = api_keys.list_all(connection)
     if as_json:
         for key in found:

@@ -220,6 +220,11 @@ class Writer:
         """Why no writes are taken until a restart; None while all is well."""
         return self._stopped_because
 
+    @staticmethod
+    def stopped(because: str) -> WritesStopped:
+        """What a write is told that comes when writes have stopped."""
+        return WritesStopped(f"Writes have stopped: {because}. Restart the service.")
+
     @property
     def queue_max(self) -> int:
         """How many requests may wait."""
@@ -315,7 +320,7 @@ class Writer:
         IdempotencyKeyReused, or what the operation raised.
         """
         if self._stopped_because is not None:
-            raise WritesStopped(f"Writes have stopped: {self._stopped_because}. Restart the service.")
+            raise self.stopped(self._stopped_because)
         if not self._accepting:
             raise WritesStopped("The service is stopping; nothing was changed. Send the request again.")
         if self._refuses is not None:
@@ -512,13 +517,9 @@ def try_to_write(tx: Connection) -> None:
     """A commit that changes nothing, behind some space on the disk. Raises BatchFailed as a batch would."""
     try:
         probes.write_nothing(tx)
-    except OSError as error:
-        if sqlite.is_out_of_space(error):
-            raise BatchFailed(StorageFull(_FULL_DETAIL), None) from error
-        raise _failed_before_commit(error) from error
-    except sqlite.DatabaseError as error:
+    except (sqlite.DatabaseError, OSError) as error:
         _roll_back(tx)
-        raise _failed_before_commit(error) from error
+        raise _failed_before_commit(tx, error) from error
 
 
 def run_batch(tx: Connection, batch: list[Work], *, now: str, policy: Policy, render_refusal: RenderRefusal) -> Done:
@@ -538,8 +539,9 @@ def run_batch(tx: Connection, batch: list[Work], *, now: str, policy: Policy, re
         tx.execute("COMMIT")
     except Exception as error:
         _roll_back(tx)  # also when writes stop: an open transaction would keep the lock, and `keys revoke` out
-        if sqlite.is_busy(error) or sqlite.is_full(error):
-            raise _failed_before_commit(error) from error
+        full = sqlite.is_full(error) or (probes.is_out_of_space(tx, error) and guard.left_no_commit(tx))
+        if full or sqlite.is_busy(error):
+            raise _failed_before_commit(tx, error) from error
         raise BatchFailed(OutcomeUnknown(_UNKNOWN_DETAIL), str(error)) from error
     committed_ns = now_ns()
     _check_went_into_the_database(tx)
@@ -575,7 +577,7 @@ def _run_all(
             instants.append((began_ns, now_ns()))
         session.flush()
     except sqlite.DatabaseError as error:
-        raise _failed_before_commit(error) from error
+        raise _failed_before_commit(tx, error) from error
     return _with_leaves(tx, sealing, outcomes), instants
 
 
@@ -589,7 +591,7 @@ def _begin(tx: Connection) -> Sealing:
     except NotTrusted as error:
         raise BatchFailed(WritesStopped(f"{error}. Nothing was changed."), str(error)) from error
     except (sqlite.DatabaseError, TreeBroken, OSError) as error:  # the guard reads the files itself
-        raise _failed_before_commit(error) from error
+        raise _failed_before_commit(tx, error) from error
 
 
 def _with_leaves(tx: Connection, sealing: Sealing, outcomes: list[Answer | Exception]) -> list[Answer | Exception]:
@@ -603,7 +605,7 @@ def _with_leaves(tx: Connection, sealing: Sealing, outcomes: list[Answer | Excep
             for outcome in outcomes
         ]
     except (sqlite.DatabaseError, TreeBroken) as error:
-        raise _failed_before_commit(error) from error
+        raise _failed_before_commit(tx, error) from error
 
 
 def _run_one(session: Session, work: Work, render_refusal: RenderRefusal) -> Answer | Exception:
@@ -636,11 +638,11 @@ def _run_one(session: Session, work: Work, render_refusal: RenderRefusal) -> Ans
     return answer
 
 
-def _failed_before_commit(error: BaseException) -> BatchFailed:
+def _failed_before_commit(tx: Connection, error: BaseException) -> BatchFailed:
     """What a storage error before a completed COMMIT means: nothing of the batch is on disk."""
     if sqlite.is_busy(error):
         return BatchFailed(DatabaseBusy(_BUSY_DETAIL), None)
-    if sqlite.is_full(error):
+    if probes.is_out_of_space(tx, error):
         return BatchFailed(StorageFull(_FULL_DETAIL), None)
     return BatchFailed(WritesStopped(f"The database failed: {error}. Nothing was changed."), str(error))
 

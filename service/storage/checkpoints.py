@@ -50,6 +50,8 @@ class Signer:
         """
         try:
             made = not file.exists()
+            if made:
+                require_not_lost(file)
             key = _make(file, origin) if made else notes.read_signing_key(file.read_text("utf-8").strip())
         except (OSError, UnicodeError, NoteError) as error:
             raise KeyUnusable(f"{file} is no key to sign the audit log with: {_said(error)}.") from error
@@ -103,6 +105,16 @@ class Signer:
 def last_file_of(key_file: Path) -> Path:
     """Where the last checkpoint lies that was signed with the key in `key_file`."""
     return key_file.with_name(key_file.name + _LAST_SUFFIX)
+
+
+def require_not_lost(file: Path) -> None:
+    """Raises KeyUnusable where the key in `file` has signed and is gone: no new one could go on from there."""
+    last = last_file_of(file)
+    if last.exists():
+        raise KeyUnusable(
+            f"{file} is not there, and {last.name} was signed with it: put it back from a backup. To go on with a new"
+            f" key, on record as another log, move {last.name} away."
+        )
 
 
 def _make(file: Path, origin: str) -> SigningKey:

@@ -134,7 +134,9 @@ class Files:
         real = database.resolve()
         self._log, self._index = (real.with_name(real.name + suffix) for suffix in ("-wal", "-shm"))
         found = os.fstat(descriptor)
-        self._wanted: dict[str, Identity] = {str(self.path): (found.st_dev, found.st_ino)}
+        # There it must be the file itself: through a link, whoever opens it next looks elsewhere for the log.
+        self._real = str(real)
+        self._wanted: dict[str, Identity] = dict.fromkeys((str(self.path), self._real), (found.st_dev, found.st_ino))
 
     @property
     def log(self) -> Path:
@@ -157,16 +159,16 @@ class Files:
         """Raises FilesSwapped. Some microseconds: a stat for each of the three."""
         for path, wanted in self._wanted.items():
             try:
-                found = os.stat(path)
+                found = os.stat(path, follow_symlinks=path != self._real)
             except OSError as error:
                 raise FilesSwapped(self._said(path, f"is gone ({error.strerror})")) from error
             if (found.st_dev, found.st_ino) != wanted:
-                raise FilesSwapped(self._said(path, "was replaced by another file"))
+                raise FilesSwapped(self._said(path, "was replaced by another file, or by a link"))
             if found.st_nlink > 1:
                 _check_names(path, found.st_nlink)
 
     def _said(self, path: str, what: str) -> str:
-        if path == str(self.path):
+        if path not in {str(self._log), str(self._index)}:
             return (
                 f"The database {self.path.name} {what}. The file that was served is still open as"
                 f" /proc/{self._holder}/fd/{self.descriptor}: copy it before the service stops, then put the right one"
@@ -215,6 +217,18 @@ class Guard:
             os.close(self._log)
             self._log = -1
 
+    def left_no_commit(self) -> bool:
+        """Whether the log has no end of a transaction behind those that its index knows."""
+        index = self._read_index()
+        if index is None:
+            return False
+        at, frame = index.log_bytes or _LOG_HEADER, _FRAME_HEADER + index.page
+        while (header := os.pread(self._log, 16, at)) and header[8:] == index.salt:
+            if header[4:8] != bytes(4):  # the size of the database, which the last frame of a transaction has
+                return False
+            at += frame
+        return True
+
     def _saved(self, connection: Connection) -> str:
         """Brings what the log holds into the database, by the descriptors that are open; whether that could be done."""
         with contextlib.suppress(sqlite.DatabaseError):
@@ -224,14 +238,19 @@ class Guard:
 
     def _check_contents(self, connection: Connection) -> None:
         """Raises FilesSwapped when the log was cut or the database written over."""
-        if self._fault() is None:
+        fault = self._fault()
+        if fault is None:
             return
         # Another connection may have committed or checkpointed between two looks: nobody can while this one writes.
-        connection.execute("BEGIN IMMEDIATE")
         try:
-            fault = self._fault()
-        finally:
-            connection.execute("ROLLBACK")
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                fault = self._fault()
+            finally:
+                connection.execute("ROLLBACK")
+        except sqlite.DatabaseError as error:
+            if not sqlite.is_of_file(error):  # else there is nothing left that could be locked
+                raise
         if fault is not None:
             self.trusts_log = False
             raise FilesSwapped(f"{fault}. What was answered lately may be gone: restore the last backup")
@@ -376,6 +395,12 @@ def check_files(connection: Connection, *, committed: bool) -> None:
     guard: Guard | None = getattr(connection, "guard", None)
     if guard is not None:
         guard.check_files(connection, committed=committed)
+
+
+def left_no_commit(connection: Connection) -> bool:
+    """Of a commit that failed and was rolled back: whether it is certain that no start will find it on disk."""
+    guard: Guard | None = getattr(connection, "guard", None)
+    return guard is not None and guard.left_no_commit()
 
 
 def check_schema(connection: Connection) -> None:

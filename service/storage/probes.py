@@ -34,6 +34,21 @@ def write_nothing(tx: Connection) -> None:
             tx.execute(f"PRAGMA busy_timeout = {waits_ms:d}").fetchall()
 
 
+def is_out_of_space(tx: Connection, error: BaseException) -> bool:
+    """Whether `error`, which the connection met, comes of a full disk, or of a quota that is used up.
+
+    What SQLite cannot tell is asked of the system: whether another file finds room beside the database.
+    """
+    if not sqlite.is_of_disk(error):
+        return sqlite.is_out_of_space(error)
+    folder = os.path.dirname(sqlite.file_of(tx))
+    try:
+        _take_room(folder)
+    except OSError as refused:
+        return sqlite.is_out_of_space(refused)
+    return False
+
+
 def _take_room(folder: str) -> None:
     with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
         left = ROOM_BYTES

@@ -30,25 +30,19 @@ def of(database: Path, key_file: Path) -> list[Path]:
     return [path for path in files if path.exists()] + _copies(real)
 
 
-def require_none(database: Path, key_file: Path) -> None:
-    """Raises LedgerMissing when there are such files."""
+BEGIN_NEW = "to begin a new ledger on purpose: passbook serve --new"
+IMPORT_ANEW = "to begin anew with this import, move them away first"
+
+
+def require_none(database: Path, key_file: Path, *, anew: str = BEGIN_NEW) -> None:
+    """Raises LedgerMissing when there are such files; `anew` says what to do where a new ledger is meant."""
     if found := of(database, key_file):
         named = ", ".join(str(path) for path in found[:_NAMED_MAX])
         more = f" and {len(found) - _NAMED_MAX} more" if len(found) > _NAMED_MAX else ""
         raise LedgerMissing(
             f"The database {database} is {'empty' if database.exists() else 'not there'}, but something is left of an"
             f" earlier one ({named}{more}): put it back, or restore a backup with passbook restore FILE --database"
-            f" {database}; to begin a new ledger on purpose: passbook serve --new"
-        )
-
-
-def require_no_checkpoint(database: Path, key_file: Path) -> None:
-    """Raises LedgerMissing where a checkpoint of another ledger is, which no log of an import could go on from."""
-    left = checkpoints.last_file_of(key_file)
-    if left.exists():
-        raise LedgerMissing(
-            f"{left} was signed for an earlier ledger at {database}, which is not there: put it back, or restore a"
-            f" backup; to begin anew with this import, move {left.name} and {key_file.name} away first."
+            f" {database}; {anew}"
         )
 
 

@@ -55,6 +55,7 @@ _LOG_INDEX_BYTES = 32 * 1024
 _STATEMENTS_CACHED = 256
 # Primary result codes, https://www.sqlite.org/rescode.html
 _ERROR, _BUSY, _LOCKED, _READONLY, _FULL, _TOOBIG, _CONSTRAINT, _MISMATCH, _RANGE = 1, 5, 6, 8, 13, 18, 19, 20, 25
+_IOERR, _CORRUPT, _CANTOPEN, _PROTOCOL, _FORMAT, _NOTADB = 10, 11, 14, 15, 24, 26
 _NONE = 0
 _INTERRUPT = 9
 READ_LIMIT_S = 10.0
@@ -119,9 +120,24 @@ def is_out_of_space(error: BaseException) -> bool:
     return is_full(error) or (isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT})
 
 
+def is_of_disk(error: BaseException) -> bool:
+    """Whether `error` says that the system refused something, and not why: a quota that is used up is one of these."""
+    return error_code(error) == _IOERR
+
+
 def is_unrecovered(error: BaseException) -> bool:
     """Whether a reader met a log whose index only the writer can put right: the one before was killed at work on it."""
     return error_code(error) == _READONLY
+
+
+def is_of_file(error: BaseException) -> bool:
+    """Whether `error` says that the file cannot be read, or is not what it was when it was opened.
+
+    A table that is missing is one of these: the start has compared the whole schema.
+    """
+    code = error_code(error)
+    lacks_table = code == _ERROR and str(error).startswith(("no such table", "no such column", "no such index"))
+    return lacks_table or code in {_IOERR, _CORRUPT, _CANTOPEN, _PROTOCOL, _FORMAT, _NOTADB}
 
 
 def is_of_statement(error: BaseException) -> bool:

@@ -164,8 +164,8 @@ SQLITE_ERRORS = {
     "LOCKED": (6, (503, "database_busy", "1")),
     "READONLY_RECOVERY": (264, (503, "database_busy", "1")),
     "INTERRUPT": (9, (503, "overloaded", "1")),
-    "IOERR": (10, (500, "internal_error", None)),
-    "CORRUPT": (11, (500, "internal_error", None)),
+    "IOERR": (10, (503, "not_ready", "5")),
+    "CORRUPT": (11, (503, "not_ready", "5")),
     "ERROR": (1, (500, "internal_error", None)),
 }
 """SQLite's result code of an error that a read met; the status, code and Retry-After that its caller is told."""
@@ -173,7 +173,7 @@ SQLITE_ERRORS = {
 
 @pytest.mark.parametrize("name", SQLITE_ERRORS)
 def test_what_a_read_met_in_the_database_is_told_as_what_it_is(stopped: LiveService, name: str) -> None:
-    """What passes by itself is 503 with a wait; what needs an operator is 500, and neither shows what SQLite said."""
+    """What passes by itself, or is of the file, is 503 with a wait; what is of the service is 500; none shows more."""
     code, told = SQLITE_ERRORS[name]
     answer = _ask(stopped, _error_of_sqlite(code))
     assert (answer.status_code, answer.json()["code"], answer.headers.get("Retry-After")) == told

@@ -384,6 +384,8 @@ SAID_BETTER = {
     "_read_line: not line.endswith(b'\\n')": "the next check wants the line feed too; that the file was cut is said",
     "_read_key: not _KEY_ID.fullmatch(key_id)": "the id is compared with that of the key",
     "read_verifier_key: text.startswith(_PRIVATE)": "KEY is no key id; that it is a secret is said",
+    "require_not_lost: last.exists()": "the checkpoint is of no new key; that none is made is proved with the starts",
+    "Signer.open: require_not_lost(file)": "the same",
     "Signer.check: last is not None and tree.size < last.size": "no proof leads to a smaller tree; both sizes are said",
     "check_consistency: first > second": "no proof leads from a tree to a smaller one",
     "Evidence.__init__: (checkpoints or proofs) and (not read_keys)": "then no key has signed; --key is asked for",

@@ -17,7 +17,8 @@ import pytest
 
 from service.storage import sqlite as engine
 from tests.ledger_check import broken_invariants
-from tests.live import LiveService, passbook
+from tests.live import Client, LiveService, passbook
+from tests.some import some
 from tests.waiting import until
 
 BODY = {"telegram_id": "5001", "amount": 10, "depositor_name": "홍길동"}
@@ -103,11 +104,16 @@ def _move_over(database: Path, other: Path) -> None:
     other.replace(database)
 
 
+def _leave_a_link(database: Path, _other: Path) -> None:
+    database.rename(database.with_name("moved.db"))
+    database.symlink_to("moved.db")
+
+
 def _move_folder(database: Path, _other: Path) -> None:
     database.parent.rename(database.parent.with_name("moved"))
 
 
-@pytest.mark.parametrize("act", [_remove, _move_over, _move_folder])
+@pytest.mark.parametrize("act", [_remove, _move_over, _leave_a_link, _move_folder])
 def test_a_database_that_lost_its_name_takes_no_write(tmp_path: Path, act: Callable[[Path, Path], None]) -> None:
     """And what was answered can be saved from the descriptor that the refusal names."""
     folder = tmp_path / "data"
@@ -162,6 +168,52 @@ def test_a_log_that_is_cut_answers_nothing_more(own_service: LiveService, left: 
     assert own_service.stop() == 0
     with contextlib.closing(sqlite3.connect(own_service.database)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def _asked(client: Client, method: str, path: str) -> httpx.Response:
+    """An ordinary request of the route: what the answer is depends on the database alone."""
+    path = re.sub(r"\{telegram_id\}", "5001", path)
+    path = re.sub(r"\{\w+\}", "1", path)
+    return client.get(path) if method == "get" else client.write(path, BODY)
+
+
+@pytest.mark.parametrize("broken", ["log", "database"])
+def test_every_route_says_503_when_the_file_is_not_what_it_was(own_service: LiveService, broken: str) -> None:
+    """Cut or overwritten: looking up the key, reading and writing meet it alike, and none calls it its own error.
+
+    What tells operators of it goes on: /livez, and the figures that need no database.
+    """
+    client = own_service.start().client()
+    routes = [
+        (method, path)
+        for path, item in client.get("/openapi.json").json()["paths"].items()
+        for method in item
+        if path not in {"/livez", "/metrics"}
+    ]
+    assert [_write(client, number).status_code for number in range(25)] == [201] * 25
+    database = own_service.database
+    if broken == "log":
+        os.truncate(database.with_name("passbook.db-wal"), 0)
+    else:
+        with contextlib.closing(sqlite3.connect(database)) as hand:
+            hand.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.write_bytes(bytes(database.stat().st_size))
+    for method, path in some(routes):
+        answer = _asked(client, method, path)
+        assert answer.status_code == 503, (method, path, answer.text)
+        stopped = method == "post" and answer.json()["code"] == "writes_stopped"
+        assert stopped or (answer.json()["code"], answer.json()["reads"]) in {
+            ("not_ready", "failed"),
+            ("not_ready", "not_trusted"),
+        }, (method, path, answer.text)
+        assert int(answer.headers["Retry-After"]) > 0
+    assert client.get("/livez").status_code == 200
+    metrics = client.get("/metrics")
+    assert (metrics.status_code, "passbook_writer_state" in metrics.text) == (200, True)
+    assert 'passbook_refusals_total{code="internal_error"} 0' in metrics.text
+    until(lambda: client.write("/v1/deposits", BODY).json()["code"] == "writes_stopped", "writes have stopped")
+    own_service.kill()
+    assert "failed\nTraceback" not in own_service.said
 
 
 def test_a_second_name_stops_writes(own_service: LiveService, tmp_path: Path) -> None:
