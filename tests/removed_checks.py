@@ -18,7 +18,8 @@ from pathlib import Path
 from types import CodeType, FrameType, FunctionType, ModuleType
 
 _CALLS = re.compile(r"(\w+\.)*_?(check|require|verify)(_\w+)?$")
-_Change = Callable[[ast.AST, ast.FunctionDef], None]
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+_Change = Callable[[ast.AST, _Function], None]
 Place = tuple[str, str]
 """The file of a function, and its name within the module."""
 _REPORTS = re.compile(r"(self\.)?(_add|wrong\.append|open\.append)\(")
@@ -45,7 +46,7 @@ class Check:
 def checks_of(module: ModuleType, *functions: str, refusal: str = "False") -> list[Check]:
     """Those of the functions named, each a function of the module or `Class.method`; of all without names.
 
-    `refusal`: the constant that they return where they refuse.
+    `refusal`: the constant, or the expression, that they return where they refuse; "" where they return nothing.
     """
     assert module.__file__
     tree = ast.parse(Path(module.__file__).read_text("utf-8"))
@@ -97,15 +98,15 @@ def entered() -> Iterator[set[Place]]:
         sys.setprofile(earlier)
 
 
-def _functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
+def _functions(tree: ast.Module) -> Iterator[tuple[str, _Function]]:
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, _Function):
             yield node.name, node
         elif isinstance(node, ast.ClassDef):
-            yield from ((f"{node.name}.{one.name}", one) for one in node.body if isinstance(one, ast.FunctionDef))
+            yield from ((f"{node.name}.{one.name}", one) for one in node.body if isinstance(one, _Function))
 
 
-def _alone(function: ast.FunctionDef, name: str) -> ast.Module:
+def _alone(function: _Function, name: str) -> ast.Module:
     """A module of that function, within its class if it has one."""
     statement: ast.stmt = function
     if "." in name:
@@ -132,16 +133,16 @@ def _ways(node: ast.AST, refusal: str) -> Iterator[tuple[str, _Change]]:
     elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
         if _CALLS.match(ast.unparse(node.value.func)):
             yield ast.unparse(node), _pass
-    elif isinstance(node, ast.FunctionDef) and isinstance(node.body[-1], ast.Raise) and node.body[-1].cause is None:
+    elif isinstance(node, _Function) and isinstance(node.body[-1], ast.Raise) and node.body[-1].cause is None:
         yield ast.unparse(node.body[-1]), _end
 
 
 def _refuses(body: list[ast.stmt], refusal: str) -> bool:
     last = body[-1]
     if isinstance(last, ast.Return):
-        return isinstance(last.value, ast.JoinedStr) or (
-            isinstance(last.value, ast.Constant)
-            and (str(last.value.value) == refusal or isinstance(last.value.value, str))
+        said = last.value.value if isinstance(last.value, ast.Constant) else last.value
+        return isinstance(said, str | ast.JoinedStr) or refusal == (
+            ast.unparse(said) if isinstance(said, ast.AST) else "" if last.value is None else str(said)
         )
     return isinstance(last, ast.Raise) or _reports(body)
 
@@ -157,28 +158,28 @@ def _raises_anew(last: ast.stmt) -> bool:
     return isinstance(last, ast.Raise) and isinstance(last.cause, ast.Constant)
 
 
-def _over_nothing(node: ast.AST, _: ast.FunctionDef) -> None:
+def _over_nothing(node: ast.AST, _: _Function) -> None:
     assert isinstance(node, ast.For)
     node.iter = ast.Tuple([], ast.Load())
 
 
-def _without_report(node: ast.AST, _: ast.FunctionDef) -> None:
+def _without_report(node: ast.AST, _: _Function) -> None:
     assert isinstance(node, ast.ExceptHandler)
     node.body[-1] = ast.Pass()
 
 
-def _never(node: ast.AST, _: ast.FunctionDef) -> None:
+def _never(node: ast.AST, _: _Function) -> None:
     assert isinstance(node, ast.If)
     node.test = ast.BoolOp(ast.And(), [node.test, ast.Constant(False)])
 
 
-def _always(node: ast.AST, _: ast.FunctionDef) -> None:
+def _always(node: ast.AST, _: _Function) -> None:
     assert isinstance(node, ast.If)
     node.test = ast.BoolOp(ast.Or(), [node.test, ast.Constant(True)])
 
 
 def _without_alternative(number: int) -> _Change:
-    def change(node: ast.AST, _: ast.FunctionDef) -> None:
+    def change(node: ast.AST, _: _Function) -> None:
         assert isinstance(node, ast.If)
         assert isinstance(node.test, ast.BoolOp)
         del node.test.values[number]
@@ -189,7 +190,7 @@ def _without_alternative(number: int) -> _Change:
 
 
 def _without_condition(number: int) -> _Change:
-    def change(node: ast.AST, _: ast.FunctionDef) -> None:
+    def change(node: ast.AST, _: _Function) -> None:
         assert isinstance(node, ast.Return)
         assert isinstance(node.value, ast.BoolOp)
         left = [one for place, one in enumerate(node.value.values) if place != number]
@@ -198,12 +199,12 @@ def _without_condition(number: int) -> _Change:
     return change
 
 
-def _pass(node: ast.AST, _: ast.FunctionDef) -> None:
+def _pass(node: ast.AST, _: _Function) -> None:
     assert isinstance(node, ast.Expr)
     node.value = ast.Constant(None)
 
 
-def _end(_: ast.AST, function: ast.FunctionDef) -> None:
+def _end(_: ast.AST, function: _Function) -> None:
     function.body[-1] = ast.Pass()
 
 

@@ -2,25 +2,34 @@
 
 import asyncio
 import gc
+import itertools
 import json
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
 
+from service import telemetry
 from service.api import observation
 from service.ledger.errors import ErrorCode
 from service.measures import Measures
-from service.telemetry import Telemetry, TelemetryError, trace_id_of
+from service.telemetry import Telemetry, TelemetryError, Tracing, trace_id_of
 from tests.faults.wire import Request, at_once
 from tests.live import CHECKOUT, LiveService, passbook
 from tests.otlp import Collector, attributes_of, collector
 from tests.some import some
+from tests.waiting import until_async
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT_ID = "00f067aa0ba902b7"
@@ -307,6 +316,114 @@ def test_an_endpoint_of_one_signal_turns_on_that_signal() -> None:
     telemetry.close()
     with pytest.raises(TelemetryError, match="OTEL_TRACES_EXPORTER='x'"):
         Telemetry({"OTEL_TRACES_EXPORTER": "x"})
+
+
+@pytest.mark.parametrize(("status", "failed"), [(200, False), (404, False), (499, False), (500, True), (503, True)])
+def test_the_span_of_a_request_that_failed_by_the_services_fault_is_an_error(status: int, failed: bool) -> None:
+    """What the caller did wrong is none; those who look for errors would find nothing else."""
+    kept = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+
+    async def app(_: Any, __: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def send(_: Any) -> None:
+        return
+
+    scope: Any = {"type": "http", "method": "GET", "path_template": "/x", "headers": [], "state": {}}
+    nothing: Any = None
+    watched = observation.observed(app, Measures([]), Tracing(provider), access_log=False)  # type: ignore[arg-type]
+    asyncio.run(watched(scope, nothing, send))
+    (span,) = kept.get_finished_spans()
+    assert (span.name, span.status.status_code) == ("GET /x", StatusCode.ERROR if failed else StatusCode.UNSET)
+
+
+class Exporter:
+    """Takes measures in a way that the test chooses; `taken` grows by one for each that is whole."""
+
+    def __init__(self, take: Callable[[int], object] = lambda _: None) -> None:
+        self._take = take
+        self.asked = 0
+        self.taken = 0
+        self.ended = False
+
+    def export(self, _: Any) -> None:
+        """Called in a thread."""
+        self.asked += 1
+        self._take(self.asked)
+        self.taken += 1
+
+    def shutdown(self) -> None:
+        """The end of it."""
+        self._take(0)
+        self.ended = True
+
+
+def exporting(exporter: Exporter, *, interval_ms: int) -> Telemetry:
+    """Telemetry whose measures go to `exporter`."""
+    interval = {"OTEL_METRIC_EXPORT_INTERVAL": str(interval_ms), "OTEL_TRACES_EXPORTER": "none"}
+    made = Telemetry({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", **interval})
+    vars(made)["_exporter"] = exporter
+    return made
+
+
+async def _stopped_after(made: Telemetry, is_time: Callable[[], bool], collect: Any = list) -> None:
+    stopping = asyncio.Event()
+    sending = asyncio.create_task(made.export_measures(collect, 0, stopping))
+    await until_async(is_time, "measures are sent")
+    stopping.set()
+    await asyncio.wait_for(sending, 60)
+
+
+def test_measures_are_sent_once_more_at_the_end_and_waited_for() -> None:
+    """With an interval that has not passed: what was counted since the last time would be lost."""
+    exporter = Exporter(lambda _: time.sleep(0.2))
+    asyncio.run(_stopped_after(exporting(exporter, interval_ms=600_000), lambda: True))
+    assert (exporter.asked, exporter.taken) == (1, 1)
+
+
+@pytest.mark.parametrize("where", ["sending", "collecting"])
+def test_measures_that_fail_once_are_sent_the_next_time(where: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It is on record, and the service goes on."""
+    collected = 0
+
+    def fail(number: int) -> None:
+        if where == "sending" and number == 1:
+            raise ValueError("the collector said no")
+
+    def collect() -> list[Any]:
+        nonlocal collected
+        collected += 1
+        if where == "collecting" and collected == 1:
+            raise ValueError("a file is gone")
+        return []
+
+    exporter = Exporter(fail)
+    asyncio.run(_stopped_after(exporting(exporter, interval_ms=10), lambda: exporter.taken >= 2, collect))
+    assert [record.message for record in caplog.records] == ["measures could not be sent"]
+
+
+def test_a_collector_that_hangs_gets_nothing_more_and_the_end_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One export is under way, however many intervals pass; the last one is tried and given up."""
+    monkeypatch.setattr(telemetry, "_LAST_EXPORT_S", 0.1)
+    go_on, looks = threading.Event(), itertools.count()
+    exporter = Exporter(lambda _: go_on.wait(60))
+    made = exporting(exporter, interval_ms=10)
+    asyncio.run(_stopped_after(made, lambda: exporter.asked >= 1 and next(looks) > 30))
+    made.close()
+    assert (exporter.asked, exporter.taken, exporter.ended) == (2, 0, False)
+    go_on.set()
+
+
+def test_a_close_ends_spans_and_measures() -> None:
+    """Both send what they have."""
+    spans, measures = Exporter(), Exporter()
+    made = exporting(measures, interval_ms=10)
+    vars(made)["_provider"] = spans
+    made.close()
+    assert (spans.ended, measures.ended) == (True, True)
 
 
 def test_watching_a_request_leaves_nothing_to_the_garbage_collector() -> None:
