@@ -65,6 +65,7 @@ _PRIVATE_FILE, _PRIVATE_FOLDER = 0o600, 0o700
 _NICENESS = 15
 _TURN_SUFFIX = ".turn"
 _TURN_POLL_S = 0.001
+_LOOKS_AT_INDEX, _LOOK_AGAIN_S = 10, 0.0005
 _WRITER_CACHE_MIB = 16
 LOG_BYTES_MAX = 64 * 2**20
 """The write-ahead log is cut to this length when it begins anew after it has grown beyond it."""
@@ -189,6 +190,25 @@ def connect_writer(
     return connection
 
 
+class _BesideTheWriter(driver.Connection):  # type: ignore[misc]
+    """A reader that writes nothing into the log's index, and asks again where it met the writer at work on it.
+
+    It looks at the index twice to begin a snapshot. Where the writer commits and notes its own place in between, SQLite
+    says READONLY, for the reader may not note a place for itself. The next look finds both as they are now. An index
+    that a killed writer has left half done stays so, and is told after some looks.
+    """
+
+    def execute(self, *args: Any) -> Any:
+        for _ in range(_LOOKS_AT_INDEX - 1):
+            try:
+                return super().execute(*args)
+            except DatabaseError as error:
+                if not is_unrecovered(error):
+                    raise
+                time.sleep(_LOOK_AGAIN_S)
+        return super().execute(*args)
+
+
 def connect_reader(
     path: Path, *, busy_timeout_ms: int, immutable: bool = False, index_is_kept: bool = False
 ) -> Connection:
@@ -208,6 +228,7 @@ def connect_reader(
             isolation_level=None,
             cached_statements=_STATEMENTS_CACHED,
             check_same_thread=False,
+            factory=_BesideTheWriter if index_is_kept else driver.Connection,
         )
     except DatabaseError as error:
         raise EngineError(f"Cannot read the database {path}: {error}.{_full_disk(path)}") from error

@@ -1,15 +1,21 @@
 """The pool of reading connections: what is cancelled or breaks within it costs nobody else anything."""
 
 import asyncio
+import mmap
+import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from service.storage import sqlite
+from tests.live import CHECKOUT
 
 
 @pytest.fixture
@@ -172,3 +178,68 @@ def test_a_read_that_takes_very_long_is_broken_off(path: Path, monkeypatch: pyte
             assert slow == (10**6,)
 
     asyncio.run(run())
+
+
+_WRITES = """
+import sys
+from pathlib import Path
+from service.storage import sqlite
+connection = sqlite.connect_writer(Path(sys.argv[1]), busy_timeout_ms=0, checkpoints=False)
+connection.execute("CREATE TABLE t (x INTEGER) STRICT")
+connection.execute("INSERT INTO t VALUES (7)")
+print(flush=True)
+sys.stdin.read()
+"""
+_MARKS_AT, _MARKS, _NO_MARK = 104, 4, 0xFFFFFFFF
+"""In the log's index (https://www.sqlite.org/walformat.html): up to where readers read, without the first."""
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[mmap.mmap]:
+    """The index of a log that another process writes, beside the database `some.db`."""
+    command = [sys.executable, "-c", _WRITES, str(tmp_path / "some.db")]
+    with subprocess.Popen(command, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"\n"
+        with (tmp_path / "some.db-shm").open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+            yield mapped
+        assert writer.stdin is not None
+        writer.stdin.close()
+        assert writer.wait(60) == 0
+
+
+def note(index: mmap.mmap, mark: int) -> None:
+    """Puts `mark` in the place of every reader's."""
+    struct.pack_into(f"={_MARKS}I", index, _MARKS_AT, *[mark] * _MARKS)
+
+
+@pytest.mark.parametrize("looks", [1, 9])
+def test_a_reader_that_meets_the_writer_at_work_looks_again(
+    tmp_path: Path, index: mmap.mmap, monkeypatch: pytest.MonkeyPatch, looks: int
+) -> None:
+    """No mark is as old as the snapshot that the reader is about to begin: the next looks find one that is."""
+    slept = []
+
+    def notes(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == looks:
+            note(index, 0)
+
+    with closing(sqlite.connect_reader(tmp_path / "some.db", busy_timeout_ms=0, index_is_kept=True)) as reader:
+        note(index, _NO_MARK)
+        monkeypatch.setattr(sqlite, "time", SimpleNamespace(sleep=notes))
+        assert reader.execute("SELECT x FROM t").fetchall() == [(7,)]
+        assert len(slept) == looks
+
+
+def test_a_reader_does_not_look_for_ever(tmp_path: Path, index: mmap.mmap, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody writes any more, the tenth look says that the log's index is not as it should be."""
+    slept: list[float] = []
+    with closing(sqlite.connect_reader(tmp_path / "some.db", busy_timeout_ms=0, index_is_kept=True)) as reader:
+        note(index, _NO_MARK)
+        monkeypatch.setattr(sqlite, "time", SimpleNamespace(sleep=slept.append))
+        with pytest.raises(sqlite.DatabaseError) as failed:
+            reader.execute("SELECT x FROM t")
+        assert sqlite.is_unrecovered(failed.value)
+        assert len(slept) == 9
+        note(index, 0)
