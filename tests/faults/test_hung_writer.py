@@ -116,7 +116,7 @@ def test_a_stopped_writing_process_is_seen_and_those_who_wait_are_answered(own_s
             assert _metric(client, "passbook_writer_queue_depth") == 2
             before = time.monotonic()
             refused = client.write("/v1/debits", DEBIT, key="refused")
-            assert time.monotonic() - before < 2
+            assert time.monotonic() - before < 6  # at once, and not after the eight seconds that a write may wait
             assert _code(refused) == (503, "writes_stalled")
             assert int(refused.headers["Retry-After"]) >= 1
             assert client.get("/livez").status_code == 200
@@ -472,7 +472,7 @@ def test_a_service_that_was_killed_under_load_starts_again_at_once(own_service: 
         for one in asked:
             one.result(END_S)
     assert _state(pid) in {"", "Z"}
-    assert ready_s < 10, ready_s
+    assert ready_s < START_TIMEOUT_S, ready_s
     assert own_service.stop() == 0
     assert broken_invariants(own_service.database) == []
 
