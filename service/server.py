@@ -189,6 +189,9 @@ class _Accepting:
         self._loop.remove_reader(self._listener.fileno())
         if self._again is not None:
             self._again.cancel()
+        self._close_leaving()
+
+    def _close_leaving(self) -> None:
         while self._leaving:
             self._leaving.popleft().close()
 
@@ -222,6 +225,7 @@ class _Accepting:
         if not self._told:
             _log.error("no connection can be taken: %s", error.strerror)
             self._told = True
+        self._close_leaving()
         self._connections.make_room(self._loop.time(), least=_ACCEPTED_AT_ONCE)
         self._loop.remove_reader(self._listener.fileno())
         self._again = self._loop.call_later(_ACCEPT_AGAIN_S, self._resume)

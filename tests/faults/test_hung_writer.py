@@ -8,6 +8,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -351,6 +352,30 @@ def test_a_writing_process_that_cannot_be_started_is_started_when_it_can(own_ser
     assert client.get("/v1/users/1/balance").json()["balance"] == 997
     assert own_service.stop() == 0
     assert broken_invariants(own_service.database) == []
+
+
+def test_who_is_turned_away_keeps_no_descriptor_from_others(own_service: LiveService) -> None:
+    """A low limit, a thousand idle connections, and the writing process killed: the next caller writes in seconds.
+
+    Those that are turned away are open for a moment longer. Where no descriptor is left, that moment is over.
+    """
+    own_service.under = ("sh", "-c", 'ulimit -n 120 && exec "$@"', "sh")
+    own_service.start().client().credit("1", 1000)
+    url = httpx.URL(own_service.url)
+    with contextlib.ExitStack() as stack:
+        for _ in range(1000):
+            stack.enter_context(socket.create_connection((url.host, url.port or 0), END_S))
+        os.kill(own_service.writer_pid, signal.SIGKILL)
+        client = own_service.client()
+        client.timeout = httpx.Timeout(END_S / 2)
+
+        def writes() -> bool:
+            with contextlib.suppress(httpx.RemoteProtocolError, httpx.ReadError):  # it is turned away itself
+                return client.write("/v1/debits", DEBIT, key="late").status_code == 201
+            return False
+
+        until(writes, "a write is taken", within_s=END_S)
+    assert own_service.stop() == 0
 
 
 _STOPS_AT_ITS_START = """\
