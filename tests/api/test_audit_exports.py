@@ -6,6 +6,7 @@ import http.client
 import io
 import json
 import re
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -199,29 +200,39 @@ def test_what_is_wrong_is_told_before_a_file_begins(ops: Client) -> None:
     assert (answer.status_code, answer.headers["Content-Type"]) == (400, "application/problem+json")
 
 
-@pytest.fixture
-def large(own_service: LiveService) -> LiveService:
-    """A log that no socket holds, and a service that waits for a client longer than any test does."""
-    own_service.environment = {"PASSBOOK_ANSWER_TIMEOUT_S": "3600", "PASSBOOK_SHUTDOWN_GRACE_S": "3600"}
-    return _filled(own_service)
-
-
-@pytest.fixture
-def impatient(own_service: LiveService) -> LiveService:
-    """The same log, and a service that waits some seconds for its clients."""
-    own_service.environment = {"PASSBOOK_ANSWER_TIMEOUT_S": str(PATIENCE_S)}
-    return _filled(own_service)
-
-
-def _filled(own_service: LiveService) -> LiveService:
-    own_service.start()
-    with writing(own_service.database) as connection:
+@pytest.fixture(scope="module")
+def much(tmp_path_factory: pytest.TempPathFactory) -> LiveService:
+    """A log that no socket holds. Its service has ended."""
+    live = LiveService(tmp_path_factory.mktemp("much") / "passbook.db").start()
+    assert live.stop() == 0, live.said
+    with writing(live.database) as connection:
         connection.execute(
             "INSERT INTO audit_logs (action, details) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n"
             " WHERE i < ?) SELECT 'large', json_object('text', printf('%0*d', ?, i)) FROM n",
             (LARGE_ROWS, LARGE_DETAILS),
         )
-    return own_service
+    return live
+
+
+@pytest.fixture
+def large(much: LiveService, own_service: LiveService) -> LiveService:
+    """That log, and a service that waits for a client longer than any test does."""
+    own_service.environment = {"PASSBOOK_ANSWER_TIMEOUT_S": "3600", "PASSBOOK_SHUTDOWN_GRACE_S": "3600"}
+    return _with_log_of(much, own_service)
+
+
+@pytest.fixture
+def impatient(much: LiveService, own_service: LiveService) -> LiveService:
+    """That log, and a service that waits some seconds for its clients."""
+    own_service.environment = {"PASSBOOK_ANSWER_TIMEOUT_S": str(PATIENCE_S)}
+    return _with_log_of(much, own_service)
+
+
+def _with_log_of(much: LiveService, own_service: LiveService) -> LiveService:
+    for path in much.database.parent.glob("passbook.db*"):
+        shutil.copy(path, own_service.database.parent)
+    own_service.admin_key = much.admin_key
+    return own_service.start()
 
 
 @contextmanager
