@@ -27,6 +27,7 @@ LONGEST = (
     "faults/test_backups.py",
     "test_main_job.py",
     "stateful/test_ledger_machine.py",
+    "test_way_back.py",
 )
 """Files that take the longest, which begin first: workers then end at about the same time."""
 LONGEST_S = 900
