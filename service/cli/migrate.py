@@ -23,7 +23,20 @@ from service.cli.common import (
 from service.cli.output import Output
 from service.config import Config
 from service.ledger.timestamps import system_clock
-from service.storage import copies, guard, lock, migration_check, migration_plan, migrator, remains, sqlite
+from service.storage import (
+    adoption,
+    copies,
+    guard,
+    lock,
+    migration_check,
+    migration_plan,
+    migrator,
+    remains,
+    sqlite,
+)
+from service.storage.adoption import Adoption
+from service.storage.exporter import new_file
+from service.storage.import_source import open_source
 from service.storage.migration_check import Before, CheckLine
 from service.storage.migration_plan import Plan, Review
 from service.storage.migrator import MigrationError
@@ -98,6 +111,44 @@ def migrate_up(database: str | None, to: int | None, no_backup: bool) -> None:
         for line in _way_back(path, before, copy, database):
             click.echo(line)
     click.echo("Next: passbook serve")
+
+
+@migrate.command("adapt")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("target", metavar="SQL", type=click.Path(path_type=Path))
+def migrate_adapt(file: Path, target: Path) -> None:
+    """Write SQL that makes the tables of FILE, the bot's, those that migration 000 describes.
+
+    FILE is an export of the D1 or its SQLite file. `wrangler d1 execute --file SQL` takes what is written; then the
+    migrations run on the D1. Exit code 1: it cannot be done, and why is said. (`migrate up` does it by itself.)
+    """
+    adopting = _adoption_of(file, target.with_name(f"{target.name}.source"))
+    if adopting is None:
+        click.echo("Nothing to adapt: the tables are those of migration 000.")
+        return
+    with new_file(target) as partial:
+        partial.write_text("\n\n".join(adopting.statements) + "\n", "utf-8")
+    for said in adopting.differences:
+        click.echo(f"  {said}")
+    click.echo(f"Next: wrangler d1 execute NAME --remote --file {target}, then the files of migrations/")
+
+
+def _adoption_of(file: Path, scratch: Path) -> Adoption | None:
+    """What makes the tables of `file` those of 000, on a D1. Raises MigrationError with what is in its way."""
+    migrations = load_migrations()
+    try:
+        with progress.shown() as show:
+            source = open_source(file, scratch, migrations, click.echo, show)
+        with contextlib.closing(source.connection) as connection:
+            adopting = migrator.adoption_of(connection, migrations)
+            if adopting is None:
+                return None
+            if wrong := [*adopting.blockers, *adoption.in_the_way_of_d1(connection)]:
+                raise MigrationError("\n".join(wrong))
+            return adopting
+    finally:
+        for leftover in sqlite.files_of(scratch):
+            leftover.unlink(missing_ok=True)
 
 
 @migrate.command("down")

@@ -186,7 +186,7 @@ def _make(
                 new.execute(f"DROP INDEX {index}")
             copy = _Copy(old, new, migrations, report, progress, words, findings)
             copy.run()
-        migrator.up(new, import_words.taught(migrations, words.types), report)
+        migrator.up(new, import_words.taught(migrations, words.types), report, adopt=False)
         with transaction(new):
             copy.archive(now)
         import_digests.record(new, now=now)

@@ -965,7 +965,7 @@ class Proof:
         self._found["schema"].checked += len(wanted)
         for said in schema.faults(schema.read(connection), wanted):
             self._add("schema", None, None, None, None, said)
-        for said in (*sequences.used_up(connection), *sequences.set_back(connection)):
+        for said in (*sequences.used_up(connection), *sequences.set_back(connection, wanted)):
             self._add("schema", None, None, "sqlite_sequence", None, said)
         for version, said in migrator.records_that_differ(connection, self._migrations):
             self._add("schema", None, None, "schema_migrations", version, said)

@@ -4,6 +4,7 @@ The guide's "Review Current Data" and its troubleshooting, asked before anything
 cuts, which half-finished states are there, how long it takes and how much disk.
 """
 
+import contextlib
 import re
 import shlex
 import shutil
@@ -15,7 +16,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from service.storage import copies, migration_values, migrator, name_folding, schema, sequences
+from service.storage import copies, migration_values, migrator, name_folding, schema, sequences, sqlite
 from service.storage.import_source import baseline_columns, columns_of
 from service.storage.migrator import Migration, MigrationError
 from service.storage.progress import Progress, quiet
@@ -36,6 +37,9 @@ _SPACE_LEAST = 16 * 2**20
 EXAMPLES_MAX = 5
 TABLES = ("users", "user_deposits", "deposit_transactions", "bank_notifications", "user_domains")
 _REBUILT = ("user_deposits", "deposit_transactions")
+_LEDGER = 3
+_FOREIGN = ("출금", "입금")
+_TAKE_OVER = "take the file over into a new database with passbook import"
 _ASIDE = "backup|old|new|copy|tmp|temp|bak"
 _LEFT_OVER = re.compile(rf"_?(?:(?:{_ASIDE})_)?({'|'.join(TABLES)}|audit_logs)(?:_(?:{_ASIDE})\w*)?", re.IGNORECASE)
 _REMOVED = re.compile(r"^DROP (?:INDEX|TRIGGER) IF EXISTS (\w+);", re.MULTILINE)
@@ -73,7 +77,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     backup: str | None
 
 
-def plan(
+def plan(  # noqa: PLR0912, PLR0915
     connection: Connection,
     path: Path,
     migrations: list[Migration],
@@ -104,14 +108,19 @@ def plan(
     free = shutil.disk_usage(path.parent).free
     blockers = stranded
     notices: list[str] = []
+    adopting = migrator.adoption_of(connection, migrations) if version == 0 and pending else None
     if version >= 0:
         blockers += _left_over(connection, found, working, notices)
-        blockers += _schema(found, made, version, working, pending)
+        blockers += _schema(found, made, version, working, pending, adopted=adopting is not None)
+    if adopting is not None:
+        notices += [f"{said}." for said in adopting.differences]
+        blockers += adopting.blockers or _rehearsed(connection, adopting.statements, migrations, pending)
+    elif version >= 0:
         blockers += _strangers(things, made[version], pending, rebuilt=_REBUILT if version == 0 and pending else ())
     if pending and version >= 0:
-        if version == 0:
-            blockers += _unknown_to_001(connection)
         blockers += _loose_rows(connection)
+        if version < _LEDGER and pending[-1].version >= _LEDGER:
+            blockers += _foreign_types(connection, found, path)
         notices += _half_finished(connection, found, working)
         if version == 0 and "audit_logs" in found and not working:
             notices.append(f"audit_logs is there already; 001 keeps it with its {counts['audit_logs']:,} rows.")
@@ -311,11 +320,20 @@ def _half_finished(connection: Connection, found: dict[str, str], working: set[s
 
 
 def _schema(
-    found: dict[str, str], made: list[dict[str, str]], version: int, working: set[str], pending: list[Migration]
+    found: dict[str, str],
+    made: list[dict[str, str]],
+    version: int,
+    working: set[str],
+    pending: list[Migration],
+    *,
+    adopted: bool,
 ) -> list[str]:
-    """Objects that are not as the applied migrations made them, and those in the place of what a pending one makes."""
+    """Objects that are not as the applied migrations made them, and those in the place of what a pending one makes.
+
+    `adopted`: those of 000 and 001 are going to be made so.
+    """
     blockers = []
-    if not working:
+    if not working and not adopted:
         changed = migrator.differences(found, made[version])
         if changed:
             blockers.append(
@@ -323,7 +341,7 @@ def _schema(
                 f"{' and more' if len(changed) > 5 else ''}. Put it right, or a backup back, first."
             )
     for migration in pending:
-        if migration.version == 0:
+        if migration.version == 0 or (migration.version == 1 and adopted):
             continue
         earlier, now = made[migration.version - 1], made[migration.version]
         new = {name: sql for name, sql in now.items() if name not in earlier}
@@ -337,6 +355,47 @@ def _schema(
             for name in sorted(there)
         ]
     return blockers
+
+
+def _rehearsed(
+    connection: Connection, statements: list[str], migrations: list[Migration], pending: list[Migration]
+) -> list[str]:
+    """What goes wrong when the bot's tables are adopted and migrated on an empty copy of the schema, in memory."""
+    with contextlib.closing(sqlite.open_scratch()) as scratch:
+        rows = connection.execute(
+            "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"
+            " ORDER BY type <> 'table', type = 'trigger', rowid"
+        ).fetchall()
+        for name, sql in rows:
+            if not name.startswith(("sqlite_", "_cf_")):
+                with contextlib.suppress(sqlite.DatabaseError):  # a virtual table of a module that is not here
+                    scratch.execute(sql)
+        step = "the adoption of its tables"
+        try:
+            for statement in statements:
+                scratch.execute(statement)
+            for migration in pending:
+                step = migration.name
+                for statement in migrator.statements(migration.up):
+                    scratch.execute(statement).fetchall()
+        except sqlite.DatabaseError as error:
+            return [f"On an empty copy of this schema {step} fails ({error}): {_TAKE_OVER}."]
+        wrong = schema.faults(schema.read(scratch), migrator.made(migrations[: pending[-1].version + 1])[-1])
+    return [f"On an empty copy of this schema it ends with another one ({wrong[0]}): {_TAKE_OVER}."] if wrong else []
+
+
+def _foreign_types(connection: Connection, found: dict[str, str], path: Path) -> list[str]:
+    """Types of the bot's that migration 003 would count the wrong way, or that would be no deposits afterwards."""
+    select = all_rows(found, "deposit_transactions", "type")
+    rows = connection.execute(
+        f"SELECT type, COUNT(*) FROM ({select}) WHERE type IN ({', '.join('?' * len(_FOREIGN))}) GROUP BY type",
+        _FOREIGN,
+    ).fetchall()
+    return [
+        f"{count:,} transactions have the type {word}, which no migration knows; an import does: passbook import"
+        f" {shlex.quote(str(path))} --database NEW"
+        for word, count in rows
+    ]
 
 
 def _strangers(
@@ -354,18 +413,6 @@ def _strangers(
         and name not in removed
         and thing.table in made
         and thing.table not in rebuilt
-    ]
-
-
-def _unknown_to_001(connection: Connection) -> list[str]:
-    rows = connection.execute(
-        "SELECT type, name, tbl_name FROM sqlite_master WHERE tbl_name IN ('user_deposits', 'deposit_transactions')"
-        " AND type IN ('index', 'trigger') AND sql IS NOT NULL"
-        " AND name NOT IN ('idx_deposits_user', 'idx_transactions_user', 'idx_transactions_status')"
-    ).fetchall()
-    return [
-        f"001 makes {table} anew and does not know its {kind} {name}: drop it before, and make it again afterwards."
-        for kind, name, table in rows
     ]
 
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from msgspec import Struct
 
 from service.ledger.depositor_names import FOLDING_RULE
-from service.storage import audit_chain, name_folding, schema, sqlite
+from service.storage import adoption, audit_chain, name_folding, schema, sqlite
+from service.storage.adoption import Adoption
 from service.storage.audit_chain import Sealing, TreeBroken
 from service.storage.progress import Progress
 from service.storage.schema import Thing
@@ -46,6 +47,9 @@ WORKING_TABLES_OF_001 = {
     "migration_001_audit",
 }
 """They are there only while 001 or its rollback is half done."""
+
+_OURS_ONLY = {"idempotency_answers", "balance_change_references", "import_archive"}
+"""Tables that no bot has."""
 
 Report = Callable[[str], None]
 
@@ -140,6 +144,8 @@ def require_latest(connection: Connection, migrations: list[Migration]) -> int:
         raise NotMigrated(
             f"The database is at migration {version:03d}, this program at {latest:03d}. Run: passbook migrate up"
         )
+    if adoption.is_unfinished(connection):
+        raise NotMigrated("Values of the bot's own columns wait to be archived. Run: passbook migrate up")
     if audit_chain.is_unsealed(connection):
         raise NotMigrated("The audit log has no leaves yet: another program migrated it. Run: passbook migrate up")
     if name_folding.is_behind(connection):
@@ -148,8 +154,12 @@ def require_latest(connection: Connection, migrations: list[Migration]) -> int:
 
 
 def has_steps_left(connection: Connection) -> bool:
-    """Whether a program that runs SQL alone migrated the database, and `up` has to seal the log or to fold names."""
-    return audit_chain.is_unsealed(connection) or name_folding.is_behind(connection)
+    """Whether a program that runs SQL alone migrated the database, and `up` has something to seal, fold or archive."""
+    return (
+        audit_chain.is_unsealed(connection)
+        or name_folding.is_behind(connection)
+        or adoption.is_unfinished(connection)
+    )
 
 
 def _recognise(connection: Connection, migrations: list[Migration]) -> int:
@@ -161,10 +171,25 @@ def _recognise(connection: Connection, migrations: list[Migration]) -> int:
     baseline_kept = not differences(found, {name: at[0][name] for name in _BASELINE_TABLES})
     if baseline_kept and found.keys() & {"audit_logs", *WORKING_TABLES_OF_001}:
         return 0  # 001 stopped half-way; it may be run again from any point
+    if adoption_of(connection, migrations) is not None:
+        return 0
     why = f" ({'; '.join(differences(found, at[0])[:5])})" if "users" in found else ""
     raise MigrationError(
         f"This is not the bot's database as the baseline describes it{why}. Export it and use: passbook import FILE"
     )
+
+
+def adoption_of(connection: Connection, migrations: list[Migration]) -> Adoption | None:
+    """What makes a database of the bot's one of migration 000; None where nothing has to, or where it is another one.
+
+    A database that 001 stopped half-way in, or that a later migration was applied to, is never adopted.
+    """
+    found = schema_of(connection)
+    columns = connection.execute("SELECT name FROM pragma_table_info('deposit_transactions')").fetchall()
+    if found.keys() & (WORKING_TABLES_OF_001 | _OURS_ONLY) or ("direction",) in columns:
+        return None
+    at = made(migrations[:2])
+    return adoption.of(connection, at[0], at[-1])
 
 
 def differences(found: dict[str, str], wanted: dict[str, str]) -> list[str]:
@@ -258,24 +283,35 @@ def up(
     *,
     to: int | None = None,
     progress: Progress | None = None,
+    adopt: bool = True,
 ) -> int:
     """Applies what is pending up to and with number `to`; returns how many. Each file whole or not at all.
 
+    Before the first of them, tables of the bot's that are not as 000 has them are made so, unless `adopt` is false.
     Raises MigrationError with the name of the file that failed.
     """
     version = version_of(connection, migrations)
+    wanted = pending(version, migrations, to=to)
+    adopting = adoption_of(connection, migrations) if adopt and version == 0 and wanted else None
+    if adopting is not None and adopting.blockers:
+        raise MigrationError("\n".join(adopting.blockers))
     with transaction(connection):
         connection.execute(_RECORD_TABLE)
         for migration in migrations[: version + 1]:
             _record(connection, migration)
-    wanted = pending(version, migrations, to=to)
     with _foreign_keys_off(connection):
+        if adopting is not None:
+            script = "\n".join(adopting.statements)
+            _run(connection, "the bot's tables as 000 has them", script, report, progress, lambda: None)
         for migration in wanted:
 
             def record(applied: Migration = migration) -> None:
                 _record(connection, applied)
 
             _run(connection, migration.name, migration.up, report, progress, record)
+    with transaction(connection):
+        if archived := adoption.finish(connection):
+            report(f"  {archived:,} rows with columns of the bot's own archived")
     if audit_chain.is_unsealed(connection):
         with transaction(connection):
             _seal(connection, Sealing(connection), report, progress)

@@ -3,8 +3,9 @@
 The database itself keeps the ledger's invariants, by its constraints and triggers. So no write is answered by a
 database that lacks one of them, or has a stranger's trigger on a table of ours.
 
-What is compared is the SQL that SQLite keeps, word by word: whitespace, comments, quotes around names and the case of
-letters are left out, since other programs (wrangler, D1) write these in their own way. Tables that Passbook does not
+What is compared is the SQL that SQLite keeps, word by word: whitespace, comments, quotes around names, the case of
+letters and the order of a column's own constraints are left out, since other programs (wrangler, D1, the bot's author)
+write these in their own way. Tables that Passbook does not
 know are their owner's affair, with all that hangs on them.
 """
 
@@ -116,8 +117,82 @@ def normalised(sql: str) -> str:
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two texts of `normalised` differ at most in the case of letters outside of quotes."""
-    return one == other or _folded(one) == _folded(other)
+    """Whether two texts of `normalised` mean the same.
+
+    The case of letters outside of quotes is none, nor is the order in which a column's own constraints stand:
+    UNIQUE NOT NULL is NOT NULL UNIQUE.
+    """
+    return one == other or _meaning(_folded(one)) == _meaning(_folded(other))
+
+
+def checks(sql: str) -> list[str]:
+    """The condition of every CHECK of a CREATE TABLE, with its brackets, as `normalised` writes it."""
+    text = _folded(normalised(sql))
+    starts = [match.end() - 1 for match in re.finditer(r"\bcheck\(", _without_texts(text))]
+    return [text[start : _closing(text, start) + 1] for start in starts]
+
+
+def words(sql: str) -> set[str]:
+    """The words of `sql` outside of quotes and comments, in lower case."""
+    return {match[0].lower() for match in _TOKEN.finditer(sql) if match.lastgroup == "word"}
+
+
+_OWN = re.compile(
+    r"(?<!\bset )\b(?:constraint \w+ )?"
+    r"(?:primary key|not null|unique|check\(|default\b|collate\b|references\b|generated\b|(?<!always )as\()"
+)
+
+
+def _meaning(sql: str) -> list[object]:
+    """`sql` in a form that two texts of one meaning share; of a CREATE TABLE, with each column's constraints sorted."""
+    if not sql.startswith("create table ") or "(" not in sql:
+        return [sql]
+    start = sql.index("(")
+    end = _closing(sql, start)
+    return [sql[:start], [_constraints(part) for part in _split(sql[start + 1 : end])], sql[end + 1 :]]
+
+
+def _constraints(definition: str) -> list[str]:
+    """The name and type of a column, then its constraints in order; a constraint of the table as it is."""
+    blank = _without_texts(definition)
+    starts = [
+        match.start()
+        for match in _OWN.finditer(blank)
+        if blank.count("(", 0, match.start()) == blank.count(")", 0, match.start())
+    ]
+    if not starts or starts[0] == 0:
+        return [definition]
+    pieces = [definition[low:high].strip() for low, high in zip(starts, [*starts[1:], len(definition)], strict=True)]
+    return [definition[: starts[0]].strip(), *sorted(pieces)]
+
+
+def _split(text: str) -> list[str]:
+    """The parts of `text` between commas that stand in no brackets and no quotes."""
+    blank, depth, last = _without_texts(text), 0, 0
+    parts = []
+    for index, sign in enumerate(blank):
+        depth += (sign == "(") - (sign == ")")
+        if sign == "," and not depth:
+            parts.append(text[last:index])
+            last = index + 1
+    return [*parts, text[last:]]
+
+
+def _closing(text: str, start: int) -> int:
+    """Where the bracket that opens at `start` is closed; the end of the text where it is not."""
+    blank, depth = _without_texts(text), 0
+    for index in range(start, len(blank)):
+        depth += (blank[index] == "(") - (blank[index] == ")")
+        if not depth:
+            return index
+    return len(text)
+
+
+def _without_texts(text: str) -> str:
+    """`text` with a filler of the same length for whatever is quoted."""
+    return "".join(
+        "_" * len(match[0]) if match.lastgroup in {"text", "quoted"} else match[0] for match in _TOKEN.finditer(text)
+    )
 
 
 def _folded(sql: str) -> str:

@@ -1,5 +1,6 @@
 """The ids that AUTOINCREMENT gives out: a table whose last one is too high takes no row any more, as on a full disk."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from service.ledger.fields import BALANCE_MAX
@@ -40,11 +41,14 @@ def used_up(connection: Connection) -> list[str]:
     return [_said(connection, name, last) for name, last in rows.fetchall()]
 
 
-def set_back(connection: Connection) -> list[str]:
-    """A sentence for each table whose next id could be one that a row has or had: sqlite_sequence only goes up."""
+def set_back(connection: Connection, ours: Collection[str]) -> list[str]:
+    """A sentence for each table of `ours` whose next id could be one that a row has or had: sqlite_sequence only goes
+    up."""
     tables = connection.execute("SELECT name FROM sqlite_master WHERE sql LIKE '%AUTOINCREMENT%' ORDER BY name")
     said = []
     for (name,) in tables.fetchall():
+        if name not in ours:
+            continue
         quoted = name.replace('"', '""')
         highest = connection.execute(f'SELECT MAX(rowid) FROM "{quoted}"').fetchone()[0]
         rows = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (name,)).fetchall()
