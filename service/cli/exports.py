@@ -3,10 +3,35 @@
 from pathlib import Path
 
 import click
+import msgspec
 
 from service.cli import progress
 from service.cli.common import Command, config_of, database_option, load_migrations, require_database
+from service.storage import export_like, private_files
+from service.storage.export_like import DoesNotFit, Words
 from service.storage.exporter import ExportFailed, export_database
+from service.storage.import_values import logged
+
+
+def _pairs(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """OURS=WORD as a mapping."""
+    words: dict[str, str] = {}
+    for pair in given:
+        ours, _, word = pair.partition("=")
+        if not ours or not word:
+            raise click.BadParameter(f"{pair!r} is not OURS=WORD.")
+        if words.setdefault(ours, word) != word:
+            raise click.BadParameter(f"{ours} is given two words.")
+    return words
+
+
+def _statuses(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """As `_pairs`; what never counted cannot become money."""
+    words = _pairs(context, option, given)
+    for ours, word in words.items():
+        if word == "confirmed" and ours != "confirmed":
+            raise click.BadParameter(f"{ours} never counted, and confirmed would be money.")
+    return words
 
 
 @click.command(cls=Command)
@@ -16,29 +41,94 @@ from service.storage.exporter import ExportFailed, export_database
     type=click.Choice(["001", "none"]),
     default="001",
     show_default=True,
-    help="The tables as migration 001 leaves them, or none: rows alone, for tables that are there.",
+    help="The tables as migration 001 leaves them (with --like: as ORIGINAL has them), or none: rows alone.",
+)
+@click.option(
+    "--like",
+    metavar="ORIGINAL",
+    type=click.Path(path_type=Path),
+    help="Fit the rows to the tables of ORIGINAL, the bot's export or SQLite file from before.",
+)
+@click.option(
+    "--type",
+    "types",
+    metavar="OURS=WORD",
+    multiple=True,
+    callback=_pairs,
+    help="With --like: the bot's word for a type of ours; balance_change:debit=WORD is for its debits only.",
+)
+@click.option(
+    "--status", "statuses", metavar="OURS=WORD", multiple=True, callback=_statuses, help="As --type, for a status."
+)
+@click.option("--cut-names", is_flag=True, help="With --like: cut depositor names to what its CHECK takes.")
+@click.option(
+    "--report",
+    "report_path",
+    metavar="NDJSON",
+    type=click.Path(path_type=Path),
+    help="With --like: list the rows that do not fit in this new file, a JSON object a line.",
 )
 @click.argument("file", type=click.Path(path_type=Path))
-def export(database: str | None, schema: str, file: Path) -> None:
+def export(
+    database: str | None,
+    schema: str,
+    like: Path | None,
+    types: dict[str, str],
+    statuses: dict[str, str],
+    cut_names: bool,
+    report_path: Path | None,
+    file: Path,
+) -> None:
     """Write the bot's tables and the audit log to FILE, as SQL that `wrangler d1 execute --file` takes.
 
-    Also while the service runs: FILE is the database as it was at one instant, whole or not there at all.
+    Also while the service runs: FILE is the database as it was at one instant, whole or not there at all. With --like,
+    exit code 1 and no FILE where a row does not fit.
     """
     config = config_of(database=database)
     require_database(config.database_path)
+    if like is None and (types or statuses or cut_names or report_path):
+        raise click.UsageError("--type, --status, --cut-names and --report go with --like.")
     try:
         with progress.shown() as show:
-            report = export_database(
-                config.database_path,
-                file,
-                load_migrations(),
-                with_schema=schema != "none",
-                busy_timeout_ms=config.busy_timeout_ms,
-                progress=show,
-            )
+            if like is None:
+                plain = export_database(
+                    config.database_path,
+                    file,
+                    load_migrations(),
+                    with_schema=schema != "none",
+                    busy_timeout_ms=config.busy_timeout_ms,
+                    progress=show,
+                )
+                tables, size = plain.tables, plain.size
+            else:
+                fitted = export_like.export_database(
+                    config.database_path,
+                    file,
+                    load_migrations(),
+                    like=like,
+                    words=Words(types=types, statuses=statuses, cut_names=cut_names),
+                    with_schema=schema != "none",
+                    busy_timeout_ms=config.busy_timeout_ms,
+                    progress=show,
+                )
+                tables, size = fitted.tables, fitted.size
+                for words, count in fitted.mapped.items():
+                    click.echo(f"  {words}: {count:,} transactions")
+                for said in fitted.left_out:
+                    click.echo(f"  left out: {said}")
+    except DoesNotFit as error:
+        if report_path is not None:
+            _list(error, report_path)
+        raise click.ClickException(str(error)) from error
     except ExportFailed as error:
         raise click.ClickException(str(error)) from error
-    for table, rows in report.tables.items():
+    for table, rows in tables.items():
         click.echo(f"  {table}: {rows:,} rows")
-    click.echo(f"Wrote {sum(report.tables.values()):,} rows, {report.size:,} bytes, to {file}.")
+    click.echo(f"Wrote {sum(tables.values()):,} rows, {size:,} bytes, to {file}.")
     click.echo(f"Next, with an empty D1: wrangler d1 execute NAME --remote --file {file}")
+
+
+def _list(error: DoesNotFit, path: Path) -> None:
+    with private_files.create(path) as report:
+        for one in error.misfits:
+            report.write(msgspec.json.encode({"table": one.table, "row": logged(one.row), "why": one.why}) + b"\n")

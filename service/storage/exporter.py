@@ -16,7 +16,7 @@ import contextlib
 import io
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -75,7 +75,7 @@ def export_database(
     """
     with new_file(target) as partial:
         connection = sqlite.connect_reader(database, busy_timeout_ms=busy_timeout_ms)
-        with contextlib.closing(connection), _new_text(partial) as file:
+        with contextlib.closing(connection), new_text(partial) as file:
             migrator.require_latest(connection, migrations)
             connection.execute("BEGIN")
             tables = _write(connection, file, migrations, with_schema=with_schema, progress=progress)
@@ -84,7 +84,7 @@ def export_database(
     return ExportReport(tables=tables, size=size)
 
 
-def _new_text(path: Path) -> IO[str]:
+def new_text(path: Path) -> IO[str]:
     return io.TextIOWrapper(private_files.create(path), encoding="utf-8", newline="")
 
 
@@ -131,10 +131,10 @@ def _write(
         for table in _TABLES:
             file.write(f"{tables[table]};\n")
     for table in _TABLES:
-        for count, statement in _inserts(connection, table, columns[table]):
+        for count, statement in inserts(table, columns[table], _rows(connection, table, columns[table])):
             file.write(statement)
             progress(f"writing {table}", count, totals[table])
-    for statement in _counters(connection):
+    for statement in counters(connection, _TABLES):
         file.write(statement)
     if with_schema:
         for sql in indexes:
@@ -159,12 +159,15 @@ def _shape(migrations: list[Migration]) -> tuple[dict[str, str], list[str], dict
         scratch.close()
 
 
-def _inserts(connection: Connection, table: str, columns: list[str]) -> Iterator[tuple[int, str]]:
-    """Statements that write the table, and how many rows are written with each."""
+def inserts(table: str, columns: list[str], found: Iterable[tuple[Value, ...]]) -> Iterator[tuple[int, str]]:
+    """Statements that write these rows, and how many are written with each; names as SQL takes them.
+
+    The first column tells the rows apart. Raises ExportFailed.
+    """
     head = f"INSERT INTO {table} ({', '.join(columns)}) VALUES\n"
     rows: list[str] = []
     size = count = 0
-    for row in _rows(connection, table, columns):
+    for row in found:
         text = _row(table, row)
         length = len(text.encode())
         if rows and size + length > _STATEMENT_BYTES:
@@ -245,13 +248,13 @@ def _in_pieces(table: str, head: str, columns: list[str], row: tuple[Value, ...]
         if isinstance(value, str):
             for start in range(_FIRST_PIECE, len(value), _PIECE):
                 piece = _text(value[start : start + _PIECE])
-                yield f"UPDATE {table} SET {column} = {column} || {piece} WHERE id = {row[0]!r};\n"
+                yield f"UPDATE {table} SET {column} = {column} || {piece} WHERE {columns[0]} = {_literal(row[0])};\n"
 
 
-def _counters(connection: Connection) -> Iterator[str]:
+def counters(connection: Connection, tables: Collection[str]) -> Iterator[str]:
     """The highest ids that were given out, so that none is given out again."""
     found = connection.execute("SELECT name, seq FROM sqlite_sequence ORDER BY name").fetchall()
     for name, sequence in found:
-        if name in _TABLES:
-            yield f"DELETE FROM sqlite_sequence WHERE name = '{name}';\n"
-            yield f"INSERT INTO sqlite_sequence (name, seq) VALUES ('{name}', {int(sequence)});\n"
+        if name in tables:
+            yield f"DELETE FROM sqlite_sequence WHERE name = {_text(name)};\n"
+            yield f"INSERT INTO sqlite_sequence (name, seq) VALUES ({_text(name)}, {int(sequence)});\n"

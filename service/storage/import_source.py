@@ -46,7 +46,7 @@ _NAME = r"""("(?:[^"]|"")+"|`(?:[^`]|``)+`|\[[^\]]+\]|'(?:[^']|'')+'|[^\s("'`\[;
 _COLUMN = r"""(?:"(?:[^"]|"")+"|`(?:[^`]|``)+`|\[[^\]]+\]|'(?:[^']|'')+'|[^\s,()"'`\[;]+)"""
 _COLUMNS = re.compile(rf"\s*\(\s*({_COLUMN}(?:\s*,\s*{_COLUMN})*)\s*\)\s*(?:VALUES|SELECT)\b", re.IGNORECASE)
 # What an export makes beside tables and indexes: it is of no use here, and a trigger would change what is copied.
-_LEFT_ASIDE = re.compile(
+LEFT_ASIDE = re.compile(
     rf"CREATE\s+(?:TEMP\s+|TEMPORARY\s+)?(TRIGGER|VIEW|VIRTUAL\s+TABLE)\s+(?:IF\s+NOT\s+EXISTS\s+)?{_NAME}",
     re.IGNORECASE,
 )
@@ -271,7 +271,7 @@ class _Filling:
                 self._misfits[table] = "some of its rows name their columns, others do not"
                 return
         else:
-            unused = _LEFT_ASIDE.match(statement.sql)
+            unused = LEFT_ASIDE.match(statement.sql)
             if unused:
                 self._leave_aside(unused[1].split()[0].lower(), bare(unused[2]))
                 return
