@@ -156,9 +156,7 @@ def require_latest(connection: Connection, migrations: list[Migration]) -> int:
 def has_steps_left(connection: Connection) -> bool:
     """Whether a program that runs SQL alone migrated the database, and `up` has something to seal, fold or archive."""
     return (
-        audit_chain.is_unsealed(connection)
-        or name_folding.is_behind(connection)
-        or adoption.is_unfinished(connection)
+        audit_chain.is_unsealed(connection) or name_folding.is_behind(connection) or adoption.is_unfinished(connection)
     )
 
 
