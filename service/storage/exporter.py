@@ -85,6 +85,7 @@ def export_database(
 
 
 def new_text(path: Path) -> IO[str]:
+    """A new file for text, which its owner alone reads; line ends are written as they are."""
     return io.TextIOWrapper(private_files.create(path), encoding="utf-8", newline="")
 
 

@@ -48,8 +48,8 @@ def migrated(path: Path) -> None:
 def changed(*pairs: tuple[str, str], more: str = "") -> str:
     """The real database in other words; each text that is replaced must be there."""
     sql = SEED_SQL
+    assert [old for old, _ in pairs if old not in sql] == []
     for old, new in pairs:
-        assert old in sql, old
         sql = sql.replace(old, new)
     return sql + more
 
@@ -145,6 +145,14 @@ def test_values_of_every_kind_are_archived_as_an_import_archives_them(tmp_path: 
     rows = read(path, "SELECT column_values FROM import_archive WHERE source_table = 'users' ORDER BY row_id")
     assert [json.loads(str(row[0])).get('it\'s "odd"') for row in rows] == ["X'00ff'", '{"a":null}', 1.5]
     assert "first_name" not in json.loads(str(rows[1][0]))
+
+
+def test_ids_that_were_given_out_are_not_given_out_again(tmp_path: Path) -> None:
+    """Rows with higher ids were there and are gone: SQLite still knows, before and after."""
+    path = bots_file(tmp_path / "bot.db", changed(more="UPDATE sqlite_sequence SET seq = 40 WHERE name = 'users';"))
+    migrated(path)
+    found = read(path, "SELECT seq FROM sqlite_sequence WHERE name = 'users'")
+    assert found == [(40,)], "ids are given out again"
 
 
 def test_each_difference_is_named(tmp_path: Path) -> None:

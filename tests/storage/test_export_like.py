@@ -60,8 +60,8 @@ def loaded(text: Path, target: Path) -> Path:
 def like(folder: Path, *pairs: tuple[str, str], more: str = "") -> Path:
     """The original in other words; each text that is replaced must be there."""
     sql = SEED_SQL
+    assert [old for old, _ in pairs if old not in sql] == []
     for old, new in pairs:
-        assert old in sql, old
         sql = sql.replace(old, new)
     path = folder / "like.sql"
     path.write_text(sql + more, "utf-8")
