@@ -6,6 +6,7 @@ import pytest
 
 from service import measures
 from service.measures import Counter, Distribution, Family, Histogram, Kind, Measures, Metric, gauge, to_prometheus
+from tests.some import some
 
 
 def test_a_value_is_counted_in_the_first_bucket_that_holds_it() -> None:
@@ -82,4 +83,4 @@ def test_each_measure_is_told_under_its_own_name() -> None:
 def test_bounds_rise_from_the_least_to_the_most(bounds: tuple[float, ...], least: float, most: float) -> None:
     """In seconds, and in operations; each is at most three times the one before it."""
     assert (bounds[0], bounds[-1]) == (least, most)
-    assert all(1 < later / earlier <= 3 for earlier, later in itertools.pairwise(bounds))
+    assert all(1 < later / earlier <= 3 for earlier, later in some(itertools.pairwise(bounds)))

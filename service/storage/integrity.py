@@ -954,10 +954,12 @@ class Proof:
             self._add("audit_of_api_keys", None, None, "api_keys", key_id, said)
 
     def _check_taken_over(self, connection: Connection, _: Callable[[], None]) -> None:
-        self._found["taken_over"].checked = import_digests.count(connection)
-        for said in import_digests.differences(connection):
-            self._add("taken_over", None, None, None, None, said)
-        for said in kept_digests.differences(connection):
+        try:
+            self._found["taken_over"].checked = import_digests.count(connection)
+            found = [*import_digests.differences(connection), *kept_digests.differences(connection)]
+        except (LookupError, TypeError, ValueError, ArithmeticError):  # a hand may have put anything there
+            found = ["The audit row of the import, or of the last prune, does not tell what such a row tells."]
+        for said in found:
             self._add("taken_over", None, None, None, None, said)
 
     def _check_schema(self, connection: Connection, _: Callable[[], None]) -> None:

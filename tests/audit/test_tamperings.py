@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.audit import tamperings
+from tests.audit import edits, tamperings
 from tests.audit.tamperings import CHECKPOINT, INTEGRITY, NOTHING, TAMPERINGS, UNSEEN, VERIFY, Tampering, World
 from tests.live import passbook
 from tests.some import some
@@ -43,6 +43,16 @@ def test_an_edit_is_found_in_the_words_of_the_page(each: Tampering, worlds: dict
         assert found == {INTEGRITY: [], VERIFY: []}
     else:
         assert any(each.said in said for said in found[each.by]), found
+
+
+@pytest.mark.parametrize("thinned", [False, True], ids=["whole", "thinned"])
+def test_a_single_edit_is_named_by_every_row_that_it_breaks(worlds: dict[bool, World], thinned: bool) -> None:
+    """No row more and none less, each in the words of edits.toml, which `python -m tests.audit.edits` writes anew."""
+    with edits.editing(worlds[thinned]) as named:
+        assert named("SELECT 1") == []
+        found = {each.sql: named(each.sql) for each in some(edits.EDITS) if each.thinned is thinned}
+    assert found == {each.sql: each.named for each in edits.EDITS if each.thinned is thinned}
+    assert sum(map(bool, found.values())) > len(found) / 2
 
 
 def test_the_page_is_what_the_test_proves() -> None:
