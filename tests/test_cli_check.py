@@ -214,3 +214,13 @@ def test_a_table_that_is_out_of_ids_is_told_before_writes_fail(own_service: Live
     own_service.start()
     own_service.client().credit("1", 100)
     assert own_service.stop() == 0
+
+
+@pytest.mark.parametrize(("expiry_s", "warns"), [("86399", True), ("86400", False), ("86401", False)])
+def test_an_expiry_shorter_than_the_match_window_is_warned_of(tmp_path: Path, expiry_s: str, warns: bool) -> None:
+    """Money that comes between the two waits for a person; a start goes on."""
+    env = {"PASSBOOK_DEPOSIT_EXPIRY_S": expiry_s, "PASSBOOK_MATCH_WINDOW_S": "86400"}
+    code, found = _check(tmp_path / "p.db", env=env)
+    verdict, said = found["settings"]
+    assert (code, verdict) == (0, "note" if warns else "ok")
+    assert ("Deposits expire after 86,399 s (PASSBOOK_DEPOSIT_EXPIRY_S)" in said) is warns

@@ -34,7 +34,7 @@ Limit = Annotated[int, QueryParameter(ge=1, le=100, description="The most items 
     "/",
     operation_id="postBankNotification",
     summary="Say what the bank received",
-    opt=needs(Scope.BANK_NOTIFY, refusals=[ErrorCode.BANK_TRANSACTION_REUSED]),
+    opt=needs(Scope.BANK_NOTIFY, refusals=[ErrorCode.BANK_TRANSACTION_REUSED, ErrorCode.OCCURRED_AHEAD]),
 )
 async def receive(
     data: JSONBody[BankNotificationPost], request: ApiRequest, idempotency_key: IdempotencyKey

@@ -82,6 +82,12 @@ CATALOGUE: dict[ErrorCode, Kind] = {
         "See `bank_notification_id`; `differing_fields` differ.",
         ("bank_notification_id", "differing_fields"),
     ),
+    ErrorCode.OCCURRED_AHEAD: Kind(
+        409,
+        "The money came in the future",
+        "Write a time of Korea (KST) with +09:00, not with Z. Else set the watcher's clock.",
+        ("ahead_s",),
+    ),
     ErrorCode.BANK_NOTIFICATION_MATCHED: Kind(
         409, "The notification is matched already", "Look at `deposit_id`.", ("current_status", "deposit_id")
     ),
@@ -209,6 +215,7 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     deposit_id: Annotated[int, Meta(description="The deposit that is matched.")] | UnsetType = UNSET
     bank_notification_id: Annotated[int, Meta(description="The bank notification that is there.")] | UnsetType = UNSET
     received: Annotated[int, Meta(description="What the bank received, in won.")] | UnsetType = UNSET
+    ahead_s: Annotated[int, Meta(description="How far it is ahead, in seconds.")] | UnsetType = UNSET
     index: Annotated[int, Meta(description="Which change of a batch, from 0.")] | UnsetType = UNSET
     archive: Annotated[str, Meta(description="The file that has the archived rows.")] | UnsetType = UNSET
     through_id: Annotated[int, Meta(description="The newest row that was archived.")] | UnsetType = UNSET

@@ -82,7 +82,14 @@ def _settings(**given: str | int | None) -> tuple[Config | None, list[Finding]]:
     if errors:
         return config, [Finding(subject="settings", verdict=Verdict.REFUSED, said="; ".join(errors))]
     said = f"All are valid. {' and '.join(sent).capitalize() or 'Nothing'} would be sent over OTLP."
-    return config, [Finding(subject="settings", verdict=Verdict.OK, said=said)]
+    found = [Finding(subject="settings", verdict=Verdict.OK, said=said)]
+    if config is not None and config.deposit_expiry_s < config.match_window_s:
+        said = (
+            f"Deposits expire after {config.deposit_expiry_s:,} s (PASSBOOK_DEPOSIT_EXPIRY_S), and money is matched for"
+            f" {config.match_window_s:,} s (PASSBOOK_MATCH_WINDOW_S): what comes between waits for a person."
+        )
+        found.append(Finding(subject="settings", verdict=Verdict.NOTE, said=said))
+    return config, found
 
 
 def _sqlite(_config: Config) -> Findings:

@@ -5,14 +5,20 @@ user alone (depositor_names.py): the same amount, announced within the policy's 
 that the money could be for. Everything else is listed for people to settle.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from service.ledger.depositor_names import Meaning, PrintedName, could_be_meant, match_name
-from service.ledger.errors import BankNotificationMatched, BankTransactionReused, DepositAmountDiffers
+from service.ledger.errors import (
+    BankNotificationMatched,
+    BankTransactionReused,
+    DepositAmountDiffers,
+    OccurredAhead,
+)
 from service.ledger.fields import (
     BANK_TRANSACTION_ID_PATTERN,
     INSTANT_PATTERN,
@@ -26,8 +32,10 @@ from service.ledger.fields import (
     given,
 )
 from service.ledger.likeness import Likeness
-from service.ledger.timestamps import bound
+from service.ledger.timestamps import bound, parsed
 
+AHEAD_MAX_S = 300
+"""How far the bank's clock may be ahead of ours."""
 CANDIDATES_MAX = 10
 """Most candidates that are listed for one notification."""
 DEPOSITS_READ_MAX = 500
@@ -168,21 +176,22 @@ class BankNotificationPage(Struct, frozen=True, kw_only=True):
 
 
 def fitting(
-    line: PrintedName, meant: Sequence[Candidate], *, others_open: bool
+    line: PrintedName, meant: Sequence[Candidate], *, others_open: bool, in_time: Collection[int] = ()
 ) -> tuple[BankNotificationStatus, Candidate | None]:
     """What a notification becomes that could mean these deposits, in any order, and the one that it confirms by itself.
 
     Two users are never guessed between, nor two notifications for one deposit (`others_open`: another one for it is not
     matched yet, or the money may have been for a deposit whose name was erased). Of one user's own the oldest pending
-    one is meant, unless another was confirmed without a notification: the money may be that one's. Late money, and a
-    name that is neither whole nor cut by the bank's field, are left to a person.
+    one is meant, unless another was confirmed without a notification: the money may be that one's. One that has expired
+    counts as pending where it is among `in_time`: the money came while it was open. Late money, and a name that is
+    neither whole nor cut by the bank's field, are left to a person.
     """
     named = [
         one
         for one in sorted(meant, key=lambda candidate: candidate.deposit_id)
         if one.status != "cancelled" and could_be_meant(line, match_name(one.depositor_name)) is not Meaning.BEGINNING
     ]
-    pending = [one for one in named if one.status == "pending"]
+    pending = [one for one in named if one.status == "pending" or one.deposit_id in in_time]
     settled = [one for one in meant if one.status not in {"pending", "expired", "cancelled"}]
     several_users = len({one.telegram_id for one in meant}) > 1
     if several_users or len(settled) + bool(pending) > 1 or (named and others_open):
@@ -190,6 +199,17 @@ def fitting(
     if pending:
         return BankNotificationStatus.MATCHED, pending[0]
     return BankNotificationStatus.UNMATCHED, None
+
+
+def check_not_ahead(occurred_at: str, now: datetime) -> None:
+    """Returns when the money came at most AHEAD_MAX_S after `now`: clocks differ. Raises OccurredAhead."""
+    ahead = parsed(occurred_at) - now
+    if ahead > timedelta(seconds=AHEAD_MAX_S):
+        raise OccurredAhead(
+            f"occurred_at is {ahead // timedelta(seconds=1)} s ahead of the clock here; {AHEAD_MAX_S} s are allowed. A"
+            " time of Korea (KST) is written with +09:00: with Z it is nine hours ahead.",
+            ahead_s=ahead // timedelta(seconds=1),
+        )
 
 
 def check_same_transfer(command: BankNotificationPost, known: BankNotification) -> None:

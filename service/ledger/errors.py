@@ -34,6 +34,7 @@ class ErrorCode(StrEnum):
     DEPOSIT_MATCHED = "deposit_matched"
     DEPOSIT_AMOUNT_DIFFERS = "deposit_amount_differs"
     BANK_TRANSACTION_REUSED = "bank_transaction_reused"
+    OCCURRED_AHEAD = "occurred_ahead"
     BANK_NOTIFICATION_MATCHED = "bank_notification_matched"
     TRANSACTION_NOT_CONFIRMED = "transaction_not_confirmed"
     TRANSACTION_REVERSED = "transaction_reversed"
@@ -127,6 +128,10 @@ class BankNotificationNotFound(Refusal):
 
 class BankTransactionReused(Refusal):
     code = ErrorCode.BANK_TRANSACTION_REUSED
+
+
+class OccurredAhead(Refusal):
+    code = ErrorCode.OCCURRED_AHEAD
 
 
 class BankNotificationMatched(Refusal):

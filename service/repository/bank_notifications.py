@@ -15,21 +15,25 @@ from service.ledger.bank_notifications import (
     Candidates,
     MatchMethod,
     check_matchable,
+    check_not_ahead,
     check_same_amount,
     check_same_transfer,
     fitting,
 )
-from service.ledger.depositor_names import announced, printed
+from service.ledger.depositor_names import AnnouncedName, printed
 from service.ledger.deposits import DepositWritten
 from service.ledger.errors import BankNotificationNotFound, DepositMatched, DepositNotFound
 from service.ledger.fields import given
 from service.ledger.idempotency import Answer
-from service.ledger.timestamps import around, bound
+from service.ledger.timestamps import around, bound, parsed, spoken
 from service.ledger.transactions import TransactionStatus, balance_after_credit
 from service.ledger.users import Account
 from service.repository.deposits import Match, check_creditable, credit, has_room, settle
 from service.repository.unit_of_work import Operation, UnitOfWork, created, ok
 from service.storage import bank_notifications, deposits, users
+
+NAMES_ASKED_MAX = 100
+"""Of more names that a line could mean, it is not asked whether other lines print them: a person looks."""
 
 
 def _receive(work: UnitOfWork, command: BankNotificationPost, _target: int) -> Answer:
@@ -38,16 +42,21 @@ def _receive(work: UnitOfWork, command: BankNotificationPost, _target: int) -> A
         work.concerning(resource_id=known.id)
         check_same_transfer(command, known)
         return ok(_written(work, known.id, _account_of(work, known.matched_deposit_id), None, None))
+    check_not_ahead(command.occurred_at, parsed(spoken(work.now)))
     occurred_at, width = bound(command.occurred_at), work.policy.bank_name_width
     name = printed(command.depositor_name, field_width=width)
     since, until = around(occurred_at, work.policy.match_window_s)
     key: Any = {"amount": command.amount, "since": since, "until": until}
     found = bank_notifications.candidates(work.tx, command.depositor_name, field_width=width, **key)
-    meant = bank_notifications.meant(work.tx, name, occurred_at=occurred_at, **key)
-    names = {announced(candidate.depositor_name, field_width=width) for candidate in meant}
-    others = any(bank_notifications.list_open(work.tx, name=one, field_width=width, **key) for one in names)
+    open_since = around(occurred_at, work.policy.deposit_expiry_s)[0]
+    meant = bank_notifications.meant(work.tx, name, occurred_at=occurred_at, open_since=open_since, **key)
+    in_time = bank_notifications.in_time(work.tx, meant.deposits, open_since=open_since)
+    others = len(meant.names) > NAMES_ASKED_MAX or any(
+        bank_notifications.list_open(work.tx, name=AnnouncedName(one, one), field_width=width, **key)
+        for one in meant.names
+    )
     erased = bank_notifications.has_erased_rival(work.tx, **key)
-    status, fits = fitting(name, meant, others_open=others or erased)
+    status, fits = fitting(name, meant.deposits, others_open=others or erased, in_time=in_time)
     deposit = deposits.find(work.tx, fits.deposit_id) if fits else None
     account = users.find_account(work.tx, deposit.telegram_id) if deposit else None
     if deposit is not None and account is not None and not has_room(account, deposit.amount):
@@ -172,8 +181,8 @@ def _written(
 
 
 RECEIVE = Operation("bank_notification_receive", BANK_NOTIFICATION, _receive)
-"""Puts a bank transaction on record, once, and confirms the deposit that it fits alone. Refused as
-BankTransactionReused."""
+"""Puts a bank transaction on record, once, and confirms the deposit that it fits alone. Refused, in this order, as
+BankTransactionReused, OccurredAhead."""
 MATCH = Operation("bank_notification_match", BANK_NOTIFICATION, _match)
 """Settles a notification by hand; credits the deposit unless it is confirmed already. Refused, in this order, as
 BankNotificationNotFound, BankNotificationMatched, DepositNotFound, DepositMatched, DepositAmountDiffers,

@@ -109,9 +109,11 @@ def _means_it_alone(work: UnitOfWork, line: BankNotification, command: DepositAn
     name = printed(line.depositor_name, field_width=work.policy.bank_name_width)
     occurred_at = bound(line.occurred_at or line.created_at or "")
     since, until = around(occurred_at, work.policy.match_window_s)
+    open_since = around(occurred_at, work.policy.deposit_expiry_s)[0]
     meant = bank_notifications.meant(
-        work.tx, name, amount=line.amount, since=since, until=until, occurred_at=occurred_at
+        work.tx, name, amount=line.amount, since=since, until=until, occurred_at=occurred_at, open_since=open_since
     )
+    in_time = bank_notifications.in_time(work.tx, meant.deposits, open_since=open_since)
     new = Candidate(
         deposit_id=sys.maxsize,
         telegram_id=command.telegram_id,
@@ -122,7 +124,7 @@ def _means_it_alone(work: UnitOfWork, line: BankNotification, command: DepositAn
         likeness=Likeness.SAME_NAME,
     )
     erased = bank_notifications.has_erased_rival(work.tx, amount=line.amount, since=since, until=until)
-    return fitting(name, [*meant, new], others_open=erased)[1] is new
+    return fitting(name, [*meant.deposits, new], others_open=erased, in_time=in_time)[1] is new
 
 
 def _confirm_at_once(

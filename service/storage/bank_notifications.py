@@ -1,11 +1,12 @@
 """Table bank_notifications, and the deposits that a notification may be for."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from functools import lru_cache
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from service.ledger.bank_notifications import (
     CANDIDATES_MAX,
@@ -49,11 +50,11 @@ _SELECT_CANDIDATES = _CANDIDATE + _FROM
 _WITHOUT_LINE = (
     "NOT EXISTS (SELECT 1 FROM bank_notifications WHERE matched_transaction_id = t.id AND match_method IS NOT NULL)"
 )
-_ANNOUNCED_NEAR = (
-    f"{_SELECT_CANDIDATES.format(index='idx_transactions_match')}"
+_WHERE_NEAR = (
     " WHERE t.type = 'deposit' AND substr(t.created_at, 1, 10) IN ({days}) AND t.amount = :amount"
     " AND t.created_at BETWEEN :since AND :until"
 )
+_ANNOUNCED_NEAR = _SELECT_CANDIDATES.format(index="idx_transactions_match") + _WHERE_NEAR
 _OPEN_OR_WITHOUT_LINE = f"t.status IN ('pending', 'expired') OR t.status = 'confirmed' AND {_WITHOUT_LINE}"
 _CANDIDATES = f"{_ANNOUNCED_NEAR} AND ({_OPEN_OR_WITHOUT_LINE})"
 # In whatever state, also just outside of the window: so the bound on what is read holds. The last column says whether
@@ -76,12 +77,12 @@ _BEGINNING_WITH_IT = "{t}match_name >= :{name} AND {t}match_name < :{name} || ch
 _LONGER_NAME = f"{_CANDIDATES} AND t.match_name > :name AND t.match_name < :name || char(1114111) LIMIT :limit"
 _LIKELY_NAME = f"{_CANDIDATES} AND t.match_name IN (SELECT value FROM json_each(:likely)) LIMIT :limit"
 # The money of what was confirmed on another day may have come at any time from its announcement on.
-_CONFIRMED_LATE = (
-    f"{_SELECT_CANDIDATES.format(index='idx_transactions_match_late')}"
+_WHERE_CONFIRMED_LATE = (
     " WHERE t.type = 'deposit' AND t.status = 'confirmed'"
     " AND substr(t.confirmed_at, 1, 10) IS NOT substr(t.created_at, 1, 10) AND t.amount = :amount"
     f" AND t.confirmed_at >= :since AND coalesce(t.created_at, '') <= :until AND {_WITHOUT_LINE}"
 )
+_CONFIRMED_LATE = _SELECT_CANDIDATES.format(index="idx_transactions_match_late") + _WHERE_CONFIRMED_LATE
 _SAME_NAME_LATE = f"{_CONFIRMED_LATE} AND t.match_name = :name LIMIT :limit"
 _LONGER_NAME_LATE = f"{_CONFIRMED_LATE} AND t.match_name > :name AND t.match_name < :name || char(1114111) LIMIT :limit"
 _LIKELY_NAME_LATE = f"{_CONFIRMED_LATE} AND t.match_name IN (SELECT value FROM json_each(:likely)) LIMIT :limit"
@@ -96,9 +97,36 @@ _NAMELESS = tuple(
     for select in (_CANDIDATES, _CONFIRMED_LATE)
     for name in ("= ''", "IS NULL")
 )
+_COULD_BE_MEANT = tuple(
+    f"{{select}}{where} AND {_BEGINNING_WITH_IT.format(t='t.', name='name')}"
+    for where in (
+        f"{_WHERE_NEAR} AND ({_OPEN_OR_WITHOUT_LINE} OR {_CANCELLED_SINCE})",
+        _WHERE_CONFIRMED_LATE,
+    )
+)
+_FITS = "(t.match_name = :name OR :may_be_cut)"
+# Of thousands of deposits no row leaves SQLite but the oldest one, and the oldest one of each kind that counts. Of what
+# was confirmed without a line the newest too: two of them are more than one.
+_COUNTED = (
+    "SELECT MIN(t.user_id), MAX(t.user_id), json_group_array(DISTINCT t.match_name), MIN(t.id),"
+    f" MIN(t.id) FILTER (WHERE t.status = 'pending' AND {_FITS}),"
+    f" MIN(t.id) FILTER (WHERE t.status = 'expired' AND t.created_at >= :open_since AND {_FITS}),"
+    f" MIN(t.id) FILTER (WHERE t.status <> 'cancelled' AND {_FITS}),"
+    " MIN(t.id) FILTER (WHERE t.status = 'confirmed'), MAX(t.id) FILTER (WHERE t.status = 'confirmed')"
+    " FROM deposit_transactions AS t INDEXED BY {index}"
+)
+_INDEXES = ("idx_transactions_match", "idx_transactions_match_late")
+_MEANT_COUNTED = tuple(
+    meant.replace("{select}", _COUNTED.format(index=index))
+    for meant, index in zip(_COULD_BE_MEANT, _INDEXES, strict=True)
+)
 _MEANT = tuple(
-    f"{select} AND {_BEGINNING_WITH_IT.format(t='t.', name='name')}"
-    for select in (f"{_ANNOUNCED_NEAR} AND ({_OPEN_OR_WITHOUT_LINE} OR {_CANCELLED_SINCE})", _CONFIRMED_LATE)
+    meant.replace("{select}", _SELECT_CANDIDATES.format(index=index))
+    for meant, index in zip(_COULD_BE_MEANT, _INDEXES, strict=True)
+)
+_BY_ID = (
+    f"{_CANDIDATE} FROM deposit_transactions AS t JOIN users AS u ON u.id = t.user_id"
+    " WHERE t.id IN (SELECT value FROM json_each(:ids))"
 )
 # A user's own deposits are no rivals of each other, but the money of a confirmed one may still come.
 _RIVALS = tuple(
@@ -150,6 +178,13 @@ _EMPTY_AROUND = (
     f"SELECT NOT (EXISTS (SELECT 1 FROM {_OPEN_OF_AMOUNT} AND {_FROM_ITS_FIRST_CHARACTER})"
     f" OR {' OR '.join(_EMPTY_AROUND_OF)})"
 )
+
+
+class Meant(Struct, frozen=True):
+    """What a line could mean: `deposits` for `fitting` to judge, and the folded names of all deposits of that kind."""
+
+    deposits: list[Candidate]
+    names: list[str]
 
 
 def insert(
@@ -293,15 +328,24 @@ def _likeness_of(line: Printed, *, depositor_name: str | None, status: str) -> l
 
 
 def meant(
-    tx: Connection, line: PrintedName, *, amount: int, since: str, until: str, occurred_at: str
-) -> list[Candidate]:
-    """The deposits that a line of money that came at `occurred_at` could mean, for `fitting` to judge.
+    tx: Connection, line: PrintedName, *, amount: int, since: str, until: str, occurred_at: str, open_since: str
+) -> Meant:
+    """The deposits that a line of money that came at `occurred_at` could mean, as many as `fitting` needs to judge.
 
-    All of them where they are one user's; else at least one of that user's and one of another's.
+    What was announced from `open_since` on was open then. Of two users one deposit each; of one user the oldest one of
+    each kind that counts, and of those confirmed without a line two.
     """
     if not line.name:
-        return []
-    parameters = {"amount": amount, "name": line.name, "since": since, "until": until, "occurred_at": occurred_at}
+        return Meant([], [])
+    parameters = {
+        "amount": amount,
+        "name": line.name,
+        "since": since,
+        "until": until,
+        "occurred_at": occurred_at,
+        "open_since": open_since,
+        "may_be_cut": line.fills_field,
+    }
     days = _days(since, until)
     rows = {
         row
@@ -309,15 +353,34 @@ def meant(
         for row in _all(tx, statement, days, parameters)
         if could_be_meant(line, match_name(row[2] or "")) is not None
     }
-    for statement in _MEANT:
-        rows |= set(_all(tx, f"{statement} LIMIT 1", days, parameters))
-    if rows:
+    names = {match_name(row[2] or "") for row in rows}
+    users, ids = set(), set()
+    for statement in _MEANT_COUNTED:
+        first_user, last_user, found_names, *found_ids = _all(tx, statement, days, parameters)[0]
+        users |= {first_user, last_user} - {None}
+        names |= set(msgspec.json.decode(found_names))
+        ids |= set(found_ids) - {None}
+    rows |= set(_all(tx, _BY_ID, "", {"ids": msgspec.json.encode(sorted(ids)).decode()}) if ids else [])
+    if len(users) > 1:
         one = {**parameters, "telegram_id": min(rows)[1]}
-        others = [_all(tx, f"{statement} AND u.telegram_id <> :telegram_id LIMIT 1", days, one) for statement in _MEANT]
-        for found in others if any(others) else [_all(tx, statement, days, parameters) for statement in _MEANT]:
-            rows |= set(found)
+        for statement in _MEANT:
+            rows |= set(_all(tx, f"{statement} AND u.telegram_id <> :telegram_id LIMIT 1", days, one))
     whole = {row: match_name(row[2] or "") == line.name for row in rows}
-    return [_candidate(row, Likeness.SAME_NAME if whole[row] else Likeness.TRUNCATED_NAME) for row in sorted(rows)]
+    return Meant(
+        [_candidate(row, Likeness.SAME_NAME if whole[row] else Likeness.TRUNCATED_NAME) for row in sorted(rows)],
+        sorted(names),
+    )
+
+
+def in_time(tx: Connection, candidates: Iterable[Candidate], *, open_since: str) -> set[int]:
+    """Those that have expired and were announced from `open_since` on. Of the bot's own deposits that is not known."""
+    expired = [candidate.deposit_id for candidate in candidates if candidate.status == "expired"]
+    sql = (
+        "SELECT id FROM deposit_transactions WHERE id IN (SELECT value FROM json_each(?))"
+        " AND match_name IS NOT NULL AND created_at >= ?"
+    )
+    rows = tx.execute(sql, (msgspec.json.encode(expired).decode(), open_since)).fetchall() if expired else []
+    return {row[0] for row in rows}
 
 
 def rivals(

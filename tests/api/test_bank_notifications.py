@@ -254,7 +254,7 @@ def test_a_rivals_cancellation_frees_nothing(client: Client, line_first: bool) -
         client.write(f"/v1/deposits/{rival['id']}/cancel", {})
         assert notify(client, f"freed-{amount}", "유하나", amount, occurred_at=came).json()["status"] == "ambiguous"
     assert deposit(client, announced["id"])["status"] == "pending"
-    later = notify(client, f"freed-later-{amount}", "유하나", amount, occurred_at=now(days=1 / 24)).json()
+    later = notify(client, f"freed-later-{amount}", "유하나", amount, occurred_at=now(days=1 / 1440)).json()
     assert (later["status"], later["matched_deposit_id"]) == ("ambiguous", None)  # two lines for one deposit
 
 
@@ -318,10 +318,10 @@ def test_what_a_person_would_see_waits_for_a_person(
         assert client.write(f"{path}/match", {"deposit_id": meant["id"]}).json()["candidates"] == []
 
 
-@pytest.mark.parametrize("days", [-2, 2])
+@pytest.mark.parametrize("days", [-2, -9])
 def test_a_transfer_outside_the_window_is_no_match(client: Client, days: int) -> None:
-    """A day apart is the default: older or newer money confirms nothing by itself, whichever came first."""
-    user = f"701{days + 2}"
+    """A day apart is the default: older money confirms nothing by itself, whichever was told first."""
+    user = f"701{days + 9}"
     announced = announce(client, user, f"창{days + 2}", 6300)
     outside = notify(client, f"window-{days}", f"창{days + 2}", 6300, occurred_at=now(days)).json()
     assert (outside["status"], outside["candidates"]) == ("unmatched", [])
@@ -331,11 +331,24 @@ def test_a_transfer_outside_the_window_is_no_match(client: Client, days: int) ->
     assert client.get(f"/v1/bank-notifications/{early['id']}").json()["status"] == "unmatched"
 
 
-@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
-def test_the_ends_of_time_are_put_on_record(client: Client, moment: str) -> None:
+def test_the_beginning_of_time_is_put_on_record(client: Client) -> None:
     """A window that would leave the calendar is cut there; nothing fits, nothing breaks."""
-    written = notify(client, f"end-{moment}", "끝", 1, occurred_at=moment)
+    moment = "0001-01-01T00:00:00Z"
+    written = notify(client, "the-beginning", "끝", 1, occurred_at=moment)
     assert (written.status_code, written.json()["occurred_at"]) == (201, moment)
+
+
+@pytest.mark.parametrize("moment", ["9999-12-31T23:59:59Z", None])
+def test_money_of_the_future_is_refused_and_the_zone_is_named(client: Client, moment: str | None) -> None:
+    """409, as for all that is well-formed and refused. A time of Korea with a Z is nine hours ahead; with +09:00 it is taken."""
+    korean = (datetime.now(UTC) + timedelta(hours=9)).replace(tzinfo=None).isoformat(timespec="seconds")
+    refused = notify(client, f"ahead-{moment}", "앞날", 6301, occurred_at=moment or f"{korean}Z")
+    problem = refused.json()
+    assert (refused.status_code, problem["code"]) == (409, "occurred_ahead")
+    assert problem["ahead_s"] > 8 * 3600
+    assert "+09:00" in problem["detail"]
+    taken = notify(client, f"ahead-{moment}", "앞날", 6301, occurred_at=f"{korean}+09:00")
+    assert taken.status_code == 201
 
 
 def test_what_was_confirmed_by_hand_is_not_paid_twice(client: Client) -> None:

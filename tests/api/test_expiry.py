@@ -1,5 +1,6 @@
 """Expiry as a user of the running service sees it."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from tests.ledger_check import broken_invariants
@@ -126,14 +127,14 @@ def test_sigterm_does_not_wait_for_the_next_sweep(own_service: LiveService) -> N
 
 
 def test_late_money_is_settled_by_hand_and_says_so(own_service: LiveService) -> None:
-    """A bank line for a deposit that has expired credits nothing by itself, lists it, and with "late": true credits it;
+    """Money that came after a deposit had expired credits nothing by itself, lists it, and with "late": true does;
     until then it keeps others of that name and amount from being confirmed by themselves."""
     own_service.environment = SOON
     own_service.start()
     client = own_service.client()
     deposit = _expired(client, _announce(client, "7301", 700))
     line = {"bank_transaction_id": "late-1", "depositor_name": "홍 길동", "amount": 700}
-    line["occurred_at"] = deposit["created_at"]
+    line["occurred_at"] = datetime.now(UTC).isoformat()
     received = client.write("/v1/bank-notifications", line).json()
     assert received["status"] == "unmatched"
     assert [(c["deposit_id"], c["status"]) for c in received["candidates"]] == [(deposit["id"], "expired")]

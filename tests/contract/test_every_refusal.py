@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -84,6 +85,12 @@ def _reused_bank_transaction(scene: Scene) -> Refused:
     line_id = int(scene.made(RECEIVE, body)["id"])
     members = {"bank_notification_id": line_id, "differing_fields": ["amount", "bank_name"]}
     return Refused(RECEIVE, {**body, "amount": 1001, "bank_name": "KB"}, None, line_id, members)
+
+
+def _line_of_the_future(scene: Scene) -> Refused:
+    """A time of Korea, written as one of UTC."""
+    occurred_at = (scene.service.clock.now + timedelta(hours=9)).replace(tzinfo=None).isoformat() + "Z"
+    return Refused(RECEIVE, {**scene.line_body(), "occurred_at": occurred_at}, None, None, {"ahead_s": 9 * 3600})
 
 
 def _matched_line(scene: Scene) -> Refused:
@@ -217,6 +224,7 @@ CASES: dict[tuple[str, ErrorCode], Callable[[Scene], Refused]] = {
     (DEBITS, Code.USER_NOT_FOUND): lambda s: _debit(s, "9900000002"),
     (DEBITS, Code.INSUFFICIENT_FUNDS): lambda s: _debit(s, s.user(1000), **_short(1000, 1501)),
     (RECEIVE, Code.BANK_TRANSACTION_REUSED): _reused_bank_transaction,
+    (RECEIVE, Code.OCCURRED_AHEAD): _line_of_the_future,
     (MATCH, Code.BANK_NOTIFICATION_NOT_FOUND): lambda s: _verb(MATCH, UNKNOWN_ID, {"deposit_id": s.deposit()}),
     (MATCH, Code.BANK_NOTIFICATION_MATCHED): _matched_line,
     (MATCH, Code.DEPOSIT_NOT_FOUND): lambda s: _verb(MATCH, s.line(), {"deposit_id": UNKNOWN_ID, "late": True}),

@@ -9,15 +9,15 @@ import pytest
 
 from service.ledger.bank_notifications import BankNotificationPost
 from service.ledger.deposits import DepositAnnounce, DepositConfirm
+from service.ledger.policy import Policy
 from service.repository import bank_notifications, deposits
 from service.repository import erasures as erasing
 from service.storage import erasures
 from tests.ledger_check import broken_invariants
-from tests.repository.house import DAY, USER, House, make_database, opened, writing
+from tests.repository.house import DAY, HOUR, USER, House, make_database, opened, writing
 
 
-@pytest.mark.parametrize("notified_first", [True, False])
-@pytest.mark.parametrize("later", [True, False])
+@pytest.mark.parametrize(("notified_first", "later"), [(True, False), (False, False), (False, True)])
 def test_a_day_apart_is_still_matched(tmp_path: Path, notified_first: bool, later: bool) -> None:
     """The money came exactly one window before or after the announcement, and is told of before or after it."""
 
@@ -35,6 +35,8 @@ def test_a_day_apart_is_still_matched(tmp_path: Path, notified_first: bool, late
                 await house.announce(1000)
             else:
                 await house.announce(1000)
+                if later:
+                    house.time.goes_by(DAY)
                 await notify(house, occurred_at)
             assert house.statuses("bank_notifications") == {1: "matched"}
             assert house.balance() == 1000
@@ -42,6 +44,67 @@ def test_a_day_apart_is_still_matched(tmp_path: Path, notified_first: bool, late
     path = make_database(tmp_path / "passbook.db")
     asyncio.run(run())
     assert broken_invariants(path) == []
+
+
+@pytest.mark.parametrize(
+    ("came", "status"),
+    [
+        (HOUR, "matched"),
+        (timedelta(), "matched"),
+        (DAY, "matched"),
+        (DAY + timedelta(milliseconds=1), "unmatched"),
+        (-HOUR, "matched"),
+    ],
+)
+def test_money_that_came_before_the_deposit_expired_confirms_it(tmp_path: Path, came: timedelta, status: str) -> None:
+    """Told of two days later; money that came after the expiry waits for a person, and so does what was cancelled."""
+
+    async def run() -> None:
+        async with opened(path, policy=Policy(match_window_s=2 * 86_400)) as house:
+            announced = house.time.now
+            await house.announce(1000)
+            house.time.goes_by(2 * DAY)
+            await house.sweeper.sweep(house.time.now)
+            assert house.statuses("deposit_transactions") == {1: "expired"}
+            command = BankNotificationPost(
+                bank_transaction_id="KB-1",
+                depositor_name="홍길동",
+                amount=1000,
+                occurred_at=(announced + came).isoformat(),
+            )
+            told = await house.do(bank_notifications.RECEIVE, command)
+            assert told["status"] == status
+            assert house.balance() == (1000 if status == "matched" else 0)
+
+    path = make_database(tmp_path / "passbook.db")
+    asyncio.run(run())
+    assert broken_invariants(path) == []
+
+
+@pytest.mark.parametrize(
+    ("ahead", "refused"),
+    [(timedelta(minutes=5), False), (timedelta(minutes=5, milliseconds=1), True), (9 * HOUR, True)],
+)
+def test_money_of_the_future_is_refused(tmp_path: Path, ahead: timedelta, refused: bool) -> None:
+    """Five minutes are for clocks that differ. A time of Korea written with Z is nine hours ahead: it is told so."""
+
+    async def run() -> None:
+        async with opened(path) as house:
+            command = BankNotificationPost(
+                bank_transaction_id="KB-1",
+                depositor_name="홍길동",
+                amount=1000,
+                occurred_at=(house.time.now + ahead).isoformat(),
+            )
+            told = await house.do(bank_notifications.RECEIVE, command)
+            assert told.get("code") == ("occurred_ahead" if refused else None)
+            assert house.statuses("bank_notifications") == ({} if refused else {1: "unmatched"})
+            if refused:
+                assert told["ahead_s"] == ahead // timedelta(seconds=1)
+                assert "+09:00" in told["detail"]
+
+    path = make_database(tmp_path / "passbook.db")
+    asyncio.run(run())
 
 
 async def line(house: House, bank_id: str, name: str = "홍길동") -> str:

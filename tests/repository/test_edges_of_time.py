@@ -46,14 +46,18 @@ def tell(tmp_path: Path, story: Story) -> None:
 
 
 async def line(house: House, amount: int, at: datetime) -> dict[str, Any]:
-    """What the bank says came at that moment; the answer."""
+    """What the bank says came at that moment; the answer. Of the future it is told by a clock that is set back then."""
     command = BankNotificationPost(
         bank_transaction_id=f"KB-{amount}-{at:%d%H%M%S%f}",
         depositor_name="홍길동",
         amount=amount,
         occurred_at=at.isoformat(),
     )
-    return await house.do(bank_notifications.RECEIVE, command)
+    ahead = max(at - house.time.now, timedelta())
+    house.time.jumps(ahead)
+    told = await house.do(bank_notifications.RECEIVE, command)
+    house.time.jumps(-ahead)
+    return told
 
 
 async def announce(house: House, amount: int, user: str = "3001") -> dict[str, Any]:

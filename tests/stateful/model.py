@@ -13,6 +13,7 @@ from typing import Any
 BALANCE_MAX = 9_007_199_254_740_991
 AMOUNT_MAX = 1_000_000_000_000
 MATCH_WINDOW = timedelta(hours=24)
+AHEAD_MAX = timedelta(minutes=5)
 DEPOSIT_EXPIRY = timedelta(hours=24)
 HOLD_EXPIRY = timedelta(hours=1)
 NEARBY_MAX = 100
@@ -436,6 +437,8 @@ class Model:
             if differing:
                 raise Refused("bank_transaction_reused", bank_notification_id=line, differing_fields=differing)
             return Expected(200, {**self.line_view(line), **_account(line), "audit_log_id": None})
+        if occurred_at - self.now > AHEAD_MAX:
+            raise Refused("occurred_ahead", ahead_s=(occurred_at - self.now) // timedelta(seconds=1))
         folded = self.folded[name]
         full = folded in self.cut.values()
         line = Line(body["bank_transaction_id"], name, folded, full, amount, occurred_at, bank_name, self.now)
@@ -553,7 +556,12 @@ class Model:
         if new is not None:
             meant.append(new)
         named = [deposit for deposit in meant if line.full or deposit.folded == line.folded]
-        waiting = [deposit for deposit in named if deposit.status == "pending"]
+        waiting = [
+            deposit
+            for deposit in named
+            if deposit.status == "pending"
+            or (deposit.status == "expired" and at - deposit.created_at <= DEPOSIT_EXPIRY)
+        ]
         paid = [deposit for deposit in meant if deposit.status == "confirmed"]
         others = new is None and any(self._open_lines(deposit, at) for deposit in [*meant, *left])
         several_users = len({deposit.user.telegram_id for deposit in [*meant, *left]}) > 1

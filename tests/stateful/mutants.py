@@ -6,7 +6,7 @@ when the two have other parameters: a mutant of an earlier service would only cr
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -40,6 +40,7 @@ from service.storage import balance_changes as references_taken
 from service.storage import bank_notifications as lines
 from service.storage import domain_purchases as names
 from service.storage import idempotency, users
+from service.storage.bank_notifications import Meant
 from service.storage.sqlite import Connection
 from tests.stateful.served import CALLERS
 
@@ -168,27 +169,49 @@ def _a_key_answers_any_request(breaker: Breaker) -> None:
     breaker.replace(unit_of_work, "check_same_request", broken)
 
 
+Fits = tuple[BankNotificationStatus, Candidate | None]
+
+
 @_found_as(r"answer\.(?:status is '(?:un)?matched', not 'ambiguous'|deposit_id)")
 def _the_first_of_two_deposits_is_guessed(breaker: Breaker) -> None:
     def broken(
-        line: PrintedName, meant: Sequence[Candidate], *, others_open: bool
-    ) -> tuple[BankNotificationStatus, Candidate | None]:
+        line: PrintedName, meant: Sequence[Candidate], *, others_open: bool, in_time: Collection[int] = ()
+    ) -> Fits:
         pending = [one for one in meant if one.likeness == "same_name" and one.status == "pending"]
         if pending:
             return BankNotificationStatus.MATCHED, pending[0]
+        return fitting(line, meant, others_open=others_open, in_time=in_time)
+
+    breaker.replace(bank_notifications, "fitting", broken)
+
+
+@_found_as(r"answer\.status is 'unmatched', not '(?:matched|ambiguous)'")
+def _money_that_came_in_time_waits_once_the_deposit_has_expired(breaker: Breaker) -> None:
+    def broken(
+        line: PrintedName, meant: Sequence[Candidate], *, others_open: bool, in_time: Collection[int] = ()
+    ) -> Fits:
         return fitting(line, meant, others_open=others_open)
 
     breaker.replace(bank_notifications, "fitting", broken)
+
+
+@_found_as(r"\Athe status is not 409")
+def _money_of_the_future_is_taken(breaker: Breaker) -> None:
+    def broken(occurred_at: str, now: datetime) -> None:
+        return
+
+    breaker.replace(bank_notifications, "check_not_ahead", broken)
 
 
 def _meant_but(breaker: Breaker, left_out: Callable[[Candidate], bool]) -> None:
     meant = lines.meant
 
     def broken(
-        tx: Connection, line: PrintedName, *, amount: int, since: str, until: str, occurred_at: str
-    ) -> list[Candidate]:
-        found = meant(tx, line, amount=amount, since=since, until=until, occurred_at=occurred_at)
-        return [one for one in found if not left_out(one)]
+        tx: Connection, line: PrintedName, *, amount: int, since: str, until: str, occurred_at: str, open_since: str
+    ) -> Meant:
+        window = {"since": since, "until": until, "occurred_at": occurred_at, "open_since": open_since}
+        found = meant(tx, line, amount=amount, **window)
+        return Meant([one for one in found.deposits if not left_out(one)], found.names)
 
     breaker.replace(lines, "meant", broken)
 
@@ -205,12 +228,20 @@ def _a_rivals_cancellation_frees_the_line(breaker: Breaker) -> None:
 
 @_found_as(r"answer\.status is 'ambiguous', not '(?:un)?matched'")
 def _ones_own_deposits_are_rivals(breaker: Breaker) -> None:
-    def broken(
-        line: PrintedName, meant: Sequence[Candidate], *, others_open: bool
-    ) -> tuple[BankNotificationStatus, Candidate | None]:
-        return fitting(line, meant, others_open=others_open or len(meant) > 1)
+    meant = lines.meant
 
-    breaker.replace(bank_notifications, "fitting", broken)
+    def broken(
+        tx: Connection, line: PrintedName, *, amount: int, since: str, until: str, occurred_at: str, open_since: str
+    ) -> Meant:
+        window = {"since": since, "until": until, "occurred_at": occurred_at, "open_since": open_since}
+        found = meant(tx, line, amount=amount, **window)
+        sql = "SELECT COUNT(*) FROM deposit_transactions WHERE status = 'pending' AND amount = ? AND match_name = ?"
+        if not found.deposits or tx.execute(sql, (amount, line.name)).fetchone()[0] < 2:
+            return found
+        rival = msgspec.structs.replace(found.deposits[0], telegram_id="another")
+        return Meant([*found.deposits, rival], found.names)
+
+    breaker.replace(lines, "meant", broken)
 
 
 @_found_as(r"\Aanswer\.status is 'pending', not 'confirmed'\n(?s:.*)/v1/deposits")

@@ -78,8 +78,10 @@ def test_the_bots_deposits_are_compared_by_the_same_folding(tx: sqlite.Connectio
 def meant(tx: sqlite.Connection, name: str, *, occurred_at: str = NOW) -> list[tuple[int, str]]:
     """(deposit, status) of those that a line of 5,000 won with this name could mean."""
     line = printed(name, field_width=14)
-    found = bank_notifications.meant(tx, line, amount=5000, since=SINCE, until=UNTIL, occurred_at=occurred_at)
-    return [(c.deposit_id, c.status) for c in found]
+    found = bank_notifications.meant(
+        tx, line, amount=5000, since=SINCE, until=UNTIL, occurred_at=occurred_at, open_since=SINCE
+    )
+    return [(c.deposit_id, c.status) for c in found.deposits]
 
 
 def rivals(tx: sqlite.Connection, name: str, *, user: str = "9") -> list[int]:
@@ -120,11 +122,36 @@ def confirm(tx: sqlite.Connection, deposit: int) -> None:
 
 
 def test_another_users_deposit_is_seen_behind_any_number_of_ones_own(tx: sqlite.Connection) -> None:
-    """More of one user's than are ever listed, all of them before the rival; of those alone each is seen."""
+    """More of one user's than are ever listed, all of them before the rival; of those alone the oldest is read."""
     own = [announce(tx, "홍길동") for _ in range(25)]
-    assert [deposit for deposit, _ in meant(tx, "홍길동")] == own
+    assert [deposit for deposit, _ in meant(tx, "홍길동")] == own[:1]
     rival = announce(tx, "홍길동전", user=2, at=UNTIL)
     assert {own[0], rival} <= {deposit for deposit, _ in meant(tx, "홍길동")}
+
+
+def test_of_one_users_many_deposits_the_oldest_of_each_kind_is_read(tx: sqlite.Connection) -> None:
+    """And the oldest of all, which is only begun, the oldest that is not cancelled, and the newest that is settled."""
+    begun = announce(tx, "홍길동전")
+    early = announce(tx, "홍길동", at="2026-01-18 12:00:00.000", status="expired")
+    expired = [announce(tx, "홍길동", at="2026-01-18 12:00:00.001", status="expired") for _ in range(3)]
+    pending = [announce(tx, "홍길동") for _ in range(3)]
+    settled = [announce(tx, "홍길동") for _ in range(3)]
+    for version, deposit in enumerate(settled):
+        tx.execute(
+            "UPDATE deposit_transactions SET status = 'confirmed', confirmed_at = ?, balance_before = ?,"
+            " balance_after = ?, version = ? WHERE id = ?",
+            (NOW, 5000 * version, 5000 * version + 5000, version + 1, deposit),
+        )
+    line = printed("홍길동", field_width=14)
+    open_since = "2026-01-18 12:00:00.001"
+    read = bank_notifications.meant(
+        tx, line, amount=5000, since=SINCE, until=UNTIL, occurred_at=NOW, open_since=open_since
+    )
+    assert [deposit.deposit_id for deposit in read.deposits] == [
+        begun, early, expired[0], pending[0], settled[0], settled[2],
+    ]  # fmt: skip
+    assert read.names == ["홍길동", "홍길동전"]
+    assert bank_notifications.in_time(tx, read.deposits, open_since=open_since) == {expired[0]}
 
 
 def test_the_rivals_are_few_however_many_there_are(tx: sqlite.Connection) -> None:
@@ -232,8 +259,14 @@ def test_each_look_up_finds_what_lies_on_the_edges_of_the_window(
                 tx, "홍길동", amount=5000, since=window["since"], until=window["until"], field_width=14
             ).listed,
             bank_notifications.meant(
-                tx, line, amount=5000, since=window["since"], until=window["until"], occurred_at=ODD_SINCE
-            ),
+                tx,
+                line,
+                amount=5000,
+                since=window["since"],
+                until=window["until"],
+                occurred_at=ODD_SINCE,
+                open_since=ODD_SINCE,
+            ).deposits,
             bank_notifications.rivals(tx, **window, field_width=14, telegram_id="9"),
         ]
         assert len({bool(look) for look in looks}) == 1, looks
