@@ -340,7 +340,7 @@ def test_the_beginning_of_time_is_put_on_record(client: Client) -> None:
 
 @pytest.mark.parametrize("moment", ["9999-12-31T23:59:59Z", None])
 def test_money_of_the_future_is_refused_and_the_zone_is_named(client: Client, moment: str | None) -> None:
-    """409, as for all that is well-formed and refused. A time of Korea with a Z is nine hours ahead; with +09:00 it is taken."""
+    """409, as for all that is well-formed and refused. A time of Korea with a Z is nine hours ahead of it."""
     korean = (datetime.now(UTC) + timedelta(hours=9)).replace(tzinfo=None).isoformat(timespec="seconds")
     refused = notify(client, f"ahead-{moment}", "앞날", 6301, occurred_at=moment or f"{korean}Z")
     problem = refused.json()
