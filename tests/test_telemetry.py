@@ -372,9 +372,9 @@ def exporting(exporter: Exporter, *, interval_ms: int) -> Telemetry:
 async def _stopped_after(made: Telemetry, is_time: Callable[[], bool], collect: Any = list) -> None:
     stopping = asyncio.Event()
     sending = asyncio.create_task(made.export_measures(collect, 0, stopping))
-    await until_async(is_time, "measures are sent")
+    await until_async(is_time, "measures are sent", within_s=20)
     stopping.set()
-    await asyncio.wait_for(sending, 60)
+    await asyncio.wait_for(sending, 20)
 
 
 def test_measures_are_sent_once_more_at_the_end_and_waited_for() -> None:
@@ -409,7 +409,7 @@ def test_a_collector_that_hangs_gets_nothing_more_and_the_end_does_not_wait(monk
     """One export is under way, however many intervals pass; the last one is tried and given up."""
     monkeypatch.setattr(telemetry, "_LAST_EXPORT_S", 0.1)
     go_on, looks = threading.Event(), itertools.count()
-    exporter = Exporter(lambda _: go_on.wait(60))
+    exporter = Exporter(lambda _: go_on.wait(20))
     made = exporting(exporter, interval_ms=10)
     asyncio.run(_stopped_after(made, lambda: exporter.asked >= 1 and next(looks) > 30))
     made.close()

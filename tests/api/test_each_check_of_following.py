@@ -26,7 +26,7 @@ from tests.storage.test_each_check_of_the_log import needless
 ROWS, PRUNED, MOST, ALL_MOST = 20, 4, 2, 3
 NEWEST = ROWS + 1
 """The row that tells of the prune."""
-WITHIN_S, IN_VAIN_S = 60, 1
+WITHIN_S, IN_VAIN_S = 20, 1
 """How long an asker has the first time, with every check in place, and afterwards, when it may wait in vain."""
 FOLLOWING = ("AuditFeed._follow", "AuditFeed._more", "_next_rows", "_Slots.take")
 Asker = Callable[[AuditFeed], Awaitable[bool]]
