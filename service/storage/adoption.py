@@ -71,6 +71,76 @@ def lacking(connection: Connection) -> list[tuple[str, str | None]]:
     return missing
 
 
+_ALIKE = {
+    "id": ("no", "seq", "idx"),
+    "telegram_id": ("tg_id", "telegram_user_id", "tg_user_id", "chat_id", "telegram"),
+    "user_id": ("owner_id", "account_id", "uid", "member_id", "telegram_id"),
+    "balance": ("balances", "current_balance", "credit", "credits", "points", "wallet", "잔액"),
+    "amount": ("price", "sum", "value", "won", "krw", "금액"),
+    "type": ("kind", "category", "direction", "tx_type", "transaction_type", "종류"),
+    "status": ("state", "result", "is_confirmed", "confirmed", "상태"),
+    "domain": ("domain_name", "name", "fqdn"),
+    "action": ("event", "what", "event_type"),
+}
+"""Column -> names that other bots give the same."""
+_TELLING = {"telegram_id", "balance", "amount", "domain"}
+"""Columns by which a table is known, whatever its name is."""
+
+
+def told_lacking(connection: Connection) -> str:
+    """What the bot's database must have and this one has not, and where its like was seen; empty where nothing is."""
+    said = [
+        f"no table {table}" if column is None else f"no column {table}.{column}"
+        for table, column in lacking(connection)
+    ]
+    likes = [like for table, column in lacking(connection) if (like := like_of(connection, table, column))]
+    return ", ".join(said) + (f"; their like: {', '.join(likes)}" if likes else "")
+
+
+def is_near(connection: Connection) -> bool:
+    """Whether anything that is missing, or should stand in a table that is, was seen under some name."""
+    return any(like_of(connection, table, column) for table, column in lacking(connection))
+
+
+def like_of(connection: Connection, table: str, column: str | None) -> str:
+    """Where the like of a missing column, or of the columns of a missing table, was seen; empty where nowhere."""
+    tables = {
+        name: _columns(connection, spelled)
+        for name, spelled in _tables(connection).items()
+        if not name.startswith(_NOT_THE_BOTS)
+    }
+    return _table_like(table, tables) if column is None else _column_like(table, column, tables)
+
+
+_NOT_THE_BOTS = ("sqlite_", "_cf_", "d1_")
+
+
+def _table_like(table: str, tables: Mapping[str, Mapping[str, _Column]]) -> str:
+    """Where the columns by which `table` is known stand, most of them first."""
+    best, most = "", 0
+    for name, columns in tables.items():
+        pairs = [(column, _same(column, columns)) for column in REQUIRED[table] if column not in {"id", "user_id"}]
+        if name in REQUIRED and name != "users":
+            continue
+        seen = [found for _, found in pairs if found]
+        if len(seen) > most and any(found for column, found in pairs if column in _TELLING and found):
+            best, most = ", ".join(f"{name}.{column}" for column in seen), len(seen)
+    return best
+
+
+def _column_like(table: str, column: str, tables: Mapping[str, Mapping[str, _Column]]) -> str:
+    here = _same(column, tables[table])
+    if here:
+        return f"{table}.{here}"
+    others = [name for name, columns in tables.items() if column in columns and name != "audit_logs"]
+    others = others if column in _TELLING - {"amount"} else []
+    return f"{others[0]}.{column}" if others else ""
+
+
+def _same(column: str, columns: Mapping[str, _Column]) -> str:
+    return next((columns[name].name for name in (column, *_ALIKE.get(column, ())) if name in columns), "")
+
+
 def of(connection: Connection, baseline: Mapping[str, Thing], log: Mapping[str, Thing]) -> Adoption | None:
     """What makes the database one of migration 000; None where nothing has to, or it is no database of the bot's.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
-from service.storage import migrator, sql_text, sqlite
+from service.storage import adoption, migrator, sql_text, sqlite
 from service.storage.import_values import Value
 from service.storage.migrator import Migration, Report
 from service.storage.progress import Progress
@@ -372,11 +372,21 @@ def _check_is_bots(source: Source, path: Path, migrations: list[Migration], *, i
             " with the schema: wrangler d1 export NAME --output FILE, without --no-schema."
         )
     if missing:
-        raise ImportFailed(f"{path} is no database of the bot: it has no table {', '.join(missing)}.")
+        like = _like(old, [(table, None) for table in missing])
+        raise ImportFailed(f"{path} is no database of the bot: it has no table {', '.join(missing)}{like}.")
     for table, columns in _REQUIRED.items():
         lacking = [name for name in columns if table in tables and name not in columns_of(old, tables[table])]
         if lacking:
-            raise ImportFailed(f"{path} cannot be taken over: its table {table} has no column {', '.join(lacking)}.")
+            like = _like(old, [(table, name) for name in lacking])
+            raise ImportFailed(
+                f"{path} cannot be taken over: its table {table} has no column {', '.join(lacking)}{like}."
+            )
+
+
+def _like(old: Connection, missing: list[tuple[str, str | None]]) -> str:
+    """Where the like of what is missing was seen, as the end of a sentence."""
+    seen = [like for table, column in missing if (like := adoption.like_of(old, table, column))]
+    return f"; its like was seen in {', '.join(seen)}" if seen else ""
 
 
 def _refuse_ours(

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from service.storage import copies, migration_values, migrator, name_folding, schema, sequences, sqlite
+from service.storage import adoption, copies, migration_values, migrator, name_folding, schema, sequences, sqlite
 from service.storage.import_source import baseline_columns, columns_of
 from service.storage.migrator import Migration, MigrationError
 from service.storage.progress import Progress, quiet
@@ -94,7 +94,8 @@ def plan(  # noqa: PLR0912, PLR0915
     try:
         version = migrator.version_of(connection, migrations)
     except MigrationError:
-        if stranded:
+        # Of a table that was never there, its like elsewhere says more than that no copy of it is.
+        if stranded and (any(_base_of(name) in _REBUILT for name in found) or not adoption.is_near(connection)):
             raise MigrationError("\n".join(stranded)) from None
         raise
     pending = migrator.pending(version, migrations, to=to)

@@ -171,7 +171,9 @@ def _recognise(connection: Connection, migrations: list[Migration]) -> int:
         return 0  # 001 stopped half-way; it may be run again from any point
     if adoption_of(connection, migrations) is not None:
         return 0
-    why = f" ({'; '.join(differences(found, at[0])[:5])})" if "users" in found else ""
+    said = adoption.told_lacking(connection) if adoption.is_near(connection) else ""
+    why = said or ("; ".join(differences(found, at[0])[:5]) if "users" in found else "")
+    why = f" ({why})" if why else ""
     raise MigrationError(
         f"This is not the bot's database as the baseline describes it{why}. Export it and use: passbook import FILE"
     )

@@ -244,6 +244,44 @@ def test_what_must_be_refused_is_refused_before_the_first_write(tmp_path: Path, 
     assert path.read_bytes() == before
 
 
+NEAR = {
+    "the balance in users": (
+        "CREATE TABLE users (id INTEGER PRIMARY KEY, telegram_id TEXT, balance INTEGER);"
+        "CREATE TABLE deposit_transactions (id INTEGER PRIMARY KEY, user_id, type, amount, status);",
+        "no table user_deposits", "users.balance",
+    ),
+    "tables of other names": (
+        "CREATE TABLE users (id INTEGER PRIMARY KEY, telegram_id TEXT);"
+        "CREATE TABLE wallets (id INTEGER PRIMARY KEY, uid INTEGER, balance REAL);"
+        "CREATE TABLE ledger (id INTEGER PRIMARY KEY, uid INTEGER, kind TEXT, amount REAL, state TEXT);",
+        "no table user_deposits, ", "wallets.balance, ledger.kind, ledger.amount, ledger.state",
+    ),
+    "a column of another name": (
+        SEED_SQL.replace("status TEXT NOT NULL DEFAULT 'pending' CHECK(status IN ('pending','confirmed','rejected','cancelled'))", "state TEXT")
+        .replace("deposit_transactions(status, type", "deposit_transactions(type").replace("WHERE status='pending'", ""),
+        "no column ", "deposit_transactions.state",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("sql", "missing", "like"), NEAR.values(), ids=NEAR)
+def test_a_near_database_is_refused_in_one_sentence_that_names_its_like(
+    tmp_path: Path, sql: str, missing: str, like: str
+) -> None:
+    """Which table or column is missing, and where something like it was seen; import and migrate say so alike."""
+    path = bots_file(tmp_path / "bot.db", sql)
+    (tmp_path / "bot.sql").write_text(sql, "utf-8")
+    for arguments in (
+        ["migrate", "plan", "--database", str(path)],
+        ["import", str(path), "--database", str(tmp_path / "p.db")],
+        ["import", str(tmp_path / "bot.sql"), "--database", str(tmp_path / "p.db")],
+    ):
+        refused = CliRunner().invoke(main, arguments)
+        said = refused.output.splitlines()[-1]
+        assert (refused.exit_code, missing in said, like in said) == (1, True, True), refused.output
+    assert not (tmp_path / "p.db").exists()
+
+
 def test_an_adoption_that_fails_changes_nothing(tmp_path: Path) -> None:
     """Its statements are one transaction; the links are checked at its end."""
     path = bots_file(tmp_path / "bot.db", SEED_SQL.replace("VALUES(1,1,'123456','user'", "VALUES(1,9,'123456','user'"))
