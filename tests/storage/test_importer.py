@@ -363,10 +363,18 @@ def test_a_database_of_a_later_passbook_is_called_one(tmp_path: Path, behind: in
     assert said in refused(tmp_path, SCHEMA + record)
 
 
-def test_a_table_with_a_quote_in_its_name_is_counted_and_left_aside(tmp_path: Path) -> None:
-    """Whatever a name holds."""
-    text = SCHEMA + USER + ACCOUNT + moved(1) + 'CREATE TABLE "a""b" (x);\nINSERT INTO "a""b" VALUES(1);\n'
+@pytest.mark.parametrize("schema", [SCHEMA + 'CREATE TABLE "a""b" (x);\n', ""], ids=["with a schema", "data alone"])
+def test_a_table_with_a_quote_in_its_name_is_counted_and_left_aside(tmp_path: Path, schema: str) -> None:
+    """Whatever a name holds; it is written doubled."""
+    text = schema + USER + ACCOUNT + moved(1) + 'INSERT INTO "a""b" VALUES(1);\n'
     assert take_over_text(tmp_path, text).left_aside == ['a"b (1 rows)']
+
+
+def test_triggers_and_views_of_a_file_are_told_like_those_of_text(tmp_path: Path) -> None:
+    """They stay behind in the bot's file, and the report names them."""
+    made = "CREATE TRIGGER mine AFTER INSERT ON users BEGIN SELECT 1; END; CREATE VIEW seen AS SELECT 1;"
+    report = take_over(make_bots_file(tmp_path / "bots.sqlite", extra=made), tmp_path / "p.db")
+    assert [told for told in report.left_aside if "mine" in told or "seen" in told] == ["trigger mine", "view seen"]
 
 
 def test_rows_that_name_their_columns_do_not_go_with_rows_that_do_not(tmp_path: Path) -> None:
