@@ -97,7 +97,6 @@ KEPT = {
     "idempotency_answers.operation": "a path, which never names a user",
     "import_archive.imported_at": "a time",
     "import_archive.source_table": "a table",
-    "name_folding": "a number",
     "schema_migrations": "of the program",
     "user_deposits.created_at": "a time",
     "user_domains": "names of domains, words and times; docs/operating.md says so",
