@@ -265,7 +265,7 @@ WRITES = {
 def _commands_that_write(group: click.Group, names: tuple[str, ...] = ()) -> Iterator[str]:
     """Those that open the database for writing, by the names that their code uses."""
     context = click.Context(group)
-    for name in group.list_commands(context):
+    for name in some(group.list_commands(context)):
         command = group.get_command(context, name)
         assert command is not None
         if isinstance(command, click.Group):

@@ -12,6 +12,7 @@ import pytest
 from tests.ledger_check import broken_invariants
 from tests.live import Client, LiveService, passbook
 from tests.printed import stands
+from tests.some import some
 
 amounts = itertools.count(990_000, 10)
 """For tests that run several times on one service: whose neighbours are free to be proposed."""
@@ -300,7 +301,7 @@ def test_what_a_person_would_see_waits_for_a_person(
 ) -> None:
     """The deposit is the first candidate, in the answer, in the line and in the list of open lines, and says why; it
     is confirmed neither by the line nor by an announcement after it."""
-    for printed_name in printed_names:
+    for printed_name in some(printed_names):
         amount = next(amounts)
         other, meant = announce(client, "7131", "박하나", amount), announce(client, "7132", name, amount)
         line = notify(client, f"seen-{amount}", printed_name, amount)
