@@ -104,10 +104,14 @@ def migrate_up(database: str | None, to: int | None, no_backup: bool) -> None:
                     before = migration_check.count_before(connection, migrations)
                     if not no_backup:
                         copy = _copy(connection, path, "migrate", show)
+        adopted = copy if before is not None and plan.adopted else None
         with _writing(config) as connection, _going_back(path, before, copy, database), _Show() as show:
             count = migrator.up(connection, migrations, show.say, to=to, progress=show.progress)
             show.say(f"{count} applied.")
             _finish(connection, before, copy)
+        if adopted is not None:
+            like = shlex.join(["passbook", "export", "BACK.sql", "--like", str(adopted), "--database", str(path)])
+            click.echo(f"To go back to the bot's own tables, with what is written from now on: {like}")
         for line in _way_back(path, before, copy, database):
             click.echo(line)
     click.echo("Next: passbook serve")
@@ -175,6 +179,8 @@ def migrate_down(database: str | None, to: int | None, yes: bool) -> None:
             if before.version <= target:
                 click.echo(f"Nothing to do: the database is at migration {before.version:03d}.")
                 return
+            if lost := migration_plan.directions_lost(connection, before.version, target):
+                raise MigrationError("\n".join(lost))
             names = ", ".join(migration.name for migration in reversed(migrations[target + 1 : before.version + 1]))
             if not yes:
                 click.confirm(f"Roll back {names}? What these tables and columns hold is lost", abort=True)

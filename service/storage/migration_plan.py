@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from service.storage import adoption, copies, migration_values, migrator, name_folding, schema, sequences, sqlite
+from service.storage.exporter import DEBIT_TYPES
 from service.storage.import_source import baseline_columns, columns_of
 from service.storage.migrator import Migration, MigrationError
 from service.storage.progress import Progress, quiet
@@ -57,7 +58,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     """What would happen. `version` is -1 for an empty database; `blockers` is empty when `up` would start.
 
     needed_bytes: beside the file, with the copy that is made before; seconds: from measured rates.
-    backup: the newest copy beside the database, null when there is none.
+    backup: the newest copy beside the database, null when there is none. adopted: tables of the bot's are made those of
+    000 first.
     """
 
     database: str
@@ -75,6 +77,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     free_bytes: int
     backups: int
     backup: str | None
+    adopted: bool
 
 
 def plan(  # noqa: PLR0912, PLR0915
@@ -167,6 +170,7 @@ def plan(  # noqa: PLR0912, PLR0915
         free_bytes=free,
         backups=len(beside),
         backup=str(beside[0]) if beside else None,
+        adopted=adopting is not None,
     )
 
 
@@ -395,6 +399,24 @@ def _foreign_types(connection: Connection, found: dict[str, str], path: Path) ->
     return [
         f"{count:,} transactions have the type {word}, which no migration knows; an import does: passbook import"
         f" {shlex.quote(str(path))} --database NEW"
+        for word, count in rows
+    ]
+
+
+def directions_lost(connection: Connection, version: int, to: int) -> list[str]:
+    """The types whose direction an import was told, and that a rollback of 003 would forget: it keeps no direction."""
+    if not to < _LEDGER <= version:
+        return []
+    rows = connection.execute(
+        "SELECT type, COUNT(*) FROM deposit_transactions AS t WHERE direction = 'debit' AND version IS NULL"
+        f" AND type NOT IN ({', '.join('?' * len(DEBIT_TYPES))}) AND NOT EXISTS (SELECT 1 FROM audit_logs WHERE"
+        " action = 'migration_amount_made_positive' AND resource_type = 'deposit_transaction' AND resource_id = t.id)"
+        " GROUP BY type ORDER BY type",
+        DEBIT_TYPES,
+    ).fetchall()
+    return [
+        f"{count:,} debits of the type {word} would be credits afterwards, as 003 does not know the word: write the way"
+        " back with passbook export instead."
         for word, count in rows
     ]
 

@@ -292,6 +292,29 @@ def test_an_adoption_that_fails_changes_nothing(tmp_path: Path) -> None:
         assert migrator.schema_of(connection) == before
 
 
+def test_the_way_back_from_an_adoption_is_said(tmp_path: Path) -> None:
+    """The tables of 000 are not the bot's: the copy from before tells an export what they were."""
+    path = bots_file(tmp_path / "bot.db", SEED_SQL)
+    up = CliRunner().invoke(main, ["migrate", "up", "--database", str(path)])
+    assert up.exit_code == 0, up.output
+    (copy,) = tmp_path.glob("bot.db.before-migrate-*")
+    assert f"passbook export BACK.sql --like {copy} --database {path}" in up.output
+    back = CliRunner().invoke(main, ["export", str(tmp_path / "b.sql"), "--like", str(copy), "--database", str(path)])
+    assert back.exit_code == 0, back.output
+    assert "(1, 1, 39000, '2026-01-16 03:31:00', '2026-01-20 00:00:00', 4)" in (tmp_path / "b.sql").read_text("utf-8")
+
+
+def test_a_rollback_that_forgets_a_direction_is_refused(tmp_path: Path) -> None:
+    """Before 003 a debit is one by its type, and nothing knows the type that an import was told."""
+    text = SEED_SQL.replace("'withdrawal',11000", "'출금',11000").replace("'deposit','withdrawal'", "'deposit','출금'")
+    (tmp_path / "bot.sql").write_text(text, "utf-8")
+    path = tmp_path / "p.db"
+    assert CliRunner().invoke(main, ["import", str(tmp_path / "bot.sql"), "--database", str(path)]).exit_code == 0
+    refused = CliRunner().invoke(main, ["migrate", "down", "--to", "2", "--yes", "--database", str(path)])
+    assert (refused.exit_code, "1 debits of the type 출금 would be credits" in refused.output) == (1, True)
+    assert read(path, "SELECT direction FROM deposit_transactions WHERE id = 2") == [("debit",)]
+
+
 def test_a_stray_index_is_dropped_and_a_missing_one_made(tmp_path: Path) -> None:
     """On tables that are the baseline's otherwise; no row is touched for it."""
     path = make_bots_file(
