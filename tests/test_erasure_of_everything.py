@@ -55,6 +55,8 @@ HOLDS = {
     "idempotency_answers.location",
     "idempotency_answers.request",
     "import_archive.column_values",
+    "learned_names.match_name",
+    "learned_names.printed_name",
     "users.telegram_id",
     "users.username",
 }
@@ -94,6 +96,8 @@ KEPT = {
     "idempotency_answers.actor": "a caller",
     "idempotency_answers.created_at": "a time",
     "idempotency_answers.idempotency_key": "of callers; docs/operating.md says so",
+    "learned_names.created_at": "a time",
+    "learned_names.learned_by": "a caller",
     "idempotency_answers.operation": "a path, which never names a user",
     "import_archive.imported_at": "a time",
     "import_archive.source_table": "a table",
@@ -106,6 +110,10 @@ KEPT = {
 """Tables and columns of text that hold nothing of a person, and why."""
 NEW_ROWS = {"audit_logs", "audit_leaves", "audit_erasures", "user_erasures"}
 """Tables to which an erasure adds rows."""
+
+
+DELETED_ROWS = {"learned_names"}
+"""Tables from which an erasure takes the user's rows away."""
 
 
 def spellings(name: str) -> list[bytes]:
@@ -240,6 +248,14 @@ def use(client: Client, telegram_id: str) -> None:
     line = {"bank_transaction_id": f"B-{number}", "depositor_name": name, "amount": amount, "occurred_at": now}
     received = write("/v1/bank-notifications", {**line, "raw_message": f"입금 {name}"}, 201)
     assert received["status"] == "matched"
+    printed_name = f"{name}네"
+    deposit = write("/v1/deposits", {"amount": amount + 100, "depositor_name": name}, 201)
+    unknown = {**line, "bank_transaction_id": f"L-{number}", "depositor_name": printed_name, "amount": amount + 100}
+    unmatched = write("/v1/bank-notifications", unknown, 201)
+    settled = client.write(
+        f"/v1/bank-notifications/{unmatched['id']}/match", {"deposit_id": deposit["id"], "remember": True}
+    ).json()
+    assert settled["learned_name_id"] is not None
     write("/v1/debits", {"amount": 10**9, "reason": name}, 409)
     taken = write("/v1/debits", {"amount": 10, "reason": name}, 201)
     answer = client.write(f"/v1/transactions/{taken['id']}/reverse", {"note": name})
@@ -355,8 +371,13 @@ def test_everybody_elses_data_is_byte_for_byte_whole(erased: Erased) -> None:
             continue
         now = erased.after[table]
         assert {*now} - {*rows} == set() or table in NEW_ROWS, table
+        gone = {rowid for rowid in rows if rowid not in now}
+        if table not in DELETED_ROWS:
+            assert gone == set(), table
+        else:
+            assert gone == {rowid for rowid, row in rows.items() if any(map(holds_secret, row.values()))}, table
         for rowid, row in rows.items():
-            for column, value in row.items():
+            for column, value in row.items() if rowid in now else ():
                 if now[rowid][column] != value and not may_change(erased, table, row, column):
                     wrong.append(f"{table}.{column} of row {rowid}: {value!r} is now {now[rowid][column]!r}")
     assert wrong == []

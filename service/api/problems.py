@@ -50,6 +50,7 @@ CATALOGUE: dict[ErrorCode, Kind] = {
     ErrorCode.AUDIT_LOG_NOT_FOUND: Kind(404, "There is no such audit log row", "Check the id."),
     ErrorCode.DOMAIN_PURCHASE_NOT_FOUND: Kind(404, "There is no such domain purchase", "Check the id."),
     ErrorCode.BANK_NOTIFICATION_NOT_FOUND: Kind(404, "There is no such bank notification", "Check the id."),
+    ErrorCode.LEARNED_NAME_NOT_FOUND: Kind(404, "There is no such learned name", "Check the id; it may be removed."),
     ErrorCode.METHOD_NOT_ALLOWED: Kind(405, "The path has no such method", "Use a method that Allow lists."),
     ErrorCode.NOT_ACCEPTABLE: Kind(406, "No acceptable media type", "Accept what `errors` names.", ("errors",)),
     ErrorCode.REQUEST_TIMEOUT: Kind(

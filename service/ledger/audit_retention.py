@@ -23,6 +23,8 @@ _RESOURCE_TYPES = {
     **dict.fromkeys((RECEIVED, MATCHED), "bank_notification"),
     "user_created": "user",
     "user_erased": "user",
+    "user_name_learned": "user",
+    "user_name_forgotten": "user",
     "api_key_created": "api_key",
     "api_key_revoked": "api_key",
 }

@@ -95,10 +95,14 @@ class BankNotificationPost(Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class BankNotificationMatch(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Says which deposit the money is for. `late` is needed, and only then, for a deposit that has expired."""
+    """Says which deposit the money is for. `late` is needed, and only then, for a deposit that has expired.
+
+    remember: the printed name counts as one of the user's names from now on.
+    """
 
     deposit_id: ResourceId
     late: bool | UnsetType = UNSET
+    remember: bool | UnsetType = UNSET
     note: OptionalNote = UNSET
 
 
@@ -158,7 +162,7 @@ class BankNotificationWritten(BankNotification, frozen=True, kw_only=True):
     """Answer to every change of a notification: it, and the user's balance (won) before and after the change.
 
     The user and the balances are null until it is matched; audit_log_id is null when the bank transaction was on
-    record already and nothing changed.
+    record already and nothing changed; learned_name_id unless the printed name was learned now.
     """
 
     telegram_id: str | None
@@ -166,6 +170,7 @@ class BankNotificationWritten(BankNotification, frozen=True, kw_only=True):
     balance_after: int | None
     version: int | None
     audit_log_id: int | None
+    learned_name_id: int | None
 
 
 class BankNotificationPage(Struct, frozen=True, kw_only=True):
@@ -176,7 +181,12 @@ class BankNotificationPage(Struct, frozen=True, kw_only=True):
 
 
 def fitting(
-    line: PrintedName, meant: Sequence[Candidate], *, others_open: bool, in_time: Collection[int] = ()
+    line: PrintedName,
+    meant: Sequence[Candidate],
+    *,
+    others_open: bool,
+    in_time: Collection[int] = (),
+    learned_of: Sequence[str] = (),
 ) -> tuple[BankNotificationStatus, Candidate | None]:
     """What a notification becomes that could mean these deposits, in any order, and the one that it confirms by itself.
 
@@ -185,11 +195,17 @@ def fitting(
     one is meant, unless another was confirmed without a notification: the money may be that one's. One that has expired
     counts as pending where it is among `in_time`: the money came while it was open. Late money, and a name that is
     neither whole nor cut by the bank's field, are left to a person.
+
+    learned_of: the users of whom the printed name was learned. It is the name of one of them alone, or of none.
     """
     named = [
         one
         for one in sorted(meant, key=lambda candidate: candidate.deposit_id)
-        if one.status != "cancelled" and could_be_meant(line, match_name(one.depositor_name)) is not Meaning.BEGINNING
+        if one.status != "cancelled"
+        and (
+            could_be_meant(line, match_name(one.depositor_name)) in {Meaning.WHOLE, Meaning.CUT}
+            or tuple(learned_of) == (one.telegram_id,)
+        )
     ]
     pending = [one for one in named if one.status == "pending" or one.deposit_id in in_time]
     settled = [one for one in meant if one.status not in {"pending", "expired", "cancelled"}]

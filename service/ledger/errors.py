@@ -24,6 +24,7 @@ class ErrorCode(StrEnum):
     AUDIT_LOG_NOT_FOUND = "audit_log_not_found"
     DOMAIN_PURCHASE_NOT_FOUND = "domain_purchase_not_found"
     BANK_NOTIFICATION_NOT_FOUND = "bank_notification_not_found"
+    LEARNED_NAME_NOT_FOUND = "learned_name_not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     NOT_ACCEPTABLE = "not_acceptable"
     REQUEST_TIMEOUT = "request_timeout"
@@ -124,6 +125,10 @@ class DepositAmountDiffers(Refusal):
 
 class BankNotificationNotFound(Refusal):
     code = ErrorCode.BANK_NOTIFICATION_NOT_FOUND
+
+
+class LearnedNameNotFound(Refusal):
+    code = ErrorCode.LEARNED_NAME_NOT_FOUND
 
 
 class BankTransactionReused(Refusal):

@@ -99,6 +99,11 @@ DESCRIPTIONS = {
         "A bank notification that is matched names one confirmed deposit of its amount, which no other names, and the"
         " deposit's audit row names the notification."
     ),
+    "learned_names": (
+        "Every learned name is printed on a bank notification that is matched with a deposit of its user, compared as"
+        " it reads, and told by one audit row of its learning and none of its removal; every audit row of a learning"
+        " has its learned name, its removal, or an erased user."
+    ),
     "reversals": "Every reversal moves the same amount of the same user's money the other way, once.",
     "domain_purchases": (
         "Every domain purchase was paid for by its user with its price, once, and the money is where its status says:"

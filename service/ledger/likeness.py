@@ -28,13 +28,15 @@ NOTED_CHARACTERS_MIN = 3
 class Likeness(StrEnum):
     """How a candidate's name is like the bank's, the likeliest first.
 
-    same_name: the same; truncated_name: one is the beginning of the other (banks cut names, and write something behind
-    them); corporate_name: the same but for marks such as (주); decorated_name: the same but for a bank's or an app's
-    word, a note, an honorific, brackets or digits around it; latin_name: Latin words in another order or otherwise
-    joined; masked_name: the bank hides letters; same_amount: the amount alone.
+    same_name: the same; learned_name: people taught that it means the user; truncated_name: one is the beginning of
+    the other (banks cut names, and write something behind them); corporate_name: the same but for marks such as (주);
+    decorated_name: the same but for a bank's or an app's word, a note, an honorific, brackets or digits around it;
+    latin_name: Latin words in another order or otherwise joined; masked_name: the bank hides letters; same_amount: the
+    amount alone.
     """
 
     SAME_NAME = "same_name"
+    LEARNED_NAME = "learned_name"
     TRUNCATED_NAME = "truncated_name"
     CORPORATE_NAME = "corporate_name"
     DECORATED_NAME = "decorated_name"
@@ -177,6 +179,14 @@ def likely_names(printed: Printed) -> list[str]:
     likely += [name[:end] for end in range(CORE_CHARACTERS_MIN, len(name))]
     likely += [name[start:] for start in range(CORE_CHARACTERS_MIN, len(name) - NOTED_CHARACTERS_MIN + 1)]
     return [one for one in dict.fromkeys(likely) if len(one) >= CORE_CHARACTERS_MIN]
+
+
+def says_who(printed_name: str) -> bool:
+    """Whether a printed name may be a person's: it hides no letters, and is not a bank's or an app's word alone."""
+    reading = read(printed_name)
+    core = min(reading.readings, key=len, default=reading.name)
+    letters = any(character.isalpha() for character in reading.name)
+    return letters and not reading.masked and core not in _WORDS and reading.name not in {*_WORDS, *_MARKS}
 
 
 def _is_the_same(announced: Reading, printed: Printed) -> bool:

@@ -29,8 +29,9 @@ from service.ledger.timestamps import around, bound, parsed, spoken
 from service.ledger.transactions import TransactionStatus, balance_after_credit
 from service.ledger.users import Account
 from service.repository.deposits import Match, check_creditable, credit, has_room, settle
+from service.repository.learned_names import learn
 from service.repository.unit_of_work import Operation, UnitOfWork, created, ok
-from service.storage import bank_notifications, deposits, users
+from service.storage import bank_notifications, deposits, learned_names, users
 
 NAMES_ASKED_MAX = 100
 """Of more names that a line could mean, it is not asked whether other lines print them: a person looks."""
@@ -56,7 +57,8 @@ def _receive(work: UnitOfWork, command: BankNotificationPost, _target: int) -> A
         for one in meant.names
     )
     erased = bank_notifications.has_erased_rival(work.tx, **key)
-    status, fits = fitting(name, meant.deposits, others_open=others or erased, in_time=in_time)
+    learned_of = learned_names.users_of(work.tx, name)
+    status, fits = fitting(name, meant.deposits, others_open=others or erased, in_time=in_time, learned_of=learned_of)
     deposit = deposits.find(work.tx, fits.deposit_id) if fits else None
     account = users.find_account(work.tx, deposit.telegram_id) if deposit else None
     if deposit is not None and account is not None and not has_room(account, deposit.amount):
@@ -135,7 +137,9 @@ def _match(work: UnitOfWork, command: BankNotificationMatch, notification_id: in
         credited = credit(work, deposit, account, note=given(command.note), found=found)
     else:
         settle(work, found, deposit.id)
-    return ok(_written(work, notification_id, account, credited, audit_log_id))
+    learned = learn(work, notification, account) if command.remember is True else None
+    written = _written(work, notification_id, account, credited, audit_log_id)
+    return ok(msgspec.structs.replace(written, learned_name_id=learned))
 
 
 def _find(work: UnitOfWork, notification_id: int, candidates: Candidates | None = None) -> BankNotification:
@@ -177,6 +181,7 @@ def _written(
         balance_after=credited.balance_after if credited else account.balance if account else None,
         version=credited.version if credited else account.version if account else None,
         audit_log_id=audit_log_id,
+        learned_name_id=None,
     )
 
 

@@ -37,7 +37,7 @@ from service.ledger.transactions import TransactionStatus, balance_after_credit
 from service.ledger.users import Account
 from service.repository.unit_of_work import Operation, UnitOfWork, created, ok
 from service.repository.users import find_or_open
-from service.storage import bank_notifications, deposits, users
+from service.storage import bank_notifications, deposits, learned_names, users
 
 
 def _announce(work: UnitOfWork, command: DepositAnnounce, _target: int) -> Answer:
@@ -80,25 +80,39 @@ def _looked_for(work: UnitOfWork, command: DepositAnnounce, name: AnnouncedName)
     amount = command.amount
     since, until = around(work.now, work.policy.match_window_s)
     tx = work.session.looking_for(amount=amount, name=name)
-    if bank_notifications.is_quiet(tx, amount=amount, name=name, since=since, until=until):
+    who: Any = {"since": since, "until": until, "telegram_id": command.telegram_id}
+    if bank_notifications.is_quiet(tx, amount=amount, name=name, **who):
         return None, None
-    key: Any = {"amount": amount, "name": name, "since": since, "until": until}
-    width = work.policy.bank_name_width
-    lines = bank_notifications.list_open(work.tx, **key, field_width=width)
+    names = [name, *(AnnouncedName(one, one) for one in learned_names.of_user(work.tx, command.telegram_id))]
+    lines = _lines_of(work, names, amount=amount, since=since, until=until)
     if len(lines) == 1 and _means_it_alone(work, lines[0], command):
         return lines[0].id, None
-    rivals = bank_notifications.rivals(work.tx, **key, field_width=width, telegram_id=command.telegram_id)
+    width = work.policy.bank_name_width
+    rivals = {
+        rival
+        for one in names
+        for rival in bank_notifications.rivals(work.tx, amount=amount, name=one, field_width=width, **who)
+    }
     if not rivals and not lines:
         return None, None
     suggested = next(
         (
             other
             for other in nearby_amounts(amount)
-            if bank_notifications.is_quiet(work.tx, amount=other, name=name, since=since, until=until)
+            if bank_notifications.is_quiet(work.tx, amount=other, name=name, **who)
         ),
         None,
     )
     return None, collision_of(amount, deposits=len(rivals), notifications=len(lines), suggested_amount=suggested)
+
+
+def _lines_of(
+    work: UnitOfWork, names: list[AnnouncedName], *, amount: int, since: str, until: str
+) -> list[BankNotification]:
+    """The notifications that wait and print one of the user's names, each once."""
+    key: Any = {"amount": amount, "since": since, "until": until, "field_width": work.policy.bank_name_width}
+    found = {line.id: line for name in names for line in bank_notifications.list_open(work.tx, name=name, **key)}
+    return [found[line_id] for line_id in sorted(found)]
 
 
 def _means_it_alone(work: UnitOfWork, line: BankNotification, command: DepositAnnounce) -> bool:
@@ -124,7 +138,8 @@ def _means_it_alone(work: UnitOfWork, line: BankNotification, command: DepositAn
         likeness=Likeness.SAME_NAME,
     )
     erased = bank_notifications.has_erased_rival(work.tx, amount=line.amount, since=since, until=until)
-    return fitting(name, [*meant.deposits, new], others_open=erased, in_time=in_time)[1] is new
+    learned_of = learned_names.users_of(work.tx, name)
+    return fitting(name, [*meant.deposits, new], others_open=erased, in_time=in_time, learned_of=learned_of)[1] is new
 
 
 def _confirm_at_once(

@@ -24,7 +24,17 @@ from service.ledger.idempotency import digest as idempotency_digest
 from service.ledger.policy import Policy
 from service.ledger.transactions import Direction
 from service.ledger.users import Account
-from service.storage import api_keys, audit_logs, balance_changes, idempotency, sequences, sqlite, transactions, users
+from service.storage import (
+    api_keys,
+    audit_logs,
+    balance_changes,
+    idempotency,
+    learned_names,
+    sequences,
+    sqlite,
+    transactions,
+    users,
+)
 from service.storage.api_keys import Standing
 from service.storage.idempotency import StoredAnswer
 from service.storage.sqlite import Connection
@@ -70,7 +80,8 @@ class Session:
         self._audit_logs: list[audit_logs.Row] = []
         self._answers: list[idempotency.Row] = []
         self._announced: dict[tuple[int, str], list[AnnouncedName]] = {}
-        """Names of the deposits among them, and maybe of some that were taken back, by amount and first character."""
+        """Names of the deposits among them, and maybe of some that were taken back, by amount and first character,
+        which is empty where it tells of the amount alone."""
         self._accounts: dict[str, Account | None] = {}
         self._stored: dict[tuple[str, str], StoredAnswer | None] = {}
         self._keys: dict[int, Standing | None] = {}
@@ -148,7 +159,12 @@ class Session:
     def looking_for(self, *, amount: int, name: AnnouncedName) -> Connection:
         """The transaction, to look for deposits of this amount that could be confused, and for bank notifications."""
         alike = self._announced.get((amount, name.name[:1]), ())
-        return self.reading if any(could_be_confused(name, other) for other in alike) else self._tx
+        if any(could_be_confused(name, other) for other in alike):
+            return self.reading
+        # A deposit among them may be meant by a name that was learned of its user.
+        if (amount, "") in self._announced and not learned_names.is_empty(self._tx):
+            return self.reading
+        return self._tx
 
     # What is read ahead.
 
@@ -245,6 +261,7 @@ class Session:
         """Writes a deposit that waits for its money; returns its id."""
         transaction_id = self._next_transaction_id()
         self._announced.setdefault((amount, name.name[:1]), []).append(name)
+        self._announced.setdefault((amount, ""), [])
         self._transactions.append(
             transactions.pending_row(
                 transaction_id,

@@ -31,6 +31,7 @@ from service.ledger.depositor_names import (
 from service.ledger.fields import given
 from service.ledger.likeness import RULES, Likeness, Printed, likely_names, read, seen_in
 from service.ledger.timestamps import around, bound, spoken
+from service.storage import learned_names
 from service.storage.sqlite import Connection
 
 _SELECT_OPEN = (
@@ -128,6 +129,38 @@ _BY_ID = (
     f"{_CANDIDATE} FROM deposit_transactions AS t JOIN users AS u ON u.id = t.user_id"
     " WHERE t.id IN (SELECT value FROM json_each(:ids))"
 )
+# Of the users of whom a name was learned that the printed one is or begins, whatever they announced.
+_OF_THE_LEARNED = (
+    "deposit_transactions AS t INDEXED BY idx_transactions_user JOIN users AS u ON u.id = t.user_id"
+    " WHERE t.user_id IN (SELECT user_id FROM learned_names INDEXED BY idx_learned_names_name WHERE {learned})"
+    " AND t.type = 'deposit' AND t.amount = :amount"
+)
+_LEARNED_NEAR = f"{_OF_THE_LEARNED} AND t.created_at BETWEEN :since AND :until"
+_LEARNED_LATE = (
+    f"{_OF_THE_LEARNED} AND t.created_at <= :until AND t.status = 'confirmed' AND t.confirmed_at >= :since"
+    f" AND substr(t.confirmed_at, 1, 10) IS NOT substr(t.created_at, 1, 10) AND {_WITHOUT_LINE}"
+)
+_IS_LEARNED = _BEGINNING_WITH_IT.format(t="", name="name")
+_LEARNED_MEANT = tuple(
+    f"{_CANDIDATE} FROM {where}".replace("{learned}", _IS_LEARNED)
+    for where in (f"{_LEARNED_NEAR} AND ({_OPEN_OR_WITHOUT_LINE} OR {_CANCELLED_SINCE})", _LEARNED_LATE)
+)
+_LEARNED_CANDIDATES = tuple(
+    f"{_CANDIDATE} FROM {where} LIMIT :limit".replace("{learned}", _IS_LEARNED)
+    for where in (f"{_LEARNED_NEAR} AND ({_OPEN_OR_WITHOUT_LINE})", _LEARNED_LATE)
+)
+# Of the users of whom a name was learned that a bank may print like this one.
+_IS_ALIKE = f"{_BEGINNING_WITH_IT.format(t='', name='print')} OR match_name IN ({{beginnings}})"
+_LEARNED_RIVALS = tuple(
+    f"{_CANDIDATE} FROM {where} AND (u.telegram_id <> :telegram_id OR t.status = 'confirmed') LIMIT :limit".replace(
+        "{learned}", _IS_ALIKE
+    )
+    for where in (f"{_LEARNED_NEAR} AND ({_OPEN_OR_WITHOUT_LINE})", _LEARNED_LATE)
+)
+_LEARNED_AROUND = tuple(
+    f"SELECT 1 FROM {where} LIMIT 1".replace("{learned}", _IS_ALIKE)
+    for where in (_LEARNED_NEAR, _LEARNED_LATE.replace(f" AND {_WITHOUT_LINE}", ""))
+)
 # A user's own deposits are no rivals of each other, but the money of a confirmed one may still come.
 _RIVALS = tuple(
     f"{select} AND (u.telegram_id <> :telegram_id OR t.status = 'confirmed') AND {of_name}{limit}"
@@ -175,7 +208,11 @@ _EMPTY_AROUND_OF = tuple(
     for of_name in (_FROM_ITS_FIRST_CHARACTER, "match_name IS NULL")
 )
 _EMPTY_AROUND = (
-    f"SELECT NOT (EXISTS (SELECT 1 FROM {_OPEN_OF_AMOUNT} AND {_FROM_ITS_FIRST_CHARACTER})"
+    "SELECT NOT (EXISTS (SELECT 1 FROM learned_names INDEXED BY idx_learned_names_name"
+    f" WHERE {_FROM_ITS_FIRST_CHARACTER})"
+    " OR EXISTS (SELECT 1 FROM learned_names"
+    " WHERE user_id = (SELECT id FROM users WHERE telegram_id = :telegram_id))"
+    f" OR EXISTS (SELECT 1 FROM {_OPEN_OF_AMOUNT} AND {_FROM_ITS_FIRST_CHARACTER})"
     f" OR {' OR '.join(_EMPTY_AROUND_OF)})"
 )
 
@@ -307,24 +344,34 @@ def candidates(
         found = _all(tx, statement, days, parameters) if line.reading.name else []
         counted = counted and len(found) <= CANDIDATES_MAX
         rows |= set(found)
+    learned: set[Any] = set()
+    for statement in _LEARNED_CANDIDATES:
+        found = _all(tx, statement, days, parameters) if line.reading.name else []
+        counted = counted and len(found) <= CANDIDATES_MAX
+        learned |= set(found)
+    rows |= learned
     ranked = sorted(
         (place, row[0], alike, row)
         for row in rows
-        for place, alike in _likeness_of(line, depositor_name=row[2], status=row[4])
+        for place, alike in _likeness_of(line, row in learned, depositor_name=row[2], status=row[4])
     )
     listed = [_candidate(row, alike) for _, _, alike, row in ranked[:CANDIDATES_MAX]]
     return Candidates(listed, len(ranked) - len(listed), counted)
 
 
-def _likeness_of(line: Printed, *, depositor_name: str | None, status: str) -> list[tuple[int, Likeness]]:
+def _likeness_of(
+    line: Printed, is_learned: bool, *, depositor_name: str | None, status: str
+) -> list[tuple[int, Likeness]]:
     """How the deposit is like the line, and in which place of the likeliest; empty when it is not. Of one whose name
     was erased nobody knows."""
     if not depositor_name:
         return []
     alike = seen_in(depositor_name, line)
+    if is_learned and (alike is None or alike[1] is not Likeness.SAME_NAME):
+        return [(1, Likeness.LEARNED_NAME)]
     if alike is None and status in {"pending", "expired"}:
         alike = len(RULES), Likeness.SAME_AMOUNT
-    return [alike] if alike else []
+    return [(2 * alike[0], alike[1])] if alike else []
 
 
 def meant(
@@ -365,11 +412,38 @@ def meant(
         one = {**parameters, "telegram_id": min(rows)[1]}
         for statement in _MEANT:
             rows |= set(_all(tx, f"{statement} AND u.telegram_id <> :telegram_id LIMIT 1", days, one))
-    whole = {row: match_name(row[2] or "") == line.name for row in rows}
+    learned = _learned_meant(tx, days, parameters, rows)
+    rows |= learned
+    names |= {match_name(row[2] or "") for row in learned}
+    for telegram_id in {row[1] for row in learned}:
+        names |= set(learned_names.of_user(tx, telegram_id))
     return Meant(
-        [_candidate(row, Likeness.SAME_NAME if whole[row] else Likeness.TRUNCATED_NAME) for row in sorted(rows)],
+        [_candidate(row, _meant_as(line, match_name(row[2] or ""))) for row in sorted(rows)],
         sorted(names),
     )
+
+
+def _learned_meant(tx: Connection, days: str, parameters: Mapping[str, object], rows: set[Any]) -> set[Any]:
+    """The deposits of the users of whom the printed name was learned: all of them where `rows` are this one user's too,
+    else at least one of another user's."""
+    found = {row for statement in _LEARNED_MEANT for row in _all(tx, f"{statement} LIMIT 1", days, parameters)}
+    if not found:
+        return found
+    one = {**parameters, "telegram_id": min(rows | found)[1]}
+    others = {
+        row
+        for statement in _LEARNED_MEANT
+        for row in _all(tx, f"{statement} AND u.telegram_id <> :telegram_id LIMIT 1", days, one)
+    }
+    if others:
+        return found | others
+    return {row for statement in _LEARNED_MEANT for row in _all(tx, statement, days, parameters)}
+
+
+def _meant_as(line: PrintedName, name: str) -> Likeness:
+    if name == line.name:
+        return Likeness.SAME_NAME
+    return Likeness.TRUNCATED_NAME if name.startswith(line.name) else Likeness.LEARNED_NAME
 
 
 def in_time(tx: Connection, candidates: Iterable[Candidate], *, open_since: str) -> set[int]:
@@ -407,7 +481,9 @@ def rivals(
     }
     days, beginnings = _days(since, until), len(name.beginnings())
     rows = {row for statement in _RIVALS for row in _all(tx, statement, days, parameters, beginnings=beginnings)}
-    found = [row[0] for row in rows if could_be_confused(name, announced(row[2] or "", field_width=field_width))]
+    found = {row[0] for row in rows if could_be_confused(name, announced(row[2] or "", field_width=field_width))}
+    for statement in _LEARNED_RIVALS:
+        found |= {row[0] for row in _all(tx, statement, days, parameters, beginnings=beginnings)}
     return sorted(found)[:CANDIDATES_MAX]
 
 
@@ -440,15 +516,31 @@ def list_open(
     ]
 
 
-def is_quiet(tx: Connection, *, amount: int, name: AnnouncedName, since: str, until: str) -> bool:
+def is_quiet(
+    tx: Connection, *, amount: int, name: AnnouncedName, since: str, until: str, telegram_id: str = ""
+) -> bool:
     """Whether there is surely neither a notification nor a deposit of the amount between the two instants that could be
-    confused with this name."""
+    confused with this name or with one that was learned of the user."""
     days = _days(since, until)
-    within = {"amount": amount, "since": since, "until": until, "first": name.name[:1], "print": name.print}
+    within = {
+        "amount": amount,
+        "since": since,
+        "until": until,
+        "first": name.name[:1],
+        "print": name.print,
+        "telegram_id": telegram_id,
+    }
     if _all(tx, _EMPTY_AROUND, days, within)[0][0]:
         return True
-    rows = _all(tx, _QUIET, days, {**within, **_of_name(name)}, beginnings=len(name.beginnings()))
-    return bool(rows[0][0])
+    others = [AnnouncedName(learned, learned) for learned in learned_names.of_user(tx, telegram_id)]
+    return all(_is_quiet(tx, one, days, within) for one in (name, *others))
+
+
+def _is_quiet(tx: Connection, name: AnnouncedName, days: str, within: Mapping[str, object]) -> bool:
+    parameters, beginnings = {**within, **_of_name(name)}, len(name.beginnings())
+    if not _all(tx, _QUIET, days, parameters, beginnings=beginnings)[0][0]:
+        return False
+    return not any(_all(tx, statement, days, parameters, beginnings=beginnings) for statement in _LEARNED_AROUND)
 
 
 def _of_name(name: AnnouncedName) -> dict[str, str]:

@@ -255,6 +255,7 @@ def finish(tx: Connection, answers: set[int], *, user_id: int, telegram_id: str,
         " AND (depositor_name IS NOT NULL OR raw_message IS NOT NULL OR match_name <> '')",
         (user_id,),
     ).rowcount
+    tx.execute("DELETE FROM learned_names WHERE user_id = ?", (user_id,))
     imported = 0
     for table, ids in mine.items():
         for row_id in ids:

@@ -432,6 +432,55 @@ def _judge_told(action: str, resource_type: str | None, resource_id: int | None)
     return [(_CHECK_OF_ACTION[action], f"It tells {action} of {resource_type} {resource_id}, which is not there.")]
 
 
+_LEARNED_ID = _detail("id")
+_OF_THE_USER = "a.resource_type = 'user' AND a.resource_id = l.user_id AND a.actor IS NOT NULL"
+_LEARNED_NAMES = _Pass(
+    "learned_names",
+    "id",
+    "SELECT COUNT(*) AS learned_names FROM learned_names WHERE id BETWEEN :low AND :high",
+    (
+        _Statement(
+            f"""
+            SELECT (SELECT telegram_id FROM users WHERE id = l.user_id), NULL, 'learned_names', l.id,
+              CASE
+                WHEN NOT EXISTS (
+                  SELECT 1 FROM bank_notifications AS b
+                  JOIN deposit_transactions AS t ON t.id = b.matched_transaction_id
+                  WHERE b.id = l.bank_notification_id AND b.depositor_name = l.printed_name AND t.user_id = l.user_id)
+                  THEN 'No bank notification that is matched with its user prints it.'
+                WHEN EXISTS (SELECT 1 FROM user_erasures WHERE user_id = l.user_id AND finished_at IS NOT NULL)
+                  THEN 'Its user was erased.'
+                WHEN {_archived("user_name_learned", "l.user_id")} > 0 THEN NULL
+                WHEN (SELECT COUNT(*) FROM audit_logs AS a WHERE {_OF_THE_USER} AND a.action = 'user_name_learned'
+                        AND {_LEARNED_ID} = l.id AND a.created_at = l.created_at AND a.actor = l.learned_by
+                        AND ({_detail("depositor_name")} = l.printed_name OR {_IS_ERASED})) <> 1
+                  THEN 'Not exactly one audit row tells that it was learned so.'
+                WHEN EXISTS (SELECT 1 FROM audit_logs AS a WHERE {_OF_THE_USER} AND a.action = 'user_name_forgotten'
+                        AND {_LEARNED_ID} = l.id)
+                  THEN 'An audit row tells that it was removed.'
+              END AS said
+            FROM learned_names AS l WHERE l.id BETWEEN :low AND :high AND said IS NOT NULL
+            """,
+            _says("learned_names"),
+        ),
+        *_agree(integrity_agreement.LEARNED_NAMES),
+    ),
+)
+_LEARNED_AND_GONE = _Statement(
+    f"""
+    SELECT a.telegram_id, NULL, 'audit_logs', a.id, 'The name that it tells was learned is not there.'
+    FROM audit_logs AS a
+    WHERE a.id BETWEEN :low AND :high AND a.action = 'user_name_learned' AND a.resource_type = 'user'
+      AND a.actor IS NOT NULL
+      AND NOT EXISTS (SELECT 1 FROM learned_names WHERE id = {_LEARNED_ID} AND user_id = a.resource_id)
+      AND NOT EXISTS (SELECT 1 FROM user_erasures WHERE user_id = a.resource_id AND finished_at IS NOT NULL)
+      AND NOT EXISTS (SELECT 1 FROM audit_logs AS f WHERE f.resource_type = 'user' AND f.resource_id = a.resource_id
+        AND f.action = 'user_name_forgotten' AND f.actor IS NOT NULL
+        AND iif(json_valid(f.details), json_extract(f.details, '$.id'), NULL) = {_LEARNED_ID})
+    """,
+    _says("learned_names"),
+)
+
 _AUDIT_LOGS = _Pass(
     "audit_logs",
     "id",
@@ -477,6 +526,7 @@ _AUDIT_LOGS = _Pass(
             """,
             _says("audit_of_movements"),
         ),
+        _LEARNED_AND_GONE,
         *_agree(integrity_agreement.AUDIT_LOGS),
     ),
 )
@@ -739,7 +789,17 @@ _PRUNED_STEPS = _Pass(
 )
 
 PASSES = (
-    *(_USERS, _TRANSACTIONS, _AUDIT_LOGS, _AUDIT_LEAVES, _BANK_NOTIFICATIONS, _USER_DOMAINS, _REFERENCES, _API_KEYS),
+    *(
+        _USERS,
+        _TRANSACTIONS,
+        _AUDIT_LOGS,
+        _AUDIT_LEAVES,
+        _BANK_NOTIFICATIONS,
+        _LEARNED_NAMES,
+        _USER_DOMAINS,
+        _REFERENCES,
+        _API_KEYS,
+    ),
     *(_ANSWERS, _PRUNED_STEPS),
 )
 """All of it but the schema and the file."""

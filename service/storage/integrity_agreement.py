@@ -27,7 +27,7 @@ from service.ledger.depositor_names import (
 from service.ledger.domain_purchases import parse_name
 from service.ledger.idempotency import digest
 from service.ledger.timestamps import bound
-from service.storage import audit_logs, audit_told
+from service.storage import audit_logs, audit_prunes, audit_told
 from service.storage.sqlite import Connection
 
 Failures = Iterable[tuple[str, str]]
@@ -43,11 +43,12 @@ def _match_name(check: str, name: Any, matched: Any) -> Failures:
     return [(check, "It is matched by another name than it has.")]
 
 
-def _meant_name(printed: Any, announced: Any) -> Failures:
-    """Whether the name was cut by the bank's field, only the policy of then could say."""
+def _meant_name(printed: Any, announced: Any, learned: str) -> Failures:
+    """Whether the name was cut by the bank's field, only the policy of then could say. learned: a JSON array."""
+    names = [announced, *msgspec.json.decode(learned)]
     for rule in range(1, FOLDING_RULE + 1):  # it may have been matched before names were folded as they are now
         line = PrintedName(match_name(str(printed), rule=rule), fills_field=True)
-        if could_be_meant(line, match_name(str(announced), rule=rule)) is not None:
+        if any(could_be_meant(line, match_name(str(name), rule=rule)) is not None for name in names):
             return []
     return [("bank_notifications", "It was matched by itself with a deposit whose name it cannot mean.")]
 
@@ -411,15 +412,29 @@ BANK_NOTIFICATIONS: tuple[Agreement, ...] = (
     ),
     (
         f"""
-        SELECT {_USER.format("t.user_id")}, t.id, 'bank_notifications', b.id, b.depositor_name, t.depositor_name
+        SELECT {_USER.format("t.user_id")}, t.id, 'bank_notifications', b.id, b.depositor_name, t.depositor_name,
+          (SELECT json_group_array(json_extract(a.details, '$.depositor_name')) FROM audit_logs AS a
+           WHERE a.resource_type = 'user' AND a.resource_id = t.user_id AND a.action = 'user_name_learned'
+             AND a.actor IS NOT NULL AND json_valid(a.details))
         FROM bank_notifications AS b CROSS JOIN deposit_transactions AS t ON t.id = b.matched_transaction_id
         WHERE b.id BETWEEN :low AND :high AND b.match_method = 'automatic' AND t.match_name IS NOT b.match_name
           AND b.depositor_name IS NOT NULL AND t.depositor_name IS NOT NULL AND t.status = 'confirmed'
+          AND {audit_prunes.sql_of_told("user_name_learned", "t.user_id")} = 0
         """,
         _meant_name,
     ),
 )
 
+
+LEARNED_NAMES: tuple[Agreement, ...] = (
+    (
+        f"""
+        SELECT {_USER.format("l.user_id")}, NULL, 'learned_names', l.id, l.printed_name, l.match_name
+        FROM learned_names AS l WHERE l.id BETWEEN :low AND :high
+        """,
+        lambda name, matched: _match_name("learned_names", name, matched),
+    ),
+)
 
 # Answers and the rows of their requests are written in one order: the rows between the last row of one answer and that
 # of the next are of the next one's request, or of nobody's who asked over HTTP.

@@ -146,7 +146,7 @@ def _use(service: LiveService) -> tuple[dict[int, bytes], str]:
     received(1, 602, "자동")
     by_hand_matched = announced("400", 603, "수동")
     line = received(2, 603, "다른이름")
-    write(f"/v1/bank-notifications/{line}/match", {"deposit_id": by_hand_matched}, status=200)
+    write(f"/v1/bank-notifications/{line}/match", {"deposit_id": by_hand_matched, "remember": True}, status=200)
     received(3, 999, "모름")
     event = {"action": "basket_filled", "resource_type": "basket", "telegram_id": "100", "details": {"items": 3}}
     write("/v1/audit-logs", event)

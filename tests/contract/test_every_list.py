@@ -115,8 +115,9 @@ def _fill(scene: Scene) -> World:
         line = {**scene.line_body(1600), "bank_name": "KB국민", "raw_message": "입금 1,600원"}
         deposit = scene.deposit(user, 1600, line["depositor_name"])
         assert scene.made("/v1/bank-notifications", line)["matched_deposit_id"] == deposit
-        by_hand = scene.line(1700)
-        scene.made(f"/v1/bank-notifications/{by_hand}/match", {"deposit_id": scene.deposit(user, 1700)})
+        for _ in range(4):
+            by_hand, taught = scene.line(1700), {"deposit_id": scene.deposit(user, 1700), "remember": True}
+            assert scene.made(f"/v1/bank-notifications/{by_hand}/match", taught)["learned_name_id"]
         scene.line(1800)
         name = f"이{scene.number()}"
         scene.deposit(one, 1900, name)
@@ -261,6 +262,21 @@ def _bank_lines(world: World) -> list[Row]:
     ]
 
 
+def _learned_names(world: World) -> list[Row]:
+    users = _users(world)
+    return [
+        {
+            "id": row["id"],
+            "telegram_id": users[row["user_id"]],
+            "printed_name": row["printed_name"],
+            "bank_notification_id": row["bank_notification_id"],
+            "learned_by": row["learned_by"],
+            "created_at": _spoken(row["created_at"]),
+        }
+        for row in world.rows("learned_names")
+    ]
+
+
 def _may_be_paid_by(deposit: Row, line: Row) -> bool:
     """Whether the deposit is open and was announced within a day of the line's money."""
     times = (datetime.fromisoformat(str(at)) for at in (deposit["created_at"], _spoken(line["transaction_time"])))
@@ -336,6 +352,7 @@ VIEWS: dict[str, Callable[[World], list[Row]]] = {
     "/v1/bank-notifications": _bank_lines,
     "/v1/deposits": _deposits,
     "/v1/domain-purchases": _purchases,
+    "/v1/learned-names": _learned_names,
     "/v1/users/{telegram_id}/transactions": _transactions,
     "/v1/users/{telegram_id}/balance/explain": _causes,
 }
@@ -412,6 +429,7 @@ FILTERS: dict[tuple[str, str], Callable[[World], list[tuple[Any, Holds]]]] = {
     ("/v1/deposits", "status"): _equal("status", *STATUSES),
     ("/v1/deposits", "telegram_id"): _of_users,
     ("/v1/domain-purchases", "telegram_id"): _of_users,
+    ("/v1/learned-names", "telegram_id"): _of_users,
 }
 
 

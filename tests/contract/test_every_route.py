@@ -42,6 +42,8 @@ CONTRACT = {
     "GET /v1/bank-notifications": "deposits:confirm",
     "GET /v1/bank-notifications/{bank_notification_id}": "deposits:confirm",
     "POST /v1/bank-notifications/{bank_notification_id}/match": "deposits:confirm",
+    "GET /v1/learned-names": "deposits:confirm",
+    "DELETE /v1/learned-names/{learned_name_id}": "deposits:confirm",
     "POST /v1/debits": "balance:change",
     "POST /v1/balance-changes": "balance:change",
     "POST /v1/domain-purchases": "domains:purchase",

@@ -72,6 +72,7 @@ VALUES
   (47, 'KB', 'kim', 150, 5, {T}, 'text', NULL, {T}, 'b7', 'kim', 'unmatched', NULL, NULL, NULL),
   (48, 'KB', 'kim', 200, 5, {T}, 'text', NULL, {T}, 'b8', 'kim', 'unmatched', NULL, NULL, NULL),
   (49, 'KB', 'kim', 400, 5, {T}, 'text', NULL, {T}, NULL, NULL, 'unmatched', NULL, NULL, NULL);
+INSERT INTO learned_names VALUES (121, 1, 'kim', 'kim', 41, 'ops', {T});
 INSERT INTO user_domains VALUES
   (51, 2, 'a.kr', 'pending', 400, NULL, NULL, {T}, 'a.kr', 26),
   (52, 1, 'b.kr', 'registered', 10, {T}, NULL, {T}, 'b.kr', NULL),
@@ -122,6 +123,13 @@ def _forgotten(row: int, *, and_gone: bool = False) -> str:
     return f"{ERASING} INSERT INTO audit_erasures VALUES ({row}, zeroblob(32), 3); {gone}"
 
 
+_LEARN = (
+    "INSERT INTO learned_names (user_id, printed_name, match_name, bank_notification_id, learned_by, created_at) VALUES"
+)
+_LEARN_AS = (
+    "INSERT OR REPLACE INTO learned_names"
+    " (id, user_id, printed_name, match_name, bank_notification_id, learned_by, created_at) VALUES"
+)
 _PRUNES = "INSERT INTO audit_prunes (root, archive, archive_sha256, actor, pruned_at, through_id, first_index, size)"
 _PRUNE = f"{_PRUNES} SELECT zeroblob(32), 'a', zeroblob(32), 'cli', 'x',"
 _PRUNED = f"{_PRUNE} 12, 0, 2;"
@@ -831,6 +839,46 @@ TRIGGERS = {
         "bank notifications are never deleted",
         ["DELETE FROM bank_notifications WHERE id = 42"],
         [f"{_MATCH} 25 WHERE id = 42"],
+    ),
+    "learned_names_need_notification": Rule(
+        "a name is learned of the user with whom its bank notification is matched",
+        _tries(
+            _LEARN,
+            """
+            1, 'lee', 'lee', 44, 'ops', 'x'
+            3, 'other', 'lee', 44, 'ops', 'x'
+            3, 'lee', 'lee', 41, 'ops', 'x'
+            3, 'kim', 'kim', 46, 'ops', 'x'
+            3, 'lee', 'lee', 99, 'ops', 'x'
+            """,
+        ),
+        [
+            Case(f"{_LEARN} (3, 'lee', 'lee', 44, 'ops', 'x')", "SELECT COUNT(*) = 2 FROM learned_names"),
+            f"{_LEARN} (1, 'kim', 'other', 41, 'ops', 'x')",
+        ],
+    ),
+    "learned_names_refuse_update": Rule(
+        "a learned name never changes",
+        each(
+            "learned_names",
+            "id = 121",
+            "",
+            "id = 122; user_id = 2; printed_name = 'x'; match_name = 'x'; bank_notification_id = 42; learned_by = 'x';"
+            " created_at = 'y'",
+        ),
+        [Case("DELETE FROM learned_names WHERE id = 121", "SELECT COUNT(*) = 0 FROM learned_names")],
+        untouchable="id = 121",
+    ),
+    "learned_names_refuse_replace": Rule(
+        "learned names are never replaced",
+        [
+            f"{_LEARN_AS} (121, 1, 'kim', 'other', 41, 'ops', 'x')",
+            f"{_LEARN_AS} (122, 1, 'kim', 'kim', 41, 'ops', 'x')",
+        ],
+        [
+            f"{_LEARN} (1, 'kim', 'other', 41, 'ops', 'x')",
+            f"{_LEARN} (3, 'lee', 'kim', 44, 'ops', 'x')",
+        ],
     ),
     "import_archive_refuse_update": Rule(
         "archived rows are never updated",

@@ -235,6 +235,16 @@ TABLES = {
         takes={"id": ["1"], "rule": ["1", "255"]},
         strict=True,
     ),
+    "learned_names": Table(
+        row={
+            "id": "5", "user_id": "9", "printed_name": "'x'", "match_name": "'x'", "bank_notification_id": "90",
+            "learned_by": "'x'", "created_at": "'x'",
+        },
+        another={"id": "6", "user_id": "8", "match_name": "'y'"},
+        unique=[Unique("id"), Unique("match_name, user_id")],
+        references=["user_id", "bank_notification_id"],
+        numbered=True,
+    ),
     "audit_prunes": Table(
         row={
             "through_id": "5", "first_index": "5", "size": "6", "root": _HASH, "created_at_min": "'x'",

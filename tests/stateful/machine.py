@@ -150,6 +150,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.prefix = f"example-{number}"
         self.users = [f"{number}{place}" for place in range(5)]
         self.domains = _domains(number)
+        service.forget_all_names()
         seeds = {self.users[0]: POOR, self.users[-1]: BALANCE_MAX - ROOM}
         self.newest_before = service.begin(seeds)
         self.model = Model(NAMES, CUT, self.domains, service.clock.now)
@@ -235,13 +236,28 @@ class LedgerMachine(RuleBasedStateMachine):
             self.match(0, 0, unknown=False, late=True)
 
     @precondition(lambda self: self.waits_for_people())
-    @rule(place=places, which=places, late=st.booleans())
-    def match_what_waits(self, place: int, which: int, late: bool) -> None:
+    @rule(place=places, which=places, late=st.booleans(), remember=st.booleans())
+    def match_what_waits(self, place: int, which: int, late: bool, remember: bool = False) -> None:
         """With a deposit of the amount where there is one: open, expired, confirmed by hand, or matched before."""
         line = _pick([line for line in self.model.lines if line.status != "matched"], place)
         alike = [deposit for deposit in self.model.deposits if deposit.amount == line.amount]
         deposit = _pick(alike or self.model.deposits, which)
-        self._post(CALLERS[0], f"/v1/bank-notifications/{line.id}/match", deposit_id=deposit.id, late=late or None)
+        path = f"/v1/bank-notifications/{line.id}/match"
+        self._post(CALLERS[0], path, deposit_id=deposit.id, late=late or None, remember=remember or None)
+
+    @rule(user=users, other=users, name=names, amount=amounts, twice=seldom)
+    def teach(self, user: int, other: int, name: str, amount: int, twice: bool) -> None:
+        """People say whose a printed name is; then it is printed again for who waits for that much."""
+        for who in (user, other) if twice else (user,):
+            self._notify(name, 7, self.model.now, False, None)
+            self.announce(who, 7, "홍길동전자")
+            line = self.model.lines[-1]
+            if line.status != "matched":
+                deposit = _pick(self.model.deposits, 0)
+                path = f"/v1/bank-notifications/{line.id}/match"
+                self._post(CALLERS[0], path, deposit_id=deposit.id, remember=True)
+        self.announce(user, amount, "홍길동전자")
+        self._notify(name, amount, self.model.now, False, None)
 
     @rule(user=users, amount=st.sampled_from([*AMOUNTS, -1, 0, 1]), reference=st.sampled_from([None, "order"]))
     def debit(self, user: int, amount: int, reference: str | None) -> None:

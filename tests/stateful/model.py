@@ -38,6 +38,8 @@ class User:
     balance: int = 0
     version: int = 0
     transactions: "list[Transaction]" = field(default_factory=list)
+    learned: set[str] = field(default_factory=set)
+    """The printed names that people taught to be the user's, as they are compared."""
 
 
 @dataclass(eq=False)
@@ -90,6 +92,10 @@ class Line(Thing):
     method: str | None = None
     matched_by: str | None = None
     matched_at: datetime | None = None
+
+    def prints(self, name: str) -> bool:
+        """Whether it prints this name, whole or cut by the bank's field."""
+        return self.folded == name or (self.full and name.startswith(self.folded))
 
 
 @dataclass(eq=False)
@@ -499,8 +505,19 @@ class Model:
         balances = self._settle(line, deposit, "manual", note=note) if credits_now else _unmoved(user)
         if not credits_now:
             self._link(line, deposit, "manual")
+        learned = self._learn(line, user) if body.get("remember") else None
         members = {**self.line_view(line), "telegram_id": user.telegram_id, **balances, "audit_log_id": log}
-        return Expected(200, members)
+        return Expected(200, {**members, "learned_name_id": learned})
+
+    def _learn(self, line: Line, user: User) -> Thing | None:
+        """The printed name is the user's from now on, unless it is already."""
+        if line.folded in user.learned:
+            return None
+        user.learned.add(line.folded)
+        learned = Thing()
+        told = {"id": learned, "depositor_name": line.depositor_name, "bank_notification_id": line}
+        self._log("user_name_learned", "user", user, user.telegram_id, told)
+        return learned
 
     def _settle(self, line: Line, deposit: Transaction, method: str, *, note: str | None) -> dict[str, Any]:
         balances = self._credit(deposit, line=line, note=note)
@@ -527,11 +544,13 @@ class Model:
 
     def _may_be_for(self, line: Line) -> dict[str, list[Transaction]]:
         """How it is like the line -> the deposits that are listed with it: the likeliest first."""
-        alike: dict[str, list[Transaction]] = {"same_name": [], "longer": [], "shorter": [], "same_amount": []}
+        alike: dict[str, list[Transaction]] = {name: [] for name in _LIKENESSES}
         for deposit in self._open_deposits(line.amount, line.occurred_at):
             folded = deposit.folded or ""
             if folded == line.folded:
                 alike["same_name"].append(deposit)
+            elif any(name.startswith(line.folded) for name in deposit.user.learned):
+                alike["learned_name"].append(deposit)
             elif folded.startswith(line.folded):
                 alike["longer"].append(deposit)
             elif len(folded) >= CUT_NAME_MIN and line.folded.startswith(folded):
@@ -543,7 +562,7 @@ class Model:
     def _judge(self, line: Line, new: Transaction | None = None) -> tuple[bool, Transaction | None]:
         """Whether several could be meant by a line, and the one that it confirms; `new` is announced just now."""
         at = line.occurred_at
-        meant = [deposit for deposit in self._open_deposits(line.amount, at) if _begins(line.folded, deposit)]
+        meant = [deposit for deposit in self._open_deposits(line.amount, at) if _may_be_named(line.folded, deposit)]
         left = [
             deposit
             for deposit in self.deposits
@@ -551,11 +570,12 @@ class Model:
             and deposit.cancelled_at is not None
             and deposit.cancelled_at >= at
             and abs(deposit.created_at - at) <= MATCH_WINDOW
-            and _begins(line.folded, deposit)
+            and _may_be_named(line.folded, deposit)
         ]
         if new is not None:
             meant.append(new)
-        named = [deposit for deposit in meant if line.full or deposit.folded == line.folded]
+        learned_of = [user for user in self.users.values() if any(map(line.prints, user.learned))]
+        named = [deposit for deposit in meant if line.prints(deposit.folded or "") or learned_of == [deposit.user]]
         waiting = [
             deposit
             for deposit in named
@@ -576,7 +596,7 @@ class Model:
             for line in self.lines
             if line.status != "matched"
             and line.amount == deposit.amount
-            and (line.folded == deposit.folded or (line.full and _begins(line.folded, deposit)))
+            and any(map(line.prints, _names_of(deposit)))
             and abs(line.occurred_at - at) <= MATCH_WINDOW
         ]
 
@@ -585,7 +605,7 @@ class Model:
         return not any(
             line.status != "matched"
             and line.amount == amount
-            and _begins(line.folded, announced)
+            and any(name.startswith(line.folded) for name in _names_of(announced))
             and abs(line.occurred_at - self.now) <= MATCH_WINDOW
             for line in self.lines
         ) and not any(
@@ -948,6 +968,7 @@ def differences(expected: Any, found: Any, where: str = "answer") -> Iterator[st
         yield f"{where} is {found!r}, not {expected!r}"
 
 
+_LIKENESSES = ("same_name", "learned_name", "longer", "shorter", "same_amount")
 _TOLD_AS = {"longer": "truncated_name", "shorter": "truncated_name"}
 
 
@@ -981,8 +1002,24 @@ def _begins(printed: str, deposit: Transaction) -> bool:
     return (deposit.folded or "").startswith(printed)
 
 
+def _names_of(deposit: Transaction) -> list[str]:
+    """The name that was announced, and those that people taught to be the user's."""
+    return [deposit.folded or "", *sorted(deposit.user.learned)]
+
+
+def _may_be_named(printed: str, deposit: Transaction) -> bool:
+    return any(name.startswith(printed) for name in _names_of(deposit))
+
+
 def _may_be_printed_alike(one: Transaction, other: Transaction) -> bool:
-    return _begins(one.printed or "", other) or _begins(other.printed or "", one)
+    """Whether a bank may print for one of them what could mean the other, by any name of its user."""
+    prints = [(one.printed or "", one.folded or ""), *((name, name) for name in one.user.learned)]
+    others = [(other.printed or "", other.folded or ""), *((name, name) for name in other.user.learned)]
+    return any(
+        name.startswith(other_print) or other_name.startswith(own_print)
+        for own_print, name in prints
+        for other_print, other_name in others
+    )
 
 
 def _nearby(amount: int) -> Iterator[int]:

@@ -39,7 +39,7 @@ from service.repository.unit_of_work import UnitOfWork
 from service.storage import balance_changes as references_taken
 from service.storage import bank_notifications as lines
 from service.storage import domain_purchases as names
-from service.storage import idempotency, users
+from service.storage import idempotency, learned_names, users
 from service.storage.bank_notifications import Meant
 from service.storage.sqlite import Connection
 from tests.stateful.served import CALLERS
@@ -175,12 +175,17 @@ Fits = tuple[BankNotificationStatus, Candidate | None]
 @_found_as(r"answer\.(?:status is '(?:un)?matched', not 'ambiguous'|deposit_id)")
 def _the_first_of_two_deposits_is_guessed(breaker: Breaker) -> None:
     def broken(
-        line: PrintedName, meant: Sequence[Candidate], *, others_open: bool, in_time: Collection[int] = ()
+        line: PrintedName,
+        meant: Sequence[Candidate],
+        *,
+        others_open: bool,
+        in_time: Collection[int] = (),
+        learned_of: Sequence[str] = (),
     ) -> Fits:
         pending = [one for one in meant if one.likeness == "same_name" and one.status == "pending"]
         if pending:
             return BankNotificationStatus.MATCHED, pending[0]
-        return fitting(line, meant, others_open=others_open, in_time=in_time)
+        return fitting(line, meant, others_open=others_open, in_time=in_time, learned_of=learned_of)
 
     breaker.replace(bank_notifications, "fitting", broken)
 
@@ -188,9 +193,14 @@ def _the_first_of_two_deposits_is_guessed(breaker: Breaker) -> None:
 @_found_as(r"answer\.status is 'unmatched', not '(?:matched|ambiguous)'")
 def _money_that_came_in_time_waits_once_the_deposit_has_expired(breaker: Breaker) -> None:
     def broken(
-        line: PrintedName, meant: Sequence[Candidate], *, others_open: bool, in_time: Collection[int] = ()
+        line: PrintedName,
+        meant: Sequence[Candidate],
+        *,
+        others_open: bool,
+        in_time: Collection[int] = (),
+        learned_of: Sequence[str] = (),
     ) -> Fits:
-        return fitting(line, meant, others_open=others_open)
+        return fitting(line, meant, others_open=others_open, learned_of=learned_of)
 
     breaker.replace(bank_notifications, "fitting", broken)
 
@@ -224,6 +234,24 @@ def _a_longer_name_is_no_rival(breaker: Breaker) -> None:
 @_found_as(r"\Aanswer\.(?:status is '\w+', not '(?:ambiguous|pending)'|collision is None)")
 def _a_rivals_cancellation_frees_the_line(breaker: Breaker) -> None:
     _meant_but(breaker, lambda one: one.status == "cancelled")
+
+
+@_found_as(r"\Aanswer\.(?:status|balance_before|telegram_id)")
+def _a_learned_name_of_two_users_credits_one(breaker: Breaker) -> None:
+    users_of = learned_names.users_of
+
+    def broken(tx: Connection, line: PrintedName) -> list[str]:
+        return users_of(tx, line)[:1]
+
+    breaker.replace(learned_names, "users_of", broken)
+
+
+@_found_as(r"\Aanswer\.(?:status|collision)")
+def _what_was_taught_is_forgotten_at_once(breaker: Breaker) -> None:
+    def broken(tx: Connection, line: PrintedName) -> list[str]:
+        return []
+
+    breaker.replace(learned_names, "users_of", broken)
 
 
 @_found_as(r"answer\.status is 'ambiguous', not '(?:un)?matched'")

@@ -186,6 +186,12 @@ class Served:
         self._call(writer.submit(_SEED, _Seed(balances=dict(balances)), 0, request=None, context=context))
         return int(self.rows("SELECT MAX(id) FROM audit_logs")[0][0])
 
+    def forget_all_names(self) -> None:
+        """Takes every learned name away: else those of earlier examples would count in the next one."""
+        for item in self.get("/v1/learned-names?limit=1000").json()["items"]:
+            path, key = f"/v1/learned-names/{item['id']}", {"Idempotency-Key": f"forget-{item['id']}"}
+            assert self.ask("DELETE", path, headers=key).status == 200
+
     def reverse_as_before(self, transaction_id: int) -> None:
         """Takes a transaction back as a Passbook did that asked nobody who stands on it."""
         context = Context(actor=CALLERS[0], request_id=None, ip_address=None, user_agent=None)

@@ -442,6 +442,24 @@ def test_no_look_up_reads_a_whole_table(tx: sqlite.Connection, statement: str) -
     assert all(wanted.search(step) for step in some(of_deposits)), plan
 
 
+@pytest.mark.parametrize("name", ["_LEARNED_MEANT", "_LEARNED_CANDIDATES", "_LEARNED_RIVALS", "_LEARNED_AROUND"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_the_deposits_of_whom_a_name_was_learned_are_found_by_their_user(
+    tx: sqlite.Connection, name: str, place: int
+) -> None:
+    """The names by their index, and then the deposits of these few users alone."""
+    statement = getattr(bank_notifications, name)[place]
+    sql = bank_notifications._filled_in(statement, bank_notifications._days(SINCE, UNTIL), 3)
+    plan = [row[3] for row in tx.execute(f"EXPLAIN QUERY PLAN {sql}", dict.fromkeys(re.findall(r":(\w+)", sql), "1"))]
+    assert not [step for step in plan if step.startswith("SCAN") and "CONSTANT" not in step], plan
+    assert [
+        step for step in plan if re.search(r"t USING INDEX idx_transactions_user \(user_id=\? AND created_at[<>]", step)
+    ]
+    assert [
+        step for step in plan if re.search(r"learned_names USING .*INDEX idx_learned_names_name \(match_name", step)
+    ]
+
+
 def test_of_many_of_the_same_name_only_the_oldest_are_read(tx: sqlite.Connection) -> None:
     """They come in the order of the index: nothing is sorted, so that thousands cost no more than ten."""
     sql = bank_notifications._SAME_NAME.format(days=bank_notifications._days(SINCE, UNTIL))
