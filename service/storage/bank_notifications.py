@@ -415,7 +415,7 @@ def meant(
     learned = _learned_meant(tx, days, parameters, rows)
     rows |= learned
     names |= {match_name(row[2] or "") for row in learned}
-    for telegram_id in {row[1] for row in learned}:
+    for telegram_id in {row[1] for row in rows}:
         names |= set(learned_names.of_user(tx, telegram_id))
     return Meant(
         [_candidate(row, _meant_as(line, match_name(row[2] or ""))) for row in sorted(rows)],

@@ -237,3 +237,13 @@ def test_each_rule_of_the_page_holds(client: Client, rule: list[str]) -> None:
             raise AssertionError(f"nobody tries {beside}")
     line = notify(client, f"rule-{amount}", printed_name.strip("`"), amount).json()
     assert (line["status"], line["matched_deposit_id"]) == (status, made["id"] if status == "matched" else None)
+
+
+def test_an_open_line_of_a_name_that_was_learned_since_is_another_line_for_the_deposit(client: Client) -> None:
+    """Which of the two lines paid it, the one of the announced name or the one of the learned name, nobody knows."""
+    amount = next(amounts)
+    made = announce(client, "7611", "홍길동", amount)
+    assert notify(client, f"before-{amount}", "길동이네", amount).json()["status"] == "unmatched"
+    teach(client, "7611", "길동이네")
+    assert notify(client, f"after-{amount}", "홍길동", amount).json()["status"] == "ambiguous"
+    assert deposit(client, made["id"])["status"] == "pending"
