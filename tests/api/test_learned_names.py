@@ -102,7 +102,8 @@ def test_a_name_that_two_users_were_taught_confirms_neither(client: Client) -> N
     amount = next(amounts)
     one = announce(client, "7521", "홍길동", amount)
     line = notify(client, f"shared-{amount}", "우리가게", amount).json()
-    assert (line["status"], line["candidates"][0]["likeness"]) == ("unmatched", "learned_name")
+    assert line["status"] == "unmatched"
+    assert line["candidates"][0]["likeness"] == "learned_name"
     both = next(amounts)
     announce(client, "7521", "홍길동", both)
     announce(client, "7522", "김철수", both)
