@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from service.cli import main
+from service.cli.common import Command
 from service.ledger.access import ROLES, Scope
 from service.storage import sqlite
 from tests.faults.disks import fill, small_disk
@@ -323,3 +324,19 @@ def test_what_cannot_be_written_is_told() -> None:
         1,
         "Error: The system: No space left on device. Free some space, and run it again.\n",
     )
+
+
+@pytest.mark.parametrize("raised", [MemoryError(), RuntimeError("can't start new thread")], ids=["memory", "threads"])
+def test_too_little_memory_and_too_few_threads_are_one_sentence(raised: Exception) -> None:
+    """With the remedy; an error of ours keeps its traceback."""
+
+    def fails(error: Exception) -> None:
+        raise error
+
+    done = CliRunner().invoke(Command("x", callback=lambda: fails(raised)))
+    assert (done.exit_code, done.output) == (
+        1,
+        "Error: The system gives no more memory or threads. Raise ulimit -v and -u, or the container's limits.\n",
+    )
+    ours = RuntimeError("bank notification 1 is matched already")
+    assert CliRunner().invoke(Command("x", callback=lambda: fails(ours))).exception is ours

@@ -63,6 +63,10 @@ jobs_option = click.option(
 )
 
 
+_NO_THREAD = "can't start new thread"
+"""CPython's only mark of it (_thread.start_new_thread)."""
+
+
 class CannotBeChecked(click.ClickException):
     """A proof could not be carried out: nothing is known, which is no exit code of something broken."""
 
@@ -87,6 +91,11 @@ class Command(click.Command):
             if isinstance(error, BrokenPipeError) and nobody_reads(wait_ms=0):
                 leave(_SHELL_SIGNAL + signal.SIGPIPE)
             said = f"{error.filename or 'The system'}: {error.strerror or error}.{_remedy(error)}"
+            raise click.ClickException(said) from error
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and str(error) != _NO_THREAD:
+                raise
+            said = "The system gives no more memory or threads. Raise ulimit -v and -u, or the container's limits."
             raise click.ClickException(said) from error
         return result
 

@@ -423,6 +423,13 @@ BANK_NOTIFICATIONS: tuple[Agreement, ...] = (
         """,
         _meant_name,
     ),
+    (
+        f"""
+        SELECT NULL, NULL, 'name_folding', 1
+        WHERE :high = 9223372036854775807 AND NOT EXISTS (SELECT 1 FROM name_folding WHERE rule = {FOLDING_RULE})
+        """,
+        lambda: [("bank_notifications", "It tells another rule than the one that names are folded by.")],
+    ),
 )
 
 
@@ -509,6 +516,7 @@ ANSWERS: tuple[Agreement, ...] = (
               'user_domains', 'bank_notification')
             THEN 'It answers ' || i.status || ', and its audit row tells otherwise.'
           WHEN (i.request = '') <> (i.body = x'') THEN 'A part of it was erased, and a part not.'
+          WHEN i.body = x'' AND i.location IS NOT NULL THEN 'It is empty, and names a place.'
           WHEN i.body = x'' AND NOT EXISTS (SELECT 1 FROM user_erasures WHERE user_id > 0)
             THEN 'It is empty, and nobody was erased.'
         END AS said
