@@ -136,12 +136,12 @@ def test_verify_fails_by_line_and_reads_only(tmp_path: Path) -> None:
     before = contents(path)
     failed = migrate(path, "verify")
     assert failed.returncode == 1
-    assert "❌ Schema is what the migrations up to 016 make: trigger users_refuse_delete is not there" in failed.stdout
+    assert "❌ Schema is what the migrations up to 017 make: trigger users_refuse_delete is not there" in failed.stdout
     as_json = migrate(path, "verify", "--json")
     assert as_json.returncode == 1, as_json.stderr
     lines = json.loads(as_json.stdout)
     assert [line["check"] for line in lines if line["passed"] is False] == [
-        "Schema is what the migrations up to 016 make"
+        "Schema is what the migrations up to 017 make"
     ]
     assert contents(path) == before
 

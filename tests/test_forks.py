@@ -10,6 +10,7 @@ import pytest
 
 from tests import bounds, forks
 from tests.live import CHECKOUT, PASSBOOK, LiveService, passbook
+from tests.printed import stands
 
 COMMANDS = (
     ("--version",),
@@ -43,7 +44,7 @@ def test_a_forked_command_says_and_does_what_a_started_one_does(
         ran[how] = (done.returncode, *(text.replace(str(folder), "") for text in (done.stdout, done.stderr)), files)
     assert ran["forked"] == ran["started"]
     if arguments == ("config",):
-        assert "1234" in str(ran["forked"])
+        assert stands("1234", str(ran["forked"]))
 
 
 def test_a_forked_service_has_nothing_of_the_process_that_it_comes_from(own_service: LiveService) -> None:

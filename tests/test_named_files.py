@@ -164,6 +164,10 @@ def _old_bot(folder: Path) -> None:
     (folder / "r").mkdir()
 
 
+def _otherwise_old_bot(folder: Path) -> None:
+    make_bots_file(folder / "bots.sqlite", extra="ALTER TABLE users ADD COLUMN language TEXT;")
+
+
 def _alone(folder: Path) -> None:
     """Beside the place of a database that is gone lies its key."""
     (folder / "data").mkdir()
@@ -236,6 +240,9 @@ CASES = {
     ),
     "database made by migrate": Case(
         lambda _: None, _cli("migrate", "up", "--database", "FOLDER/new/q.db"), (), writes=(r"new/q\.db",)
+    ),
+    "tables of a D1 to be adapted": Case(
+        _otherwise_old_bot, _cli("migrate", "adapt", "FOLDER/bots.sqlite", "FOLDER/fit.sql"), (r"fit\.sql",)
     ),
     "first words of a witness": Case(
         _to_witness,

@@ -8,7 +8,7 @@ import click
 from service.cli import progress
 from service.cli.common import Command, config_of, database_option, load_migrations
 from service.ledger.transactions import Direction
-from service.storage import import_words, remains
+from service.storage import import_words, lock, remains
 from service.storage.import_findings import EXAMPLES_MAX, Findings
 from service.storage.importer import KNOWN_STATUSES, ImportReport, import_database
 
@@ -76,7 +76,7 @@ def import_(
     FILE is what `wrangler d1 export` wrote (with the schema, or with --no-schema), an sqlite3 .dump, or an SQLite file.
     """
     config = config_of(database=database)
-    if remains.is_missing(config.database_path):
+    if remains.is_missing(config.database_path) and lock.holder(config.database_path) is None:
         remains.require_none(config.database_path, config.audit_key_path, anew=remains.IMPORT_ANEW)
     with progress.shown() as show:
         report = import_database(

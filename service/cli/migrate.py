@@ -31,6 +31,7 @@ from service.storage import (
     migration_check,
     migration_plan,
     migrator,
+    private_files,
     remains,
     sqlite,
 )
@@ -130,8 +131,8 @@ def migrate_adapt(file: Path, target: Path) -> None:
     if adopting is None:
         click.echo("Nothing to adapt: the tables are those of migration 000.")
         return
-    with new_file(target) as partial:
-        partial.write_text("\n\n".join(adopting.statements) + "\n", "utf-8")
+    with new_file(target) as partial, private_files.create(partial) as out:
+        out.write(("\n\n".join(adopting.statements) + "\n").encode())
     for said in adopting.differences:
         click.echo(f"  {said}")
     click.echo(f"Next: wrangler d1 execute NAME --remote --file {target}, then the files of migrations/")

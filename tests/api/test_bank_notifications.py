@@ -347,7 +347,7 @@ def test_money_of_the_future_is_refused_and_the_zone_is_named(client: Client, mo
     problem = refused.json()
     assert (refused.status_code, problem["code"]) == (409, "occurred_ahead")
     assert problem["ahead_s"] > 8 * 3600
-    assert "+09:00" in problem["detail"]
+    assert stands("+09:00", problem["detail"])
     taken = notify(client, f"ahead-{moment}", "앞날", 6301, occurred_at=f"{korean}+09:00")
     assert taken.status_code == 201
 

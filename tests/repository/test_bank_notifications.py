@@ -14,6 +14,7 @@ from service.repository import bank_notifications, deposits
 from service.repository import erasures as erasing
 from service.storage import erasures
 from tests.ledger_check import broken_invariants
+from tests.printed import stands
 from tests.repository.house import DAY, HOUR, USER, House, make_database, opened, writing
 
 
@@ -101,7 +102,7 @@ def test_money_of_the_future_is_refused(tmp_path: Path, ahead: timedelta, refuse
             assert house.statuses("bank_notifications") == ({} if refused else {1: "unmatched"})
             if refused:
                 assert told["ahead_s"] == ahead // timedelta(seconds=1)
-                assert "+09:00" in told["detail"]
+                assert stands("+09:00", told["detail"])
 
     path = make_database(tmp_path / "passbook.db")
     asyncio.run(run())
