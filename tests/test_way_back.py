@@ -58,7 +58,7 @@ def _add_newer_kinds(live: LiveService, client: Client) -> None:
     deposited("778", 6001, "자동")
     assert received(1, 6001, "자동")["status"] == "matched"
     by_hand, line = deposited("778", 6002, "수동"), received(2, 6002, "아무개")
-    _done(client, f"/v1/bank-notifications/{line['id']}/match", {"deposit_id": by_hand})
+    _done(client, f"/v1/bank-notifications/{line['id']}/match", {"deposit_id": by_hand, "remember": True})
     assert received(3, 6003, "모름")["status"] == "unmatched"
     for telegram_id in ("778", "780"):
         deposited(telegram_id, 6004, "둘")

@@ -115,7 +115,7 @@ def _on_unreadable(request: Request[Any, Any, Any], error: Exception) -> Respons
     """The file cannot be read, or was changed under the service. A write is told what all writes are told then."""
     _log.error("request %s: the database could not be read: %s", request_ids.of(request.scope), error)
     writer: Writer = request.app.state["passbook"].writer
-    if request.method == "POST" and writer.stopped_because is not None:
+    if request.method not in {"GET", "HEAD"} and writer.stopped_because is not None:
         return _on_unavailable(request, writer.stopped(writer.stopped_because))
     why = f" No writes are taken: {writer.condition.why}." if writer.condition.why else ""
     said = f"The database could not be read, and nothing was done; the log of the service says why.{why}"
@@ -151,7 +151,8 @@ def _from_validation(error: ValidationException, names: dict[str, str]) -> EdgeE
         violations = [Violation(f"{missing[1]}/{missing[2]}", "is required")]
     if violations == [_IDEMPOTENCY_KEY_MISSING]:
         detail = (
-            "Every POST needs an Idempotency-Key header: 1 to 255 visible ASCII characters, new for each new request."
+            "Every POST and DELETE needs an Idempotency-Key header: 1 to 255 visible ASCII characters, new for each new"
+            " request."
         )
         return EdgeError(ErrorCode.IDEMPOTENCY_KEY_REQUIRED, detail, errors=violations)
     detail = "; ".join(f"{v.pointer}: {v.message}" for v in violations) or error.detail

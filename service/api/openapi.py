@@ -27,9 +27,9 @@ from service.ledger.errors import ErrorCode
 _DESCRIPTION = """\
 통장: prepaid balances in Korean won and the audit log of everything that touched them.
 
-Every POST needs an `Idempotency-Key`; the same key with the same body gets the same bytes again. A 2xx answer is sent
-after the change is on disk. HEAD works wherever GET does. Errors are `application/problem+json` with a `code` from a
-closed set.
+Every POST and DELETE needs an `Idempotency-Key`; the same key with the same body gets the same bytes again. A 2xx
+answer is sent after the change is on disk. HEAD works wherever GET does. Errors are `application/problem+json` with a
+`code` from a closed set.
 """
 _EVERYWHERE = [ErrorCode.INVALID_REQUEST, ErrorCode.NOT_ACCEPTABLE, ErrorCode.INTERNAL_ERROR]
 _WITH_KEY = [
@@ -42,13 +42,11 @@ _WITH_KEY = [
     ErrorCode.DATABASE_BUSY,
     ErrorCode.NOT_READY,
 ]
-_WITH_BODY = [
-    ErrorCode.MALFORMED_JSON,
+_WITH_BODY = [ErrorCode.MALFORMED_JSON, ErrorCode.BODY_TOO_LARGE, ErrorCode.UNSUPPORTED_MEDIA_TYPE]
+_OF_WRITES = [
     ErrorCode.IDEMPOTENCY_KEY_REQUIRED,
     ErrorCode.IDEMPOTENCY_KEY_REUSED,
     ErrorCode.ANSWER_ERASED,
-    ErrorCode.BODY_TOO_LARGE,
-    ErrorCode.UNSUPPORTED_MEDIA_TYPE,
     ErrorCode.STORAGE_FULL,
     ErrorCode.WRITES_STALLED,
     ErrorCode.WRITES_STOPPED,
@@ -180,6 +178,8 @@ class PassbookOpenAPI(OpenAPIConfig):
         if "requestBody" in operation:
             codes += _WITH_BODY
             operation["requestBody"]["required"] = not strict_json.may_be_empty(body_type)
+        if _is_write(operation):
+            codes += _OF_WRITES
         responses = operation["responses"]
         for media_type in (opt.get("produces") or ())[1:]:
             responses["200"]["content"][media_type] = {"schema": {"type": "string"}}
@@ -197,9 +197,14 @@ class PassbookOpenAPI(OpenAPIConfig):
             response["headers"] = {name: _HEADERS[name] for name in _headers_of(status, operation)}
 
 
+def _is_write(operation: dict[str, Any]) -> bool:
+    """Whether it is carried out once for ever under its Idempotency-Key, with a body or without one."""
+    return any(parameter["name"] == "Idempotency-Key" for parameter in operation.get("parameters", []))
+
+
 def _headers_of(status: str, operation: dict[str, Any]) -> list[str]:
     names = ["X-Request-ID"]
-    if "requestBody" in operation and int(status) < 500:
+    if _is_write(operation) and int(status) < 500:
         names += ["Idempotency-Replayed", "Passbook-Receipt"]
     if status == "201":
         names.append("Location")

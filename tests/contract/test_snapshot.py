@@ -95,6 +95,29 @@ def test_every_error_code_is_documented(document: dict[str, Any]) -> None:
     assert sorted(enum) == sorted(ErrorCode)
 
 
+def _codes(operation: dict[str, Any]) -> set[str]:
+    return {
+        code
+        for response in operation["responses"].values()
+        for code in re.findall(r"`([a-z_]+)`:", response["description"])
+    }
+
+
+def test_every_write_documents_what_every_write_may_answer(document: dict[str, Any]) -> None:
+    """Of any method: it needs an Idempotency-Key, and what a key or a full disk refuses is listed; a read has none."""
+    key = {ErrorCode.IDEMPOTENCY_KEY_REQUIRED, ErrorCode.IDEMPOTENCY_KEY_REUSED, ErrorCode.ANSWER_ERASED}
+    disk = {ErrorCode.STORAGE_FULL, ErrorCode.WRITES_STALLED, ErrorCode.WRITES_STOPPED, ErrorCode.OUTCOME_UNKNOWN}
+    of_writes = {str(code) for code in key | disk}
+    for path, method, operation in some(operations(document)):
+        is_write = method not in {"get", "head"}
+        named = [parameter["name"] for parameter in operation.get("parameters", [])]
+        assert ("Idempotency-Key" in named) is is_write, (method, path)
+        assert _codes(operation) & of_writes == (of_writes if is_write else set()), (method, path)
+        headers = {name for status, one in operation["responses"].items() if status < "500" for name in one["headers"]}
+        assert ({"Idempotency-Replayed", "Passbook-Receipt"} <= headers) is is_write, (method, path)
+    assert {method for _, method, _ in operations(document)} >= {"get", "post", "delete"}
+
+
 def test_every_link_leads_to_an_operation_and_its_parameters(document: dict[str, Any]) -> None:
     """A link that names what is not there would make clients and the fuzzer skip it in silence."""
     by_name = {operation["operationId"]: operation for _, _, operation in operations(document)}

@@ -175,7 +175,11 @@ def _asked(client: Client, method: str, path: str) -> httpx.Response:
     """An ordinary request of the route: what the answer is depends on the database alone."""
     path = re.sub(r"\{telegram_id\}", "5001", path)
     path = re.sub(r"\{\w+\}", "1", path)
-    return client.get(path) if method == "get" else client.write(path, BODY)
+    if method == "get":
+        return client.get(path)
+    if method == "post":
+        return client.write(path, BODY)
+    return client.request(method, path, headers={"Idempotency-Key": f"{method} {path}".replace(" ", "-")})
 
 
 @pytest.mark.parametrize("broken", ["log", "database"])
@@ -202,7 +206,7 @@ def test_every_route_says_503_when_the_file_is_not_what_it_was(own_service: Live
     for method, path in some(routes):
         answer = _asked(client, method, path)
         assert answer.status_code == 503, (method, path, answer.text)
-        stopped = method == "post" and answer.json()["code"] == "writes_stopped"
+        stopped = method != "get" and answer.json()["code"] == "writes_stopped"
         assert stopped or (answer.json()["code"], answer.json()["reads"]) in {
             ("not_ready", "failed"),
             ("not_ready", "not_trusted"),
@@ -213,6 +217,8 @@ def test_every_route_says_503_when_the_file_is_not_what_it_was(own_service: Live
     assert (metrics.status_code, "passbook_writer_state" in metrics.text) == (200, True)
     assert stands('passbook_refusals_total{code="internal_error"} 0', metrics.text)
     until(lambda: client.write("/v1/deposits", BODY).json()["code"] == "writes_stopped", "writes have stopped")
+    for method, path in some([route for route in routes if route[0] != "get"]):
+        assert _asked(client, method, path).json()["code"] == "writes_stopped", (method, path)
     own_service.kill()
     assert "failed\nTraceback" not in own_service.said
 

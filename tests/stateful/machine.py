@@ -442,6 +442,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """Everything that waits expires; then all that is there is compared, and every row of the audit log."""
         if self.wrong or self.service.failed:
             return
+        self._end_with_what_is_seldom_met()
         self._wait(timedelta(days=3), sweep=True)
         self._compare_balances()
         for telegram_id in set(self.users) - self.model.users.keys():
@@ -455,6 +456,19 @@ class LedgerMachine(RuleBasedStateMachine):
             ids = [thing.id for thing in things if thing.id is not None]
             self._check([] if len(set(ids)) == len(ids) else [f"an id was given twice: {ids}"], "ids")
         self._compare_audit_logs()
+
+    def _end_with_what_is_seldom_met(self) -> None:
+        """Refusals that few walks come by: every example meets them, however many rules there are."""
+        self._post(CALLERS[0], f"/v1/transactions/{UNKNOWN_ID}/reverse")
+        change = {
+            "telegram_id": self.users[0],
+            "amount": 700,
+            "reason": "bonus",
+            "reference": f"{self.prefix}-of-each-caller",
+        }
+        self._post(CALLERS[0], "/v1/balance-changes", changes=[change, change], atomic=False)
+        for caller in CALLERS:
+            self._post(caller, "/v1/balance-changes", changes=[change])
 
     # How it is asked and compared.
 

@@ -272,7 +272,7 @@ def _ones_own_deposits_are_rivals(breaker: Breaker) -> None:
     breaker.replace(lines, "meant", broken)
 
 
-@_found_as(r"\Aanswer\.status is 'pending', not 'confirmed'\n(?s:.*)/v1/deposits")
+@_found_as(r"\Aanswer\.(?:status is 'pending', not 'confirmed'|collision is None, not \{.*)\n(?s:.*)/v1/deposits")
 def _the_window_leaves_its_first_instant_out(breaker: Breaker) -> None:
     def broken(text: str, seconds: int) -> tuple[str, str]:
         since, until = around(text, seconds)
