@@ -19,7 +19,7 @@ TELEGRAM_IDS = ("1", "22", "333")  # as in CONFIG
 OPERATIONS_MIN = 29
 MUST_BE_REACHED = {
     *("user_created", "user_renamed", "deposit_announced", "deposit_confirmed", "deposit_cancelled", "balance_debited"),
-    *("bank_notification_received", "bank_notification_matched"),
+    *("bank_notification_received", "bank_notification_matched", "user_name_forgotten"),
     *("deposit_confirm_failed", "deposit_cancel_failed", "debit_failed"),
 }
 
@@ -68,7 +68,7 @@ def test_the_document_says_exactly_what_the_service_does(own_service: LiveServic
 
 
 def seed_with_what_the_configuration_names(client: Client) -> None:
-    """Users with money, one of them with little; held names; pending deposits and lines of the bank that wait."""
+    """Users with money, one of them with little; held names; pending deposits, lines that wait, and learned names."""
     for telegram_id, amount in zip(TELEGRAM_IDS, (10**12, 10**12, 10), strict=True):
         client.credit(telegram_id, amount)
         held = {"telegram_id": telegram_id, "domain": f"held-{telegram_id}.example", "price": 1, "hold": True}
@@ -82,6 +82,15 @@ def seed_with_what_the_configuration_names(client: Client) -> None:
         line = {"bank_transaction_id": f"fuzz-{number}", "depositor_name": f"received {number}", "amount": 5000}
         line["occurred_at"] = system_clock().isoformat(timespec="seconds")
         assert client.write("/v1/bank-notifications", line).json()["id"] == 1 + number
+    for number in range(40):
+        announced = {"telegram_id": TELEGRAM_IDS[0], "amount": 6000, "depositor_name": f"announced {number}"}
+        deposit_id = client.write("/v1/deposits", announced).json()["id"]
+        line = {**line, "bank_transaction_id": f"taught-{number}", "depositor_name": f"taught {number}", "amount": 6000}
+        line_id = client.write("/v1/bank-notifications", line).json()["id"]
+        told = {"deposit_id": deposit_id, "remember": True}
+        assert client.write(f"/v1/bank-notifications/{line_id}/match", told).status_code == 200
+    taught = client.get("/v1/learned-names?limit=1000").json()["items"]
+    assert [item["id"] for item in taught] == list(range(40, 0, -1))
 
 
 def reached(service: LiveService) -> set[str]:
