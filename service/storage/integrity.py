@@ -451,11 +451,13 @@ _LEARNED_NAMES = _Pass(
                 WHEN EXISTS (SELECT 1 FROM user_erasures WHERE user_id = l.user_id AND finished_at IS NOT NULL)
                   THEN 'Its user was erased.'
                 WHEN {_archived("user_name_learned", "l.user_id")} > 0 THEN NULL
-                WHEN (SELECT COUNT(*) FROM audit_logs AS a WHERE {_OF_THE_USER} AND a.action = 'user_name_learned'
+                WHEN (SELECT COUNT(*) FROM audit_logs AS a INDEXED BY idx_audit_logs_resource
+                      WHERE {_OF_THE_USER} AND a.action = 'user_name_learned'
                         AND {_LEARNED_ID} = l.id AND a.created_at = l.created_at AND a.actor = l.learned_by
                         AND ({_detail("depositor_name")} = l.printed_name OR {_IS_ERASED})) <> 1
                   THEN 'Not exactly one audit row tells that it was learned so.'
-                WHEN EXISTS (SELECT 1 FROM audit_logs AS a WHERE {_OF_THE_USER} AND a.action = 'user_name_forgotten'
+                WHEN EXISTS (SELECT 1 FROM audit_logs AS a INDEXED BY idx_audit_logs_resource
+                      WHERE {_OF_THE_USER} AND a.action = 'user_name_forgotten'
                         AND {_LEARNED_ID} = l.id)
                   THEN 'An audit row tells that it was removed.'
               END AS said
@@ -470,13 +472,14 @@ _LEARNED_AND_GONE = _Statement(
     f"""
     SELECT a.telegram_id, NULL, 'audit_logs', a.id, 'The name that it tells was learned is not there.'
     FROM audit_logs AS a
-    WHERE a.id BETWEEN :low AND :high AND a.action = 'user_name_learned' AND a.resource_type = 'user'
+    WHERE a.id BETWEEN :low AND :high AND +a.action = 'user_name_learned' AND +a.resource_type = 'user'
       AND a.actor IS NOT NULL
       AND NOT EXISTS (SELECT 1 FROM learned_names WHERE id = {_LEARNED_ID} AND user_id = a.resource_id)
       AND NOT EXISTS (SELECT 1 FROM user_erasures WHERE user_id = a.resource_id AND finished_at IS NOT NULL)
-      AND NOT EXISTS (SELECT 1 FROM audit_logs AS f WHERE f.resource_type = 'user' AND f.resource_id = a.resource_id
-        AND f.action = 'user_name_forgotten' AND f.actor IS NOT NULL
-        AND iif(json_valid(f.details), json_extract(f.details, '$.id'), NULL) = {_LEARNED_ID})
+      AND NOT EXISTS (SELECT 1 FROM audit_logs AS f INDEXED BY idx_audit_logs_resource
+        WHERE f.resource_type = 'user' AND f.resource_id = a.resource_id AND f.actor IS NOT NULL
+          AND f.action = 'user_name_forgotten'
+          AND iif(json_valid(f.details), json_extract(f.details, '$.id'), NULL) = {_LEARNED_ID})
     """,
     _says("learned_names"),
 )

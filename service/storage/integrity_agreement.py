@@ -44,7 +44,8 @@ def _match_name(check: str, name: Any, matched: Any) -> Failures:
 
 
 def _meant_name(printed: Any, announced: Any, learned: str) -> Failures:
-    """Whether the name was cut by the bank's field, only the policy of then could say. learned: a JSON array."""
+    """Whether the name was cut by the bank's field, only the policy of then could say. learned: a JSON array of
+    the names that other lines taught. No line is matched by the name that it taught."""
     names = [announced, *msgspec.json.decode(learned)]
     for rule in range(1, FOLDING_RULE + 1):  # it may have been matched before names were folded as they are now
         line = PrintedName(match_name(str(printed), rule=rule), fills_field=True)
@@ -414,8 +415,10 @@ BANK_NOTIFICATIONS: tuple[Agreement, ...] = (
         f"""
         SELECT {_USER.format("t.user_id")}, t.id, 'bank_notifications', b.id, b.depositor_name, t.depositor_name,
           (SELECT json_group_array(json_extract(a.details, '$.depositor_name')) FROM audit_logs AS a
+             INDEXED BY idx_audit_logs_resource
            WHERE a.resource_type = 'user' AND a.resource_id = t.user_id AND a.action = 'user_name_learned'
-             AND a.actor IS NOT NULL AND json_valid(a.details))
+             AND a.actor IS NOT NULL AND json_valid(a.details)
+             AND json_extract(a.details, '$.bank_notification_id') IS NOT b.id)
         FROM bank_notifications AS b CROSS JOIN deposit_transactions AS t ON t.id = b.matched_transaction_id
         WHERE b.id BETWEEN :low AND :high AND b.match_method = 'automatic' AND t.match_name IS NOT b.match_name
           AND b.depositor_name IS NOT NULL AND t.depositor_name IS NOT NULL AND t.status = 'confirmed'
@@ -426,7 +429,8 @@ BANK_NOTIFICATIONS: tuple[Agreement, ...] = (
     (
         f"""
         SELECT NULL, NULL, 'name_folding', 1
-        WHERE :high = 9223372036854775807 AND NOT EXISTS (SELECT 1 FROM name_folding WHERE rule = {FOLDING_RULE})
+        WHERE :high = 9223372036854775807
+          AND NOT EXISTS (SELECT 1 FROM name_folding WHERE id = 1 AND rule = {FOLDING_RULE})
         """,
         lambda: [("bank_notifications", "It tells another rule than the one that names are folded by.")],
     ),

@@ -848,6 +848,8 @@ TRIGGERS = {
             1, 'lee', 'lee', 44, 'ops', 'x'
             3, 'other', 'lee', 44, 'ops', 'x'
             3, 'lee', 'lee', 41, 'ops', 'x'
+            3, 'a', 'lee', 44, 'ops', 'x'
+            3, 'kim', 'kim', 41, 'ops', 'x'
             3, 'kim', 'kim', 46, 'ops', 'x'
             3, 'lee', 'lee', 99, 'ops', 'x'
             """,
@@ -877,7 +879,11 @@ TRIGGERS = {
         ],
         [
             f"{_LEARN} (1, 'kim', 'other', 41, 'ops', 'x')",
+            f"{_LEARN} (1, 'kim', 'a', 41, 'ops', 'x')",
             f"{_LEARN} (3, 'lee', 'kim', 44, 'ops', 'x')",
+            f"{_LEARN} (3, 'lee', 'lee', 44, 'ops', 'x'); {_LEARN} (1, 'kim', 'lee', 41, 'ops', 'x')",
+            f"{_LEARN_AS} (120, 3, 'lee', 'lee', 44, 'ops', 'x')",
+            f"{_LEARN_AS} (122, 3, 'lee', 'lee', 44, 'ops', 'x')",
         ],
     ),
     "import_archive_refuse_update": Rule(

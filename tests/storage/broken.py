@@ -14,7 +14,7 @@ from service.ledger.timestamps import stored, system_clock
 from service.repository import api_keys
 from service.storage import audit_chain, migrator, sqlite
 from service.storage.integrity import Proof
-from tests.live import LiveService, passbook
+from tests.live import Client, LiveService, passbook
 
 NOW = "2026-01-19 12:00:00.000"
 
@@ -74,8 +74,26 @@ def _use(service: LiveService) -> None:
     assert client.write(f"/v1/transactions/{taken_back}/reverse", {}).status_code == 201
     assert client.write("/v1/users", {"telegram_id": "400", "username": "kim"}).status_code == 201
     assert client.write("/v1/users", {"telegram_id": "400", "username": "lee"}).status_code == 200
+    _learn(client)
     revoked = service.make_key("--role", "bot", "--name", "gone").rpartition("_")[0]
     assert passbook("keys", "revoke", revoked, "--database", str(service.database)).returncode == 0
+
+
+def _learn(client: Client) -> None:
+    """Two names that a bank prints are learned of user 500, and one is forgotten."""
+    for number, printed in enumerate(("김철수", "박영희")):
+        amount = 900 + number
+        deposit = client.write("/v1/deposits", {"telegram_id": "500", "amount": amount, "depositor_name": "이몽룡"})
+        now = stored(system_clock()).replace(" ", "T") + "Z"
+        body = {"bank_transaction_id": f"taught-{number}", "amount": amount, "depositor_name": printed}
+        line = client.write("/v1/bank-notifications", {**body, "occurred_at": now})
+        matched = client.write(
+            f"/v1/bank-notifications/{line.json()['id']}/match", {"deposit_id": deposit.json()["id"], "remember": True}
+        )
+        assert matched.status_code == 200, matched.text
+    newest = client.get("/v1/learned-names").json()["items"][0]["id"]
+    gone = client.request("DELETE", f"/v1/learned-names/{newest}", headers={"Idempotency-Key": "forget"})
+    assert gone.status_code == 200, gone.text
 
 
 def _audit(hand: sqlite.Connection, action: str, kind: str, row_id: int, details: Mapping[str, object]) -> None:

@@ -385,7 +385,7 @@ def test_the_command_says_plainly_what_it_found(sound: Path, made: tuple[Path, d
     before = contents(sound)
     ran = CliRunner().invoke(main, ["integrity", "--database", str(sound)])
     assert ran.exit_code == 0, ran.output
-    assert re.search(r"^ok +balances +5 checked$", ran.stdout, re.MULTILINE), ran.stdout
+    assert re.search(r"^ok +balances +6 checked$", ran.stdout, re.MULTILINE), ran.stdout
     assert "It adds up" in ran.stdout
     assert "\x1b" not in ran.output
     assert contents(sound) == before
