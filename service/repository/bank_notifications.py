@@ -99,7 +99,7 @@ def _receive(work: UnitOfWork, command: BankNotificationPost, _target: int) -> A
 
 def _match(work: UnitOfWork, command: BankNotificationMatch, notification_id: int) -> Answer:
     work.concerning(resource_id=notification_id)
-    notification = _find(work, notification_id)
+    notification = _found(work, notification_id)
     check_matchable(notification)
     deposit = deposits.find(work.tx, command.deposit_id)
     account = users.find_account(work.tx, deposit.telegram_id) if deposit else None
@@ -142,12 +142,17 @@ def _match(work: UnitOfWork, command: BankNotificationMatch, notification_id: in
     return ok(msgspec.structs.replace(written, learned_name_id=learned))
 
 
-def _find(work: UnitOfWork, notification_id: int, candidates: Candidates | None = None) -> BankNotification:
-    """The notification with its candidates, which are looked for unless they are given. Raises
-    BankNotificationNotFound."""
+def _found(work: UnitOfWork, notification_id: int) -> BankNotification:
+    """The notification, without candidates. Raises BankNotificationNotFound."""
     found = bank_notifications.find(work.tx, notification_id)
     if found is None:
         raise BankNotificationNotFound(f"There is no bank notification {notification_id}.")
+    return found
+
+
+def _listed(work: UnitOfWork, notification_id: int, candidates: Candidates | None) -> BankNotification:
+    """The notification with its candidates, which are looked for unless they are given."""
+    found = _found(work, notification_id)
     if candidates is not None:
         return bank_notifications.listing(found, candidates)
     return bank_notifications.with_candidates(
@@ -173,7 +178,7 @@ def _written(
 
     found: the candidates of a notification that is new, where nothing was credited.
     """
-    notification = _find(work, notification_id, None if credited else found)
+    notification = _listed(work, notification_id, None if credited else found)
     return BankNotificationWritten(
         **msgspec.structs.asdict(notification),
         telegram_id=account.telegram_id if account else None,
