@@ -337,7 +337,7 @@ def _loose_things(
 def _saved_sequence(connection: Connection) -> Iterator[str]:
     """The highest ids that were ever given out: DROP TABLE forgets them."""
     yield f"CREATE TABLE {_SEQUENCE} (name TEXT PRIMARY KEY, seq INTEGER NOT NULL);"
-    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_sequence'").fetchone():
+    if sqlite.has_table(connection, "sqlite_sequence"):
         yield (
             f"INSERT INTO {_SEQUENCE} (name, seq) SELECT lower(name), MAX(seq) FROM sqlite_sequence"
             f" WHERE lower(name) IN ({', '.join(map(_text, TABLES))}) AND typeof(seq) = 'integer' GROUP BY lower(name);"

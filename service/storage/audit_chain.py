@@ -23,6 +23,7 @@ from service.ledger.audit_chain import (
     subtree_root,
 )
 from service.ledger.sealing_rules import FIRST_RULE, LATEST
+from service.storage import sqlite
 from service.storage.inserts import insert_rows
 from service.storage.sqlite import Connection
 
@@ -159,7 +160,7 @@ def sealing(tx: Connection) -> Iterator[None]:
 
 def is_there(connection: Connection) -> bool:
     """Whether the database has the tree's tables."""
-    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'audit_tree'").fetchone() is not None
+    return sqlite.has_table(connection, "audit_tree")
 
 
 def is_unsealed(connection: Connection) -> bool:

@@ -151,7 +151,7 @@ def _write(
         for count, statement in inserts(quoted(name), columns, rows):
             file.write(statement)
             progress(f"writing {name}", count, totals[name])
-    if found.fit.execute("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_sequence'").fetchone():
+    if sqlite.has_table(found.fit, "sqlite_sequence"):
         for table, seq in ledger.execute("SELECT name, seq FROM sqlite_sequence").fetchall():
             if table in _OURS:
                 found.fit.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE lower(name) = ?", (seq, table))

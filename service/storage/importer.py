@@ -646,7 +646,7 @@ class _Copy:
 
     def _copy_high_water_mark(self, table: str) -> None:
         """An id that was given out once is never given out again, even when its row is gone."""
-        if not self._old.execute("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_sequence'").fetchone():
+        if not sqlite.has_table(self._old, "sqlite_sequence"):
             return
         for name, sequence in self._old.execute("SELECT name, seq FROM sqlite_sequence").fetchall():
             if str(name).lower() != table or not isinstance(sequence, int):

@@ -241,7 +241,7 @@ def status(connection: Connection, migrations: list[Migration]) -> list[Applied]
     """Every migration, and when it was applied ("unknown" when wrangler did it)."""
     version = version_of(connection, migrations)
     records: dict[int, tuple[str, str]] = {}
-    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_migrations'").fetchone():
+    if sqlite.has_table(connection, "schema_migrations"):
         rows = connection.execute("SELECT version, applied_at, checksum FROM schema_migrations").fetchall()
         records = {number: (applied_at, checksum) for number, applied_at, checksum in rows}
     result = []
@@ -259,7 +259,7 @@ def status(connection: Connection, migrations: list[Migration]) -> list[Applied]
 
 def records_that_differ(connection: Connection, migrations: list[Migration]) -> list[tuple[int, str]]:
     """(version, what is wrong) of each row of schema_migrations that is not that of `migrations`, or is missing."""
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_migrations'").fetchone():
+    if not sqlite.has_table(connection, "schema_migrations"):
         return []
     rows = connection.execute("SELECT version, name, checksum FROM schema_migrations").fetchall()
     found = {version: (name, checksum) for version, name, checksum in rows}

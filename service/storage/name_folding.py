@@ -9,10 +9,12 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from service.ledger.depositor_names import FOLDING_RULE, OTHER_THAN_PLAIN, match_name
+from service.storage import sqlite
 from service.storage.sqlite import Connection
 
 MIGRATION = 16
 """The number of the migration that made the table."""
+_RULE = "name_folding"
 _TABLES = ("deposit_transactions", "bank_notifications")
 _ROWS_AT_ONCE = 50_000
 _MAY_FOLD_OTHERWISE = f"match_name <> '' AND depositor_name GLOB '{OTHER_THAN_PLAIN}'"
@@ -20,14 +22,14 @@ _MAY_FOLD_OTHERWISE = f"match_name <> '' AND depositor_name GLOB '{OTHER_THAN_PL
 
 def rule_of(connection: Connection) -> int:
     """The rule by which the stored names were folded."""
-    there = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'name_folding'").fetchone()
-    return int(connection.execute("SELECT COALESCE(MAX(rule), 1) FROM name_folding").fetchone()[0]) if there else 1
+    if not sqlite.has_table(connection, _RULE):
+        return 1
+    return int(connection.execute(f"SELECT COALESCE(MAX(rule), 1) FROM {_RULE}").fetchone()[0])
 
 
 def is_behind(connection: Connection) -> bool:
     """Whether there is the table and its rule an earlier one: a program that cannot fold, such as wrangler, made it."""
-    there = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'name_folding'").fetchone()
-    return there is not None and rule_of(connection) < FOLDING_RULE
+    return rule_of(connection) < FOLDING_RULE and sqlite.has_table(connection, _RULE)
 
 
 def count_other_than_plain(connection: Connection) -> int:
@@ -48,7 +50,7 @@ def fold(tx: Connection, *, rule: int, on_progress: Callable[[int, int], None]) 
                 changed += _fold_rows(tx, table, low, high, earlier, rule)
                 looked_at += count
                 on_progress(looked_at, total)
-        tx.execute("UPDATE name_folding SET rule = ?", (rule,))
+        tx.execute(f"UPDATE {_RULE} SET rule = ?", (rule,))
     return changed
 
 
@@ -83,8 +85,7 @@ def _fold_rows(tx: Connection, table: str, low: int, high: int, earlier: int, ru
 def _triggers_lifted(tx: Connection) -> Iterator[None]:
     """Without the triggers of these tables within the block; afterwards they are as they were, to the letter."""
     triggers = tx.execute(
-        f"SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN {(*_TABLES, 'name_folding')}"
-        " ORDER BY rowid"
+        f"SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN {(*_TABLES, _RULE)} ORDER BY rowid"
     ).fetchall()
     for name, _ in triggers:
         tx.execute(f"DROP TRIGGER {name}")

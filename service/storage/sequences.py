@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from service.ledger.fields import BALANCE_MAX
+from service.storage import sqlite
 from service.storage.sqlite import Connection
 
 _LAST = (
@@ -35,7 +36,7 @@ def last_audit_log_id(tx: Connection) -> int:
 
 def used_up(connection: Connection) -> list[str]:
     """A sentence with the remedy for each table of the ledger's that gives out no more ids up to 2^53 - 1."""
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_sequence'").fetchone():
+    if not sqlite.has_table(connection, "sqlite_sequence"):
         return []
     rows = connection.execute("SELECT name, seq FROM sqlite_sequence WHERE seq >= ? ORDER BY name", (BALANCE_MAX,))
     return [_said(connection, name, last) for name, last in rows.fetchall()]

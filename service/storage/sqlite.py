@@ -131,6 +131,11 @@ def is_unrecovered(error: BaseException) -> bool:
     return error_code(error) == _READONLY
 
 
+def has_table(connection: Connection, name: str) -> bool:
+    """Whether the database has that table, one of SQLite's own included."""
+    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone() is not None
+
+
 def is_of_file(error: BaseException) -> bool:
     """Whether `error` says that the file cannot be read, or is not what it was when it was opened.
 
