@@ -7,6 +7,7 @@ import pytest
 
 from tests.faults.row import Row, Run
 from tests.faults.rows import by_tests
+from tests.faults.rows.io_errors import hurts_a_commit
 from tests.faults.suite import QUOTED, README, REPORT, ROWS, Result, report, summary
 from tests.printed import stands
 
@@ -90,3 +91,20 @@ def test_the_readme_quotes_the_report() -> None:
     assert "**broken**" not in page
     assert "NOT FOUND" not in page
     assert re.search(r" 0 lost, 0 doubled", text)
+
+
+@pytest.mark.parametrize(
+    ("trace", "commit"),
+    [
+        ("pwrite64(9)\nfdatasync(9) = -1 EIO (INJECTED)\n", True),
+        ("pwrite64(9)\nfdatasync(9) = 0\nfdatasync(9) = -1 EIO (INJECTED)\n", False),
+        ("pwrite64(9)\nfdatasync(9) = 0\nfdatasync(9) = -1 EIO (INJECTED)\npwrite64(9) = 0\n", False),
+        ("fdatasync(9 <unfinished ...>\n<... fdatasync resumed>) = -1 EIO (INJECTED)\n", False),
+        ("pwrite64(9 <unfinished ...>\n<... pwrite64 resumed>) = -1 EIO (INJECTED)\n", True),
+        ("fdatasync(9) = 0\npwrite64(9) = -1 EIO (INJECTED)\n", True),
+        ("pwrite64(9)\nfdatasync(9) = 0\n", False),
+    ],
+)
+def test_a_sync_is_a_commit_s_if_something_was_written_before_it(trace: str, commit: bool) -> None:
+    """A checkpoint syncs what is synced already; the writer may go on after its failure."""
+    assert hurts_a_commit(trace) is commit
