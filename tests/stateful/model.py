@@ -436,9 +436,9 @@ class Model:
         line = next((known for known in self.lines if known.bank_transaction_id == body["bank_transaction_id"]), None)
         if line is not None:
             self._about = (line, None)
-            before = (line.depositor_name, line.amount, line.occurred_at, line.bank_name)
+            before = (line.folded, line.amount, line.occurred_at, line.bank_name)
             fields = ("depositor_name", "amount", "occurred_at", "bank_name")
-            now = (name, amount, occurred_at, bank_name)
+            now = (self.folded[name], amount, occurred_at, bank_name)
             differing = [member for member, old, new in zip(fields, before, now, strict=True) if old != new]
             if differing:
                 raise Refused("bank_transaction_reused", bank_notification_id=line, differing_fields=differing)
