@@ -146,8 +146,7 @@ CREATE TABLE bank_notification_events (
   note TEXT,
   -- The name of the API key whose request this was, and when (UTC).
   actor TEXT NOT NULL,
-  created_at TEXT NOT NULL,
-  CHECK ((deposit_id IS NOT NULL) = (kind = 'freed'))
+  created_at TEXT NOT NULL
 ) STRICT;
 CREATE INDEX idx_bank_notification_events_line ON bank_notification_events(bank_notification_id);
 CREATE INDEX idx_bank_notification_events_deposit ON bank_notification_events(deposit_id)
@@ -156,15 +155,15 @@ CREATE INDEX idx_bank_notification_events_deposit ON bank_notification_events(de
 CREATE TRIGGER bank_notification_events_fit_their_line BEFORE INSERT ON bank_notification_events
 WHEN NOT EXISTS (
   SELECT 1 FROM bank_notifications AS b
-  WHERE b.id = NEW.bank_notification_id AND CASE NEW.kind
-    WHEN 'told' THEN 1
-    WHEN 'dismissed' THEN b.status <> 'matched' AND b.closed_as IS NULL
-    WHEN 'reopened' THEN b.closed_as IS 'dismissed'
-    WHEN 'cancelled' THEN NOT EXISTS (
-      SELECT 1 FROM bank_notification_events WHERE bank_notification_id = b.id AND kind = 'cancelled')
-    WHEN 'freed' THEN b.matched_transaction_id = NEW.deposit_id AND b.match_method IS NOT NULL
-      AND EXISTS (SELECT 1 FROM deposit_transactions WHERE reverses_id = NEW.deposit_id)
-  END)
+  WHERE b.id = NEW.bank_notification_id AND (
+    NEW.deposit_id IS NULL AND (
+      NEW.kind = 'told'
+      OR NEW.kind = 'dismissed' AND b.status <> 'matched' AND b.closed_as IS NULL
+      OR NEW.kind = 'reopened' AND b.closed_as = 'dismissed'
+      OR NEW.kind = 'cancelled' AND NOT EXISTS (
+        SELECT 1 FROM bank_notification_events WHERE bank_notification_id = b.id AND kind = 'cancelled'))
+    OR NEW.kind = 'freed' AND b.matched_transaction_id = NEW.deposit_id AND b.match_method IS NOT NULL
+      AND EXISTS (SELECT 1 FROM deposit_transactions WHERE reverses_id = NEW.deposit_id)))
 BEGIN
   SELECT RAISE(ABORT, 'an event of a bank notification fits the state that it is in');
 END;
@@ -179,7 +178,7 @@ WHEN NEW.id IS NOT OLD.id OR NEW.bank_notification_id IS NOT OLD.bank_notificati
     SELECT user_id FROM deposit_transactions
     WHERE id = (SELECT matched_transaction_id FROM bank_notifications WHERE id = OLD.bank_notification_id)
       OR id IN (SELECT deposit_id FROM bank_notification_events
-                WHERE bank_notification_id = OLD.bank_notification_id AND kind = 'freed')))
+                WHERE bank_notification_id = OLD.bank_notification_id)))
 BEGIN
   SELECT RAISE(ABORT, 'events of bank notifications are never updated');
 END;
@@ -682,7 +681,7 @@ WHEN NEW.id IS NOT OLD.id OR NEW.bank_name IS NOT OLD.bank_name OR NEW.amount IS
       AND EXISTS (SELECT 1 FROM user_erasures WHERE finished_at IS NULL AND user_id IN (
         SELECT user_id FROM deposit_transactions WHERE id = OLD.matched_transaction_id
           OR OLD.matched_transaction_id IS NULL AND id IN (
-            SELECT deposit_id FROM bank_notification_events WHERE bank_notification_id = OLD.id AND kind = 'freed'))))
+            SELECT deposit_id FROM bank_notification_events WHERE bank_notification_id = OLD.id))))
 BEGIN
   SELECT RAISE(ABORT, 'a bank notification keeps what it says');
 END;
@@ -692,24 +691,24 @@ BEFORE UPDATE ON bank_notifications
 WHEN (NEW.status IS NOT OLD.status OR NEW.closed_as IS NOT OLD.closed_as
     OR NEW.matched_transaction_id IS NOT OLD.matched_transaction_id OR NEW.match_method IS NOT OLD.match_method
     OR NEW.matched_by IS NOT OLD.matched_by OR NEW.matched_at IS NOT OLD.matched_at)
-  AND NOT COALESCE(
+  AND (
     -- Matched.
     OLD.status <> 'matched' AND OLD.closed_as IS NULL AND OLD.matched_transaction_id IS NULL
       AND NEW.status = 'matched' AND NEW.closed_as IS NULL AND NEW.matched_transaction_id IS NOT NULL
     -- Closed or opened again, as the last event says.
-    OR NEW.status = OLD.status AND OLD.status <> 'matched' AND NEW.closed_as IS NOT OLD.closed_as
+    OR NEW.status = OLD.status AND OLD.status <> 'matched'
       AND NEW.matched_transaction_id IS NULL AND NEW.match_method IS NULL AND NEW.matched_by IS NULL
       AND NEW.matched_at IS NULL
       AND (SELECT kind FROM bank_notification_events WHERE bank_notification_id = OLD.id AND kind <> 'told'
            ORDER BY id DESC LIMIT 1) = COALESCE(NEW.closed_as, 'reopened')
     -- Freed; what the bank has cancelled meanwhile is closed.
-    OR OLD.status = 'matched' AND NEW.status = 'unmatched'
+    OR NEW.status = 'unmatched'
       AND NEW.matched_transaction_id IS NULL AND NEW.match_method IS NULL AND NEW.matched_by IS NULL
       AND NEW.matched_at IS NULL
       AND (SELECT deposit_id FROM bank_notification_events WHERE bank_notification_id = OLD.id AND kind <> 'told'
            ORDER BY id DESC LIMIT 1) = OLD.matched_transaction_id
       AND NEW.closed_as IS (SELECT kind FROM bank_notification_events
-                            WHERE bank_notification_id = OLD.id AND kind = 'cancelled'), 0)
+                            WHERE bank_notification_id = OLD.id AND kind = 'cancelled')) IS NOT 1
 BEGIN
   SELECT RAISE(ABORT, 'a bank notification is matched once, and closed, opened and freed by its last event');
 END;

@@ -172,8 +172,8 @@ _RIVALS = tuple(
     )
 )
 _OPEN_OF_AMOUNT = (
-    "bank_notifications WHERE status <> 'matched' AND bank_transaction_id IS NOT NULL AND amount = :amount"
-    " AND transaction_time BETWEEN :since AND :until"
+    "bank_notifications INDEXED BY idx_bank_notifications_waiting WHERE status <> 'matched' AND closed_as IS NULL"
+    " AND bank_transaction_id IS NOT NULL AND amount = :amount AND transaction_time BETWEEN :since AND :until"
 )
 _OPEN = (
     f"{_OPEN_OF_AMOUNT} AND match_name = :name LIMIT 2",

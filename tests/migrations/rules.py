@@ -60,18 +60,18 @@ INSERT INTO deposit_transactions
   (32, 1, 'debit', 'debit', 70, NULL, 'why', NULL, NULL, 'pending', NULL, NULL, NULL, NULL, {T}),
   (33, 1, 'gift', 'credit', 70, NULL, 'why', NULL, NULL, 'pending', NULL, NULL, NULL, NULL, {T}),
   (34, 1, 'bonus', 'credit', 150, NULL, 'why', NULL, NULL, 'confirmed', 1000, 1150, 2, {T}, {T});
-INSERT INTO bank_notifications (id, bank_name, depositor_name, amount, balance_after, transaction_time, raw_message,
-  matched_transaction_id, created_at, bank_transaction_id, match_name, status, match_method, matched_by, matched_at)
+INSERT INTO bank_notifications (id, account, bank_name, depositor_name, amount, balance_after, transaction_time,
+  raw_message, matched_transaction_id, created_at, bank_transaction_id, match_name, status, match_method, matched_by, matched_at)
 VALUES
-  (41, 'KB', 'kim', 1000, 5, {T}, 'text', 21, {T}, 'b1', 'kim', 'matched', 'automatic', 'bot', {T}),
-  (42, 'KB', 'park', 1000, 5, {T}, 'text', NULL, {T}, 'b2', 'park', 'unmatched', NULL, NULL, NULL),
-  (43, 'KB', 'park', 1000, 5, {T}, 'text', NULL, {T}, 'b3', 'park', 'ambiguous', NULL, NULL, NULL),
-  (44, 'KB', 'lee', 700, 5, {T}, 'text', 27, {T}, 'b4', 'lee', 'matched', 'manual', 'bot', {T}),
-  (45, 'KB', 'bot', 50, 5, {T}, 'text', NULL, {T}, 'b5', 'bot', 'unmatched', NULL, NULL, NULL),
-  (46, 'KB', 'kim', 500, 5, {T}, 'text', NULL, {T}, 'b6', 'kim', 'unmatched', NULL, NULL, NULL),
-  (47, 'KB', 'kim', 150, 5, {T}, 'text', NULL, {T}, 'b7', 'kim', 'unmatched', NULL, NULL, NULL),
-  (48, 'KB', 'kim', 200, 5, {T}, 'text', NULL, {T}, 'b8', 'kim', 'unmatched', NULL, NULL, NULL),
-  (49, 'KB', 'kim', 400, 5, {T}, 'text', NULL, {T}, NULL, NULL, 'unmatched', NULL, NULL, NULL);
+  (41, '1', 'KB', 'kim', 1000, 5, {T}, 'text', 21, {T}, 'b1', 'kim', 'matched', 'automatic', 'bot', {T}),
+  (42, '1', 'KB', 'park', 1000, 5, {T}, 'text', NULL, {T}, 'b2', 'park', 'unmatched', NULL, NULL, NULL),
+  (43, '1', 'KB', 'park', 1000, 5, {T}, 'text', NULL, {T}, 'b3', 'park', 'ambiguous', NULL, NULL, NULL),
+  (44, '1', 'KB', 'lee', 700, 5, {T}, 'text', 27, {T}, 'b4', 'lee', 'matched', 'manual', 'bot', {T}),
+  (45, '1', 'KB', 'bot', 50, 5, {T}, 'text', NULL, {T}, 'b5', 'bot', 'unmatched', NULL, NULL, NULL),
+  (46, '1', 'KB', 'kim', 500, 5, {T}, 'text', NULL, {T}, 'b6', 'kim', 'unmatched', NULL, NULL, NULL),
+  (47, '1', 'KB', 'kim', 150, 5, {T}, 'text', NULL, {T}, 'b7', 'kim', 'unmatched', NULL, NULL, NULL),
+  (48, '1', 'KB', 'kim', 200, 5, {T}, 'text', NULL, {T}, 'b8', 'kim', 'unmatched', NULL, NULL, NULL),
+  (49, '1', 'KB', 'kim', 400, 5, {T}, 'text', NULL, {T}, NULL, NULL, 'unmatched', NULL, NULL, NULL);
 INSERT INTO learned_names VALUES (121, 1, 'kim', 'kim', 41, 'ops', {T});
 INSERT INTO user_domains VALUES
   (51, 2, 'a.kr', 'pending', 400, NULL, NULL, {T}, 'a.kr', 26),
@@ -149,6 +149,33 @@ _PAID_AGAIN = f"{_REFUNDED} {_REVERSAL} (2, 'reversal', 'debit', 400, 'confirmed
 _LINE = "INSERT INTO bank_notifications (amount, status, matched_transaction_id, match_method) VALUES"
 _MATCH = "UPDATE bank_notifications SET status = 'matched', match_method = 'manual', matched_transaction_id ="
 _FORGET_LINE = "depositor_name = NULL, raw_message = NULL, match_name = ''"
+_UNMATCHED_ONCE = "DROP TRIGGER bank_notifications_match_once;"
+_MATCHED_WITH_25 = "status = 'matched', matched_transaction_id = 25"
+_LINE_NAMES = (
+    "depositor_name = 'x'; depositor_name = NULL; raw_message = 'x'; raw_message = NULL; match_name = 'x';"
+    " match_name = NULL"
+)
+_EVENT = "INSERT INTO bank_notification_events (bank_notification_id, kind, deposit_id, actor, created_at) VALUES"
+_BY = ", NULL, 'ops', 'x')"
+_CLOSED = "UPDATE bank_notifications SET closed_as ="
+_DISMISSED = f"{_EVENT} (42, 'dismissed'{_BY}; {_CLOSED} 'dismissed' WHERE id = 42;"
+_REOPENED = f"{_EVENT} (42, 'reopened'{_BY}; {_CLOSED} NULL WHERE id = 42;"
+_CANCELLED = f"{_EVENT} (42, 'cancelled'{_BY}; {_CLOSED} 'cancelled' WHERE id = 42;"
+_REVERSED = f"{_REVERSAL} (3, 'reversal', 'debit', 700, 'confirmed', 700, 0, 2, 27);"
+_REVERSED_21 = f"{_REVERSAL} (1, 'reversal', 'debit', 1000, 'confirmed', 1150, 150, 3, 21);"
+_EVENT_FREED = f"{_EVENT} (44, 'freed', 27, 'ops', 'x')"
+_NOT_MATCHED = "matched_transaction_id = NULL, match_method = NULL, matched_by = NULL, matched_at = NULL"
+_UNMATCH = f"UPDATE bank_notifications SET status = 'unmatched', {_NOT_MATCHED}"
+_FREE_44 = f"{_UNMATCH} WHERE id = 44"
+_FREED = f"{_REVERSED} {_EVENT_FREED}; {_FREE_44};"
+_DISMISSED_44 = f"{_EVENT} (44, 'dismissed'{_BY}; {_CLOSED} 'dismissed' WHERE id = 44;"
+_TOLD = (
+    "INSERT INTO bank_notification_events (bank_notification_id, kind, transaction_time, bank_name, depositor_name,"
+    " account, balance_after, raw_message, note, actor, created_at)"
+    " VALUES (44, 'told', 't', 'b', 'lee', '1', 5, 'text', 'n', 'ops', 'y');"
+)
+_ERASING_1 = f"INSERT INTO user_erasures VALUES (1, {T}, 'cli', NULL);"
+_FORGET_EVENT = "depositor_name = NULL, raw_message = NULL, note = NULL"
 _SAID = (
     "id = 39; user_id = 2; type = 'debit'; direction = 'debit'; amount = 501; reference = 'x'; reference = NULL;"
     " created_at = 'x'; created_at = NULL"
@@ -156,7 +183,7 @@ _SAID = (
 _LINE_SAID = (
     "id = 39; bank_name = 'x'; bank_name = NULL; balance_after = 6; balance_after = NULL; transaction_time = 'x';"
     " transaction_time = NULL; created_at = 'x'; created_at = NULL; bank_transaction_id = 'x';"
-    " bank_transaction_id = NULL"
+    " bank_transaction_id = NULL; account = 'x'; account = NULL"
 )
 _LOG_CHANGES = (
     "id = 19; user_id = 4; user_id = NULL; action = 'x'; resource_type = 'x'; resource_type = NULL; resource_id = 4;"
@@ -695,52 +722,33 @@ TRIGGERS = {
             f"{ERASING_BOTS} {_CONFIRM} depositor_name = NULL WHERE id = 91",
         ],
     ),
-    "bank_notifications_match_once": Rule(
-        "a bank notification keeps what it says and is matched once",
+    "bank_notifications_keep_what_they_say": Rule(
+        "a bank notification keeps what it says",
         [
-            *each(
-                "bank_notifications",
-                "id = 43",
-                "",
-                _LINE_SAID,
-                beside="status = 'matched', matched_transaction_id = 25",
-            ),
-            *each(
-                "bank_notifications",
-                "id = 42",
-                "",
-                "depositor_name = 'x'; depositor_name = NULL; raw_message = 'x'; raw_message = NULL; match_name = 'x';"
-                " match_name = NULL",
-                beside="status = 'matched', matched_transaction_id = 25",
-            ),
+            *each("bank_notifications", "id = 43", "", _LINE_SAID, beside=_MATCHED_WITH_25),
+            *each("bank_notifications", "id = 42", "", _LINE_NAMES, beside=_MATCHED_WITH_25),
+            *each("bank_notifications", "id = 42", "", _LINE_NAMES),
             f"{_MATCH} 90, bank_name = 'x' WHERE id = 91",
             f"{_MATCH} 90, depositor_name = 'x' WHERE id = 91",
             f"{_MATCH} 90, raw_message = 'x' WHERE id = 91",
             f"{_MATCH} 90, match_name = 'x' WHERE id = 91",
             f"{_MATCH} 25, amount = 1000 WHERE id = 46",
             f"{_MATCH} 90, amount = 50 WHERE id = 42",
-            "UPDATE bank_notifications SET matched_transaction_id = 25 WHERE id = 42",
-            "UPDATE bank_notifications SET matched_transaction_id = 25, status = 'ambiguous' WHERE id = 42",
-            "UPDATE bank_notifications SET status = 'matched' WHERE id = 42",
-            "UPDATE bank_notifications SET matched_transaction_id = 25 WHERE id = 41",
-            f"{_UNTIED} UPDATE bank_notifications SET matched_transaction_id = NULL WHERE id = 41",
-            f"DROP TRIGGER bank_notifications_need_deposit_insert; {_LINE} (1000, 'matched', NULL, NULL);"
-            f" {_MATCH} 25 WHERE id = (SELECT MAX(id) FROM bank_notifications)",
-            f"DROP TRIGGER bank_notifications_need_deposit_insert; {_LINE} (1000, 'unmatched', 21, NULL);"
-            f" {_MATCH} 25 WHERE id = (SELECT MAX(id) FROM bank_notifications)",
             # In an erasure.
             *each(
                 "bank_notifications",
                 "id = 44",
-                f"{_UNTIED} {ERASING} {_NEW} (1, 'deposit', 'credit', 700, 'confirmed', 1150, 1850, 3);",
-                "id = 39; bank_name = 'x'; amount = 701; balance_after = 6; transaction_time = 'x'; created_at = 'x';"
-                " bank_transaction_id = 'x'; matched_transaction_id = NULL; status = 'unmatched';"
-                f" matched_transaction_id = {_LATEST}; match_method = 'automatic'; match_method = NULL;"
-                " matched_by = 'x'; matched_by = NULL; matched_at = 'x'; matched_at = NULL",
+                f"{_UNTIED} {_UNMATCHED_ONCE} {ERASING}",
+                f"{_LINE_SAID}; amount = 701; status = 'unmatched'; closed_as = 'cancelled';"
+                " matched_transaction_id = NULL; matched_transaction_id = 21",
                 beside=_FORGET_LINE,
             ),
-            f"{ERASING} UPDATE bank_notifications SET raw_message = NULL, match_name = '' WHERE id = 44",
-            f"{ERASING} UPDATE bank_notifications SET depositor_name = NULL, match_name = '' WHERE id = 44",
+            *each(
+                "bank_notifications",
+                "id = 44",
+                ERASING,
+                "raw_message = NULL, match_name = ''; depositor_name = NULL, match_name = ''",
+            ),
             *each(
                 "bank_notifications",
                 "id = 44",
@@ -754,10 +762,17 @@ TRIGGERS = {
             f"{ERASING} {FINISHED} UPDATE bank_notifications SET {_FORGET_LINE} WHERE id = 44",
             f"UPDATE bank_notifications SET {_FORGET_LINE} WHERE id = 44",
             f"{ERASING_BOTS} UPDATE bank_notifications SET {_FORGET_LINE} WHERE id = 45",
+            # Of a line that was freed from another user's deposit, or is matched with one since.
+            f"{_FREED} {_ERASING_1} UPDATE bank_notifications SET {_FORGET_LINE} WHERE id = 44",
+            *(
+                f"{_FREED} {ERASING} UPDATE bank_notifications SET {_FORGET_LINE} WHERE id = {line}"
+                for line in (42, 45)
+            ),
+            f"{_FREED} {_NEW} (1, 'deposit', 'credit', 700, 'confirmed', 1150, 1850, 3); {_MATCH} {_LATEST} WHERE id = 44;"
+            f" {ERASING} UPDATE bank_notifications SET {_FORGET_LINE} WHERE id = 44",
         ],
         [
             f"{_MATCH} 25 WHERE id = 42",
-            f"{_MATCH} 25 WHERE id = 43",
             f"{_MATCH} 90, matched_by = 'x', matched_at = 'x' WHERE id = 45",
             f"{_MATCH} 90 WHERE id = 91",
             f"{ERASING} UPDATE bank_notifications SET {_FORGET_LINE} WHERE id = 44",
@@ -766,8 +781,224 @@ TRIGGERS = {
             " INSERT INTO bank_notifications (amount, status, match_method, depositor_name, match_name,"
             f" matched_transaction_id) VALUES (5, 'matched', 'manual', 'lee', 'lee', {_LATEST});"
             f" UPDATE bank_notifications SET {_FORGET_LINE} WHERE amount = 5",
+            f"{_FREED} {ERASING} UPDATE bank_notifications SET {_FORGET_LINE} WHERE id = 44",
+            f"{_FREED} {_DISMISSED_44} {ERASING} UPDATE bank_notifications SET {_FORGET_LINE} WHERE id = 44",
+            f"{_EVENT} (42, 'dismissed', NULL, 'ops', 'x'); UPDATE bank_notifications SET closed_as = 'dismissed' WHERE id = 42",
         ],
-        untouchable="id = 42",
+    ),
+    "bank_notifications_match_once": Rule(
+        "a bank notification is matched once, and closed, opened and freed by its last event",
+        [
+            "UPDATE bank_notifications SET matched_transaction_id = 25 WHERE id = 42",
+            "UPDATE bank_notifications SET matched_transaction_id = 25, status = 'ambiguous' WHERE id = 42",
+            "UPDATE bank_notifications SET status = 'matched' WHERE id = 42",
+            "UPDATE bank_notifications SET status = 'ambiguous' WHERE id = 42",
+            "UPDATE bank_notifications SET status = 'unmatched' WHERE id = 43",
+            "UPDATE bank_notifications SET match_method = 'manual' WHERE id = 42",
+            "UPDATE bank_notifications SET matched_by = 'x' WHERE id = 42",
+            "UPDATE bank_notifications SET matched_at = 'x' WHERE id = 42",
+            f"{_MATCH} 25, closed_as = 'dismissed' WHERE id = 42",
+            "UPDATE bank_notifications SET matched_transaction_id = 25 WHERE id = 41",
+            *each(
+                "bank_notifications",
+                "id = 41",
+                "",
+                "match_method = 'manual'; match_method = NULL; matched_by = 'x'; matched_by = NULL; matched_at = 'x';"
+                " matched_at = NULL; closed_as = 'dismissed'; status = 'unmatched'",
+            ),
+            "DROP TRIGGER bank_notifications_need_deposit_insert;"
+            " INSERT INTO bank_notifications (amount, status, match_name) VALUES (1000, 'matched', 'x');"
+            f" {_MATCH} 25 WHERE id = (SELECT MAX(id) FROM bank_notifications)",
+            f"DROP TRIGGER bank_notifications_need_deposit_insert; {_LINE} (1000, 'unmatched', 21, NULL);"
+            f" {_MATCH} 25 WHERE id = (SELECT MAX(id) FROM bank_notifications)",
+            # Closed, and opened again.
+            f"{_CLOSED} 'dismissed' WHERE id = 42",
+            f"{_CLOSED} 'cancelled' WHERE id = 42",
+            f"{_EVENT} (42, 'dismissed'{_BY}; {_CLOSED} 'cancelled' WHERE id = 42",
+            f"{_EVENT} (43, 'dismissed'{_BY}; {_CLOSED} 'dismissed' WHERE id = 42",
+            f"{_EVENT} (42, 'told'{_BY}; {_CLOSED} 'dismissed' WHERE id = 42",
+            f"{_EVENT} (44, 'cancelled'{_BY}; {_CLOSED} 'cancelled' WHERE id = 44",
+            *each(
+                "bank_notifications",
+                "id = 42",
+                f"{_UNTIED} {_EVENT} (42, 'dismissed'{_BY};",
+                "status = 'ambiguous'; matched_transaction_id = 25; match_method = 'manual'; matched_by = 'x';"
+                " matched_at = 'x'",
+                beside="closed_as = 'dismissed'",
+            ),
+            f"{_EVENT} (43, 'dismissed'{_BY}; {_CLOSED} 'dismissed', status = 'unmatched' WHERE id = 43",
+            f"{_EVENT} (44, 'cancelled'{_BY}; {_CLOSED} 'cancelled', {_NOT_MATCHED} WHERE id = 44",
+            f"{_DISMISSED} {_CLOSED} NULL WHERE id = 42",
+            f"{_DISMISSED} {_CLOSED} 'cancelled' WHERE id = 42",
+            f"{_DISMISSED} {_EVENT} (42, 'cancelled'{_BY}; {_CLOSED} NULL WHERE id = 42",
+            f"{_DISMISSED} {_MATCH} 25 WHERE id = 42",
+            f"{_DISMISSED} {_MATCH} 25, closed_as = NULL WHERE id = 42",
+            f"{_CANCELLED} {_MATCH} 25 WHERE id = 42",
+            f"{_CANCELLED} {_CLOSED} NULL WHERE id = 42",
+            # Freed.
+            f"{_FREE_44}",
+            f"{_REVERSED} {_FREE_44}",
+            f"{_FREED} {_NEW} (1, 'deposit', 'credit', 700, 'confirmed', 1150, 1850, 3); {_MATCH} {_LATEST} WHERE id = 44;"
+            f" {_FREE_44}",
+            f"{_FREED} INSERT INTO deposit_transactions (id, {_TRANSACTION})"
+            " VALUES (20, 1, 'deposit', 'credit', 700, 'confirmed', 1150, 1850, 3);"
+            f" {_MATCH} 20 WHERE id = 44; {_FREE_44}",
+            f"{_REVERSED} {_EVENT_FREED}; {_UNMATCH}, closed_as = 'cancelled' WHERE id = 44",
+            f"{_REVERSED} {_EVENT_FREED}; {_UNMATCH}, closed_as = 'dismissed' WHERE id = 44",
+            f"{_EVENT} (44, 'cancelled'{_BY}; {_REVERSED} {_EVENT_FREED}; {_FREE_44}",
+            f"{_REVERSED} {_EVENT_FREED}; {_EVENT} (44, 'cancelled'{_BY}; {_UNMATCH}, closed_as = 'cancelled' WHERE id = 44",
+            *(
+                f"{_REVERSED} {_EVENT_FREED}; UPDATE bank_notifications SET {change} WHERE id = 44"
+                for change in (
+                    f"status = 'ambiguous', {_NOT_MATCHED}",
+                    f"status = 'matched', {_NOT_MATCHED}",
+                    f"status = 'x', {_NOT_MATCHED}",
+                    *(
+                        f"status = 'unmatched', {_NOT_MATCHED.replace(f'{column} = NULL', f'{column} = {column}')}"
+                        for column in ("matched_transaction_id", "match_method", "matched_by", "matched_at")
+                    ),
+                )
+            ),
+        ],
+        [
+            f"{_MATCH} 25 WHERE id = 42",
+            f"{_MATCH} 25, matched_by = 'x', matched_at = 'x' WHERE id = 43",
+            *(
+                f"{_EVENT} ({line}, '{kind}'{_BY}; {_CLOSED} '{kind}' WHERE id = {line}"
+                for line in (42, 43)
+                for kind in ("dismissed", "cancelled")
+            ),
+            *(
+                f"{before} {_EVENT} (42, 'told'{_BY}; {after}"
+                for before, after in (
+                    (f"{_EVENT} (42, 'dismissed'{_BY};", f"{_CLOSED} 'dismissed' WHERE id = 42"),
+                    (f"{_DISMISSED} {_EVENT} (42, 'reopened'{_BY};", f"{_CLOSED} NULL WHERE id = 42"),
+                )
+            ),
+            f"{_DISMISSED} {_EVENT} (42, 'reopened'{_BY}; {_CLOSED} NULL WHERE id = 42",
+            f"{_DISMISSED} {_EVENT} (42, 'cancelled'{_BY}; {_CLOSED} 'cancelled' WHERE id = 42",
+            f"{_DISMISSED} {_REOPENED} {_MATCH} 25 WHERE id = 42",
+            f"{_REVERSED} {_EVENT_FREED}; {_FREE_44}",
+            f"{_EVENT} (42, 'dismissed'{_BY}; {_EVENT} (41, 'cancelled'{_BY}; {_CLOSED} 'dismissed' WHERE id = 42",
+            *(f"{_REVERSED} {_EVENT_FREED}; {_EVENT} ({other}, 'cancelled'{_BY}; {_FREE_44}" for other in (42, 46)),
+            f"{_REVERSED} {_EVENT_FREED}; {_EVENT} (44, 'told'{_BY}; {_FREE_44}",
+            f"{_EVENT} (44, 'cancelled'{_BY}; {_REVERSED} {_EVENT_FREED}; {_UNMATCH}, closed_as = 'cancelled' WHERE id = 44",
+            f"{_FREED} {_NEW} (1, 'deposit', 'credit', 700, 'confirmed', 1150, 1850, 3); {_MATCH} {_LATEST} WHERE id = 44",
+            f"{ERASING} UPDATE bank_notifications SET {_FORGET_LINE} WHERE id = 44",
+        ],
+    ),
+    "bank_notifications_begin_open": Rule(
+        "a bank notification is closed by an event alone",
+        [
+            f"INSERT INTO bank_notifications (amount, closed_as) VALUES (5, '{word}')"
+            for word in ("dismissed", "cancelled")
+        ],
+        ["INSERT INTO bank_notifications (amount) VALUES (5)"],
+    ),
+    "bank_notification_events_fit_their_line": Rule(
+        "an event of a bank notification fits the state that it is in",
+        [
+            *_tries(
+                _EVENT,
+                """
+                99, 'told', NULL, 'x', 'x'
+                1, 'told', NULL, 'x', 'x'
+                41, 'dismissed', NULL, 'x', 'x'
+                41, 'reopened', NULL, 'x', 'x'
+                42, 'reopened', NULL, 'x', 'x'
+                41, 'freed', 21, 'x', 'x'
+                42, 'freed', 25, 'x', 'x'
+                42, 'x', NULL, 'x', 'x'
+                42, 'a', NULL, 'x', 'x'
+                """,
+            ),
+            *(f"{_DISMISSED} {_EVENT} (42, '{kind}'{_BY}" for kind in ("dismissed", "x")),
+            f"{_EVENT} (42, 'cancelled'{_BY}; {_EVENT} (42, 'cancelled'{_BY}",
+            *(f"{_REVERSED} {_EVENT} (44, '{kind}', 27, 'x', 'x')" for kind in ("dismissed", "reopened", "told")),
+            f"{_REVERSED} {_EVENT} (44, 'freed', NULL, 'x', 'x')",
+            f"{_REVERSED_21} {_EVENT} (44, 'freed', 21, 'x', 'x')",
+            f"{_REVERSED_21} {_EVENT_FREED}",
+            *(f"{_CANCELLED} {_EVENT} (42, '{kind}'{_BY}" for kind in ("dismissed", "reopened", "cancelled")),
+            f"{_EVENT} (44, 'cancelled'{_BY}; {_EVENT} (44, 'cancelled'{_BY}",
+            # Freed from another deposit than it is matched with, from one that stands, and what the bot had matched.
+            f"{_REVERSED} {_EVENT} (44, 'freed', 21, 'x', 'x')",
+            f"{_REVERSED} {_EVENT} (41, 'freed', 27, 'x', 'x')",
+            f"{_REVERSED} {_EVENT} (41, 'freed', 21, 'x', 'x')",
+            f"{_REVERSED} {_EVENT} (42, 'freed', 27, 'x', 'x')",
+            f"{_REVERSAL} (9, 'reversal', 'debit', 50, 'confirmed', 50, 0, 1, 90); {_EVENT} (90, 'freed', 90, 'x', 'x')",
+            f"{_FREED} {_EVENT_FREED}",
+        ],
+        [
+            *(f"{_EVENT} ({line}, 'told'{_BY}" for line in (41, 42, 43, 49, 90, 91)),
+            f"{_DISMISSED} {_EVENT} (42, 'told'{_BY}",
+            *(f"{_EVENT} ({line}, 'dismissed'{_BY}" for line in (42, 43, 49, 91)),
+            f"{_DISMISSED} {_EVENT} (42, 'reopened'{_BY}",
+            *(f"{_EVENT} ({line}, 'cancelled'{_BY}" for line in (41, 42, 43, 91)),
+            f"{_DISMISSED} {_EVENT} (42, 'cancelled'{_BY}",
+            f"{_CANCELLED} {_EVENT} (43, 'cancelled'{_BY}",
+            f"{_CANCELLED} {_EVENT} (41, 'cancelled'{_BY}",
+            f"{_EVENT} (44, 'told'{_BY}; {_EVENT} (44, 'cancelled'{_BY}",
+            f"{_REVERSED} {_EVENT_FREED}",
+            f"{_EVENT} (44, 'cancelled'{_BY}; {_REVERSED} {_EVENT_FREED}",
+            f"{_FREED} {_EVENT} (44, 'dismissed'{_BY}",
+        ],
+    ),
+    "bank_notification_events_refuse_update": Rule(
+        "events of bank notifications are never updated",
+        [
+            *each(
+                "bank_notification_events",
+                "bank_notification_id = 44 AND kind = 'told'",
+                f"{_TOLD} {ERASING}",
+                "id = 139; bank_notification_id = 41; kind = 'reopened'; transaction_time = 'x'; transaction_time = NULL;"
+                " bank_name = 'x'; bank_name = NULL; account = 'x'; account = NULL; balance_after = 6;"
+                " balance_after = NULL; deposit_id = 27; actor = 'x'; created_at = 'z'",
+                beside=_FORGET_EVENT,
+            ),
+            *each(
+                "bank_notification_events",
+                "kind = 'freed'",
+                f"{_FREED} {ERASING}",
+                "deposit_id = 21",
+                beside=_FORGET_EVENT,
+            ),
+            *each(
+                "bank_notification_events",
+                "bank_notification_id = 44",
+                f"{_TOLD} {ERASING}",
+                "depositor_name = NULL, raw_message = NULL; depositor_name = NULL, note = NULL; raw_message = NULL, note = NULL;"
+                " depositor_name = 'x'; raw_message = 'x'; note = 'x'",
+            ),
+            f"{_TOLD} UPDATE bank_notification_events SET {_FORGET_EVENT}",
+            f"{_TOLD} {_ERASING_1} UPDATE bank_notification_events SET {_FORGET_EVENT}",
+            f"{_FREED} {_EVENT} (46, 'told'{_BY}; {ERASING}"
+            f" UPDATE bank_notification_events SET {_FORGET_EVENT} WHERE bank_notification_id = 46",
+            f"{_TOLD} {ERASING} {FINISHED} UPDATE bank_notification_events SET {_FORGET_EVENT}",
+            f"{_TOLD} {ERASING_BOTS} UPDATE bank_notification_events SET {_FORGET_EVENT}",
+            f"{_FREED} {ERASING_BOTS} UPDATE bank_notification_events SET {_FORGET_EVENT}",
+            f"{_FREED} {_DISMISSED} {ERASING} UPDATE bank_notification_events SET {_FORGET_EVENT} WHERE bank_notification_id = 42",
+        ],
+        [
+            f"{_TOLD} {ERASING} UPDATE bank_notification_events SET {_FORGET_EVENT} WHERE bank_notification_id = 44",
+            f"{_FREED} {_TOLD} {ERASING} UPDATE bank_notification_events SET {_FORGET_EVENT} WHERE bank_notification_id = 44",
+        ],
+    ),
+    "bank_notification_events_refuse_delete": Rule(
+        "events of bank notifications are never deleted",
+        [f"{_TOLD} DELETE FROM bank_notification_events"],
+        [_TOLD.removesuffix(";")],
+    ),
+    "bank_notification_events_refuse_replace": Rule(
+        "events of bank notifications are never replaced",
+        [
+            f"{_TOLD} INSERT OR REPLACE INTO bank_notification_events (id, bank_notification_id, kind, actor, created_at)"
+            " SELECT id, 44, 'told', 'x', 'x' FROM bank_notification_events",
+        ],
+        [
+            f"{_TOLD} INSERT OR REPLACE INTO bank_notification_events (id, bank_notification_id, kind, actor, created_at)"
+            f" SELECT id {step}, 44, 'told', 'x', 'x' FROM bank_notification_events"
+            for step in ("+ 1", "- 1")
+        ],
     ),
     "bank_notifications_need_deposit_insert": Rule(
         "a bank notification matches one confirmed deposit of its amount, once",
@@ -820,8 +1051,9 @@ TRIGGERS = {
         [
             f"{_MATCH} 25 WHERE id = 42",
             f"{_MATCH} 90 WHERE id = 45",
-            f"DROP TRIGGER bank_notifications_match_once; {_MATCH} 25, amount = 1000 WHERE id = 46",
+            f"DROP TRIGGER bank_notifications_keep_what_they_say; {_MATCH} 25, amount = 1000 WHERE id = 46",
             f"{ERASING} UPDATE bank_notifications SET {_FORGET_LINE} WHERE id = 44",
+            _FREED.removesuffix(";"),
         ],
     ),
     "bank_notifications_refuse_replace": Rule(

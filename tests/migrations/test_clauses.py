@@ -20,6 +20,8 @@ _SAME_ROW = "the statement is refused already where the two differ"
 _YES_OR_NO = "both sides are 1 or 0"
 _NEVER_NULL = "one side is never null"
 _NONE_BETWEEN = "no other value is on that side"
+_KEPT_ID = "bank_notifications_keep_what_they_say refuses where the two differ"
+_FIRST_ROW = "a SELECT that is a value is its first row"
 EQUIVALENT = {
     "users_keep_identity": {
         "row: OLD.id -> NEW.id in 'erased-' || OLD.id OR NEW.username": _SAME_ROW,
@@ -63,27 +65,46 @@ EQUIVALENT = {
             "deposit_transactions_move_forwards refuses where the two differ"
         ),
     },
-    "bank_notifications_match_once": {
+    "bank_notification_events_fit_their_line": {
+        "operator: = -> >= in AND b.closed_as = 'dismissed' OR": _NONE_BETWEEN,
+        "operator: = -> <= in AND kind = 'cancelled' )": _NONE_BETWEEN,
+        "null: = -> IS in AND b.matched_transaction_id = NEW.deposit_id AND": "no transaction reverses null",
+        "null: = -> IS in WHERE reverses_id = NEW.deposit_id )": "a line that is matched names its deposit",
+    },
+    "bank_notification_events_refuse_update": {
+        "operator: = -> >= in WHERE id = OLD.bank_notification_id )": "the first row from there on is the row itself",
+        "row: OLD.bank_notification_id -> NEW.bank_notification_id in id = OLD.bank_notification_id ) OR": _SAME_ROW,
+        "row: OLD.bank_notification_id -> NEW.bank_notification_id in bank_notification_id ="
+        " OLD.bank_notification_id ) )": _SAME_ROW,
+    },
+    "bank_notifications_keep_what_they_say": {
         "left out: NEW.match_name IS NULL -> 0 in '' OR NEW.match_name IS NULL ) AND": (
             "null = '' is null, which refuses nothing either, and the next clause compares the nulls"
         ),
         "operator: = -> <= in ( NEW.match_name = '' OR": _NONE_BETWEEN,
         "row: NEW.match_name -> OLD.match_name in '' OR NEW.match_name IS NULL": _SAME_ROW,
         "null: = -> IS in NULL ) = ( OLD.match_name": _YES_OR_NO,
-        "null: IS -> = in AND NEW.matched_transaction_id IS OLD.matched_transaction_id AND": (
-            "a line that is not matched has no user, and is refused by the last clause"
-        ),
-        "null: = -> IS in AND user_id = ( SELECT": _NEVER_NULL,
-        "operator: = -> >= in WHERE id = OLD.matched_transaction_id )": "the first row from there on is the row itself",
-        "row: OLD.matched_transaction_id -> NEW.matched_transaction_id in id = OLD.matched_transaction_id ) )": (
-            _SAME_ROW
-        ),
+        "row: OLD.matched_transaction_id -> NEW.matched_transaction_id in id = OLD.matched_transaction_id OR"
+        " OLD.matched_transaction_id": _SAME_ROW,
+        "row: OLD.matched_transaction_id -> NEW.matched_transaction_id in OLD.matched_transaction_id OR"
+        " OLD.matched_transaction_id IS NULL": _SAME_ROW,
+        "row: OLD.id -> NEW.id in bank_notification_id = OLD.id ) )": _SAME_ROW,
         "column: NEW.match_name -> NEW.status in '' OR NEW.match_name IS NULL": (
             "as if the clause were left out, see there"
         ),
         "column: NEW.match_name -> NEW.bank_transaction_id in '' OR NEW.match_name IS NULL": (
             "null = '' is null, which refuses nothing either"
         ),
+    },
+    "bank_notifications_match_once": {
+        "row: OLD.status -> NEW.status in OLD.status AND OLD.status <> 'matched'": _SAME_ROW,
+        "row: OLD.id -> NEW.id in bank_notification_id = OLD.id AND kind": _KEPT_ID,
+        "null: = -> IS in 1 ) = COALESCE (": _NEVER_NULL,
+        "row: OLD.id -> NEW.id in bank_notification_id = OLD.id AND kind (2)": _KEPT_ID,
+        "row: OLD.id -> NEW.id in bank_notification_id = OLD.id AND kind (3)": _KEPT_ID,
+        "operator: = -> <= in AND kind = 'cancelled' )": _NONE_BETWEEN,
+        "number: 1 -> 2 in DESC LIMIT 1 ) =": _FIRST_ROW,
+        "number: 1 -> 2 in DESC LIMIT 1 ) = (2)": _FIRST_ROW,
     },
     "bank_notifications_need_deposit_insert": {
         "null: <> -> IS NOT in 'matched' ) <> ( NEW.matched_transaction_id": _YES_OR_NO,

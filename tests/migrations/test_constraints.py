@@ -107,17 +107,34 @@ TABLES = {
             "id": "5", "bank_name": "'x'", "depositor_name": "'x'", "amount": "5", "balance_after": "5",
             "transaction_time": "'x'", "raw_message": "'x'", "matched_transaction_id": "90", "created_at": "'x'",
             "bank_transaction_id": "'x'", "match_name": "'x'", "status": "'matched'", "match_method": "'manual'",
-            "matched_by": "'x'", "matched_at": "'x'",
+            "matched_by": "'x'", "matched_at": "'x'", "account": "'x'", "closed_as": "'dismissed'",
         },
         another={"id": "6", "bank_transaction_id": "'y'"},
         optional="bank_name depositor_name balance_after transaction_time raw_message matched_transaction_id created_at"
-        " bank_transaction_id match_name match_method matched_by matched_at",
+        " bank_transaction_id match_name match_method matched_by matched_at account closed_as",
         defaults={"created_at": _NOW, "status": "= 'unmatched'"},
         unique=[Unique("id"), Unique("bank_transaction_id")],
-        refuses={"status": ["'x'", "''"], "match_method": ["'x'", "''"]},
-        takes={"status": ["'unmatched'", "'ambiguous'"], "match_method": ["'automatic'"]},
+        refuses={"status": ["'x'", "''"], "match_method": ["'x'", "''"], "closed_as": ["'x'", "''"]},
+        takes={
+            "status": ["'unmatched'", "'ambiguous'"], "match_method": ["'automatic'"], "closed_as": ["'cancelled'"]
+        },
         references=["matched_transaction_id"],
         numbered=True,
+    ),
+    "bank_notification_events": Table(
+        row={
+            "id": "5", "bank_notification_id": "90", "kind": "'freed'", "transaction_time": "'x'", "bank_name": "'x'",
+            "depositor_name": "'x'", "account": "'x'", "balance_after": "5", "raw_message": "'x'", "deposit_id": "90",
+            "note": "'x'", "actor": "'x'", "created_at": "'x'",
+        },
+        another={"id": "6"},
+        optional="transaction_time bank_name depositor_name account balance_after raw_message deposit_id note",
+        unique=[Unique("id")],
+        refuses={"kind": ["'x'", "''"]},
+        takes={"kind": ["'told'", "'dismissed'", "'reopened'", "'cancelled'"]},
+        references=["bank_notification_id", "deposit_id"],
+        numbered=True,
+        strict=True,
     ),
     "user_domains": Table(
         row={

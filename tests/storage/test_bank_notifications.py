@@ -480,6 +480,8 @@ def test_of_many_of_the_same_name_only_the_oldest_are_read(tx: sqlite.Connection
         {"transaction_time": "2026-01-18 11:59:59.999"},
         {"transaction_time": "2026-01-20 12:00:00.001"},
         {"status": "matched"},
+        {"closed_as": "dismissed"},
+        {"closed_as": "cancelled"},
         {"bank_transaction_id": None},
     ],
     ids="-".join,
