@@ -84,7 +84,11 @@ _LOOKUP_WAITS_MS = 100
 """How long a read on the event loop waits for a lock, which readers meet only while the log's index is put right."""
 _TOLD_BEFORE_S = 0.7
 _CLOSE_WITHIN_S = 5.0
-"""How long the end waits until the log is written back into the database; the next start can do that too."""
+_CLOSE_AT_MOST_S = 15.0
+"""How long the end waits until the log is written back into the database; the next start can do that too.
+
+The first where the writing process does nothing, the second while it is at work.
+"""
 
 
 def create_app(
@@ -314,7 +318,8 @@ async def _close_writing(app: Litestar, writing: ConnectionProcess | sqlite.Thre
     writer: Writer | None = app.state.get("writer")
     left = writer.unfinished if writer else None
     if isinstance(writing, ConnectionProcess):
-        left = await writing.close(within_s=0 if left else _CLOSE_WITHIN_S) or left
+        told = await writing.close(within_s=0 if left else _CLOSE_WITHIN_S, at_most_s=_CLOSE_AT_MOST_S)
+        left = " ".join(filter(None, (left, told))) or None
     else:
         await writing.close()
     app.state["unfinished"] = left

@@ -28,7 +28,7 @@ from service.measures import Measures
 
 _BACKLOG = 2048
 _TICK_S = 0.1
-_END_S = 15.0
+_END_S = 25.0
 """How long the end may take beyond the grace: the writing process, the log and telemetry each have some seconds."""
 _HURRIED_END_S = 12.0
 FORCED_EXIT_CODE = 3
@@ -335,7 +335,7 @@ def _end_after(seconds: float) -> None:
     """Ends the process then, if it is still there, from a thread: what hangs may be the event loop itself."""
 
     def end() -> None:
-        os.write(2, b"The service did not end in its time: something waits for a disk that does not answer.\n")
+        os.write(2, b"The service did not end in its time. Does the disk of the database answer?\n")
         os._exit(FORCED_EXIT_CODE)
 
     timer = threading.Timer(seconds, end)

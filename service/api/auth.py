@@ -139,7 +139,9 @@ def _check_framing(given: dict[bytes, bytes], scope: AsgiScope) -> None:
     """What RFC 9112 asks of a request and the server does not check. Raises EdgeError."""
     if b"host" not in given and scope["http_version"] == "1.1":
         raise invalid("header/Host", "is required in HTTP/1.1")
-    if b"content-encoding" in given and given[b"content-encoding"].lower() != b"identity":
+    if any(
+        coding.strip() not in {b"", b"identity"} for coding in given.get(b"content-encoding", b"").lower().split(b",")
+    ):
         raise unsupported("header/Content-Encoding", "must be absent: send the body as it is")
     if b"transfer-encoding" in given and given[b"transfer-encoding"].lower() != b"chunked":
         raise invalid("header/Transfer-Encoding", "must be chunked, or absent")
@@ -218,12 +220,16 @@ _Ranges = list[tuple[str, float, frozenset[str]]]
 def _accepted(accept: bytes, produced: tuple[str, ...]) -> tuple[str, frozenset[str]]:
     """The one of `produced` that `accept` (RFC 9110 §12.5.1) likes best, the first of equals, and its parameters.
 
-    Raises EdgeError.
+    An element of the list that names no media range says nothing (§5.6.1). Where none names one, it is as if Accept
+    were not sent. Raises EdgeError.
     """
     ranges: _Ranges = []
     for entry in accept.decode("latin-1").lower().split(","):
         media_range, *rest = (part.strip() for part in entry.split(";"))
-        ranges.append((media_range, _quality(rest), frozenset(rest)))
+        if media_range:
+            ranges.append((media_range, _quality(rest), frozenset(rest)))
+    if not ranges:
+        return produced[0], frozenset()
     best = max(produced, key=lambda media_type: _liking(media_type, ranges)[0])
     quality, parameters = _liking(best, ranges)
     if quality <= 0:

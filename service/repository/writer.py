@@ -279,14 +279,13 @@ class Writer:
         _log.critical("%s; what it was doing is on disk or is not, and a retry of the same key tells", said)
         self._answer_waiting()
         self._owner.kill()
+        self.unfinished = f"{said}."
         await asyncio.wait({task}, timeout=_KILLED_WITHIN_S)
         if task.done():
-            self.unfinished = f"{said}."
             await task
             return
-        task.cancel()
+        task.cancel()  # whoever closes the owner tells whether it has ended
         await asyncio.wait({task}, timeout=_KILLED_WITHIN_S)
-        self.unfinished = f"{said}; it has not ended: its disk does not answer."
 
     def _answer_waiting(self) -> None:
         """Tells everybody who waits that they wait in vain."""

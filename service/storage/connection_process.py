@@ -21,8 +21,9 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from io import BufferedRWPair
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from service import garbage, signals
@@ -37,6 +38,7 @@ _BUFFER_BYTES = 4 * 2**20
 _SPARE_DESCRIPTORS = 8
 """Kept open for the next start, which takes so many for a moment: a socket pair, a pipe, and /dev/null."""
 _POLL_S = 0.005
+_LOOK_S = 0.05
 _KILLED_WITHIN_S = 1.0
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -122,12 +124,12 @@ class ConnectionProcess:
         if process is None:
             return None
         process.kill()
-        return None if await self._ended(process, _KILLED_WITHIN_S) else _not_ended(process.pid)
+        ended = await _done(self._ended(process), process.pid, _KILLED_WITHIN_S)
+        return None if ended else _not_ended(process.pid)
 
     def _spawn(self) -> socket.socket:
         """A new process; our end of the socket pair. Raises OSError, with as many descriptors open as before."""
-        while self._spare:
-            os.close(self._spare.pop())
+        self._let_spare_go()
         try:
             ours, theirs = socket.socketpair()
             try:
@@ -150,6 +152,10 @@ class ConnectionProcess:
             while len(self._spare) < _SPARE_DESCRIPTORS:
                 self._spare.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
+    def _let_spare_go(self) -> None:
+        while self._spare:
+            os.close(self._spare.pop())
+
     async def run(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `function(connection, …)` in the process.
 
@@ -171,29 +177,28 @@ class ConnectionProcess:
             self._process.kill()
         return True
 
-    async def close(self, *, within_s: float = 60.0) -> str | None:
+    async def close(self, *, within_s: float = 60.0, at_most_s: float = 0.0) -> str | None:
         """Closes the connection, and ends the process: at last by SIGKILL, after which the next start finds the log.
 
-        What is wrong, as a sentence, where the process has not ended even then.
+        It is killed when it has not worked for `within_s`, or after `at_most_s` that are more. What is wrong, as a
+        sentence, where the process has not ended even then.
         """
         process = self._process
-        if process is not None and self._writer.is_closing():
-            self.kill()  # nobody waits any more for what it does
-        elif process is not None:
-            try:
-                async with asyncio.timeout(within_s):
-                    await self._ask(None)
-                    await self._end()
-            except (ConnectionLost, TimeoutError):
-                self.kill()
-        while self._spare:
-            os.close(self._spare.pop())
         if process is None:
+            self._let_spare_go()
             return None
-        if await self._ended(process, _KILLED_WITHIN_S):
+        if self._writer.is_closing() or not await _done(self._close(), process.pid, within_s, at_most_s):
+            self.kill()  # nobody waits any more for what it does
+            self._writer.close()
+        self._let_spare_go()
+        if await _done(self._ended(process), process.pid, _KILLED_WITHIN_S, at_most_s):
             self._process = None
             return None
         return _not_ended(process.pid)
+
+    async def _close(self) -> None:
+        with contextlib.suppress(ConnectionLost):
+            await self._ask(None)
 
     async def _ask(self, call: object) -> Any:
         message = pickle.dumps(call, pickle.HIGHEST_PROTOCOL)
@@ -219,19 +224,43 @@ class ConnectionProcess:
         self._writer.close()
         if process is None:
             return None
-        await self._ended(process, float("inf"))
+        await self._ended(process)
         self._process = None
         return process.returncode
 
     @staticmethod
-    async def _ended(process: "subprocess.Popen[bytes]", within_s: float) -> bool:
-        """Whether it ends in that time. Asked again and again: a thread that waits would itself keep us from ending."""
-        end = time.monotonic() + within_s
+    async def _ended(process: "subprocess.Popen[bytes]") -> None:
+        """Returns when it has. Asked again and again: a thread that waits would itself keep us from ending."""
         while process.poll() is None:
-            if time.monotonic() >= end:
-                return False
             await asyncio.sleep(_POLL_S)
-        return True
+
+
+async def _done(what: Coroutine[Any, Any, None], pid: int, within_s: float, at_most_s: float = 0.0) -> bool:
+    """Whether `what` ends in `within_s`; as long as the process `pid` is at work, in `at_most_s`. Else it is cancelled.
+
+    Who writes a long log back on a busy machine is at work. Who waits for a disk that does not answer is not.
+    """
+    task, now = asyncio.ensure_future(what), time.monotonic
+    until, latest, seen = now() + within_s, now() + at_most_s, _work_of(pid)
+    try:
+        while not task.done() and now() < until:
+            await asyncio.wait({task}, timeout=min(_LOOK_S, until - now()))
+            work = _work_of(pid)
+            if work != seen:
+                seen, until = work, max(until, min(now() + within_s, latest))
+        if task.done():
+            task.result()
+        return task.done()
+    finally:
+        task.cancel()
+
+
+def _work_of(pid: int) -> bytes:
+    """Becomes another when the process `pid` has worked: the time that it had a processor. Only Linux tells."""
+    try:
+        return Path(f"/proc/{pid}/schedstat").read_bytes()
+    except OSError:
+        return b""
 
 
 def _not_ended(pid: int) -> str:

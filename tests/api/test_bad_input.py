@@ -422,6 +422,12 @@ HEADERS: dict[str, tuple[list[str | bytes], tuple[str, ...], ErrorCode, str]] = 
     },
     "no Content-Type": ([], ("Content-Type",), ErrorCode.UNSUPPORTED_MEDIA_TYPE, "header/Content-Type"),
     "gzip": (["Content-Encoding: gzip"], (), ErrorCode.UNSUPPORTED_MEDIA_TYPE, "header/Content-Encoding"),
+    "gzip in a list": (
+        ["Content-Encoding: identity,, gzip"],
+        (),
+        ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+        "header/Content-Encoding",
+    ),
     **{
         f"Accept {value}": ([f"Accept: {value}"], (), ErrorCode.NOT_ACCEPTABLE, "header/Accept")
         for value in ("text/html", "*/*;q=0", "application/json;q=0", "application/json;q=0, */*", "application/json;q=NaN", "application/json;q=-1", "garbage", "text/*")
@@ -453,12 +459,15 @@ def test_a_bad_header_is_refused_and_changes_nothing(service: LiveService, case:
         "Accept: application/*",
         "Accept: text/csv, */*;q=0.1",
         "Accept:",
+        "Accept: ,",
         "Accept: application/json;version=2",
         "X-Request-ID:",
         "X-Unknown: \u00ff",
         "Expect: 100-continue",
         "Expect: 200-ok",
         "Content-Encoding: identity",
+        "Content-Encoding:",
+        "Content-Encoding: ,identity ,",
         "Upgrade: websocket",
         "User-Agent: " + "x" * 5000,
         b"User-Agent: \xff\xfe",

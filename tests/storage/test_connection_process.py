@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from functools import partial
@@ -321,6 +322,42 @@ def test_a_stopped_process_does_not_keep_close_waiting(tmp_path: Path) -> None:
 
     asyncio.run(run())
     assert rows(tmp_path / "a.db") == 1
+
+
+def test_who_is_at_work_is_given_longer_to_close(tmp_path: Path) -> None:
+    """A close that works for much longer than a hung one is given ends in order; one that works for ever is killed."""
+
+    async def close(path: Path, *, work_s: float, at_most_s: float) -> bool:
+        process = ConnectionProcess(partial(_slow_to_close, path, work_s))
+        await process.open()
+        pid = process.pid
+        assert pid is not None
+        assert await process.close(within_s=0.3, at_most_s=at_most_s) is None
+        assert not is_alive(pid)
+        return path.with_name("closed").exists()
+
+    assert asyncio.run(close(tmp_path / "a.db", work_s=1.5, at_most_s=120)), "it was killed while it was at work"
+    (tmp_path / "closed").unlink()
+    assert not asyncio.run(close(tmp_path / "b.db", work_s=3600, at_most_s=1)), "it closed in an hour of work"
+
+
+class _Slow(sqlite.driver.Connection):  # type: ignore[misc]
+    work_s: float
+    closed: Path
+
+    def close(self) -> None:
+        """Keeps a processor busy before it closes."""
+        until_s = time.process_time() + self.work_s
+        while time.process_time() < until_s:
+            pass
+        super().close()
+        self.closed.touch()
+
+
+def _slow_to_close(path: Path, work_s: float) -> Connection:
+    connection = sqlite.connect_writer(path, busy_timeout_ms=5000, checkpoints=True, factory=_Slow)
+    connection.work_s, connection.closed = work_s, path.with_name("closed")  # type: ignore[attr-defined]
+    return connection
 
 
 def test_a_start_that_fails_is_tried_again_with_the_next_call(tmp_path: Path) -> None:
