@@ -2,18 +2,23 @@
 
 import asyncio
 import json
+import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from tests.faults.one_order import LIES, RACES, Outcome, Track, lied_about, orders_that_explain, unexplained
 from tests.faults.wire import Answer, Connection, Request, at_once
+from tests.ledger_check import broken_invariants
 from tests.live import LiveService
 
 CLIENTS = 50
 ROUNDS = 4
+RACE_ROUNDS = 12
+"""Of each race between lines and announcements; `make faults` has a thousand, and tells the same lies."""
 
 
 def _all(service: LiveService, asked: Sequence[tuple[Request, str]]) -> list[Answer]:
@@ -298,3 +303,29 @@ def test_a_notification_matched_by_many_at_once_credits_one_deposit(service: Liv
     refusals = [answer.json() for answer in answers if answer.status == 409]
     assert {(r["code"], r["deposit_id"]) for r in refusals} == {("bank_notification_matched", won)}
     assert sorted(_balance(service, f"295{n}") for n in range(2)) == [(0, 0), (50, 1)]
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Outcome]]:
+    """Rounds of each race on a service of their own, on which no name is learned before the last races teach one."""
+    live = LiveService(tmp_path_factory.mktemp("races") / "passbook.db").start()
+    track = Track(live, random.Random(1), first_user=3_000_000)
+    yield [track.run(race) for race in RACES for _ in range(RACE_ROUNDS)]
+    assert live.stop() == 0, live.said
+    assert broken_invariants(live.database) == []
+
+
+def test_one_order_explains_two_lines_and_two_announcements_at_once(outcomes: list[Outcome]) -> None:
+    """Of one user and of two, of a whole name, a cut one and a learned one: in one order of the four requests the model
+    gives the same answers, and ends with the same lines, deposits and balances. Every status is met."""
+    assert [unexplained(outcome) for outcome in outcomes if not orders_that_explain(outcome)] == []
+    ends = {answer["status"] for outcome in outcomes for _, answer in outcome.answers}
+    assert ends == {"pending", "confirmed", "unmatched", "ambiguous", "matched"}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_no_order_explains_a_lie(outcomes: list[Outcome], lie: str) -> None:
+    """The oracle is loud about each outcome that is told otherwise than it came."""
+    told = [told for told in (lied_about(outcome, lie) for outcome in outcomes) if told is not None]
+    assert told, "the lie changed nothing"
+    assert [one for one in told if orders_that_explain(one)] == []

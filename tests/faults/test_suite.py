@@ -14,6 +14,7 @@ from tests.printed import stands
 SEED = 20261128
 BRIEFLY = {
     "last-won": 3,
+    "one-order": 12,
     "same-key": 1,
     "disconnects": 2,
     "locked": 2,
@@ -35,6 +36,7 @@ FAULTS = (
     "disk full",
     "write lock",
     "the last won",
+    "two announcements",
     "same key",
     "client disconnects",
     "SIGTERM",

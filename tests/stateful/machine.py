@@ -24,6 +24,7 @@ from tests.stateful.model import (
     Model,
     Request,
     Thing,
+    Transaction,
     User,
     deposit_view,
     differences,
@@ -102,6 +103,7 @@ DEPOSIT_ACTS: "dict[str, Callable[[LedgerMachine], None]]" = {
     "confirmed late": lambda m: m.confirm(0, late=True, note=None),
     "expired": lambda m: m._wait(timedelta(hours=24, milliseconds=1), sweep=True),
     "heard of": lambda m: m.hear_of_a_deposit(0, 0, timedelta(0), kst=True),
+    "heard of as it is printed": lambda m: m.hear_of_the_printed_name(m.model.deposits[-1]),
     "matched": lambda m: m.match_what_waits(0, 0, late=True) if m.waiting_lines() else None,
     "nearly expired": lambda m: m._wait(timedelta(hours=24), sweep=True),
     "reversed": lambda m: m.reverse(0, unmoved=False, note=None),
@@ -245,9 +247,9 @@ class LedgerMachine(RuleBasedStateMachine):
         path = f"/v1/bank-notifications/{line.id}/match"
         self._post(CALLERS[0], path, deposit_id=deposit.id, late=late or None, remember=remember or None)
 
-    @rule(user=users, other=users, name=names, amount=amounts, twice=seldom)
-    def teach(self, user: int, other: int, name: str, amount: int, twice: bool) -> None:
-        """People say whose a printed name is; then it is printed again for who waits for that much."""
+    @rule(user=users, other=users, name=names, amount=amounts, twice=seldom, cut=mostly)
+    def teach(self, user: int, other: int, name: str, amount: int, twice: bool, cut: bool) -> None:
+        """People say whose a printed name is; then it is printed again, cut or not, for who waits for that much."""
         for who in (user, other) if twice else (user,):
             self._notify(name, 7, self.model.now, False, None)
             self.announce(who, 7, "홍길동전자")
@@ -257,7 +259,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 path = f"/v1/bank-notifications/{line.id}/match"
                 self._post(CALLERS[0], path, deposit_id=deposit.id, remember=True)
         self.announce(user, amount, "홍길동전자")
-        self._notify(name, amount, self.model.now, False, None)
+        self._notify(CUT.get(name, name) if cut else name, amount, self.model.now, False, None)
 
     @rule(user=users, amount=st.sampled_from([*AMOUNTS, -1, 0, 1]), reference=st.sampled_from([None, "order"]))
     def debit(self, user: int, amount: int, reference: str | None) -> None:
@@ -515,6 +517,11 @@ class LedgerMachine(RuleBasedStateMachine):
         if members.get("code") != "idempotency_key_reused":
             self.sent.append((request, answer))
         self._compare_what_moved()
+
+    def hear_of_the_printed_name(self, deposit: Transaction) -> None:
+        """Cut to the bank's field where it is longer."""
+        name = deposit.depositor_name or ""
+        self._notify(CUT.get(name, name), deposit.amount, deposit.created_at, kst=False, bank_name=None)
 
     def _notify(self, name: str, amount: int, at: datetime, kst: bool, bank_name: str | None) -> None:
         self._post(

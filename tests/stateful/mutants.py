@@ -6,6 +6,7 @@ when the two have other parameters: a mutant of an earlier service would only cr
 
 import dataclasses
 import inspect
+import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -119,7 +120,7 @@ def _an_expired_name_is_not_audited(breaker: Breaker) -> None:
 
 
 def _audit(breaker: Breaker, audited: str, *, times: int) -> None:
-    audit = UnitOfWork.audit
+    audit, made_up = UnitOfWork.audit, itertools.count(10**9)  # no two answers tell of one row
 
     def broken(
         self: UnitOfWork,
@@ -130,7 +131,7 @@ def _audit(breaker: Breaker, audited: str, *, times: int) -> None:
         details: Details,
     ) -> int:
         given = (self, action, resource_type, resource_id, account, details)
-        return [0, *(audit(*given) for _ in range(times if action == audited else 1))][-1]
+        return [next(made_up), *(audit(*given) for _ in range(times if action == audited else 1))][-1]
 
     breaker.replace(UnitOfWork, "audit", broken)
 
@@ -188,6 +189,30 @@ def _the_first_of_two_deposits_is_guessed(breaker: Breaker) -> None:
         return fitting(line, meant, others_open=others_open, in_time=in_time, learned_of=learned_of)
 
     breaker.replace(bank_notifications, "fitting", broken)
+
+
+def _printed_as(breaker: Breaker, broken_name: Callable[[PrintedName], PrintedName]) -> None:
+    def broken(
+        line: PrintedName,
+        meant: Sequence[Candidate],
+        *,
+        others_open: bool,
+        in_time: Collection[int] = (),
+        learned_of: Sequence[str] = (),
+    ) -> Fits:
+        return fitting(broken_name(line), meant, others_open=others_open, in_time=in_time, learned_of=learned_of)
+
+    breaker.replace(bank_notifications, "fitting", broken)
+
+
+@_found_as(r"answer\.status is 'unmatched', not '(?:matched|ambiguous)'")
+def _a_cut_name_confirms_nothing(breaker: Breaker) -> None:
+    _printed_as(breaker, lambda line: PrintedName(line.name, fills_field=False))
+
+
+@_found_as(r"answer\.status is '(?:matched|ambiguous)', not 'unmatched'")
+def _any_beginning_is_taken_for_a_cut_name(breaker: Breaker) -> None:
+    _printed_as(breaker, lambda line: PrintedName(line.name, fills_field=True))
 
 
 @_found_as(r"answer\.status is 'unmatched', not '(?:matched|ambiguous)'")
@@ -250,6 +275,16 @@ def _a_learned_name_of_two_users_credits_one(breaker: Breaker) -> None:
 def _what_was_taught_is_forgotten_at_once(breaker: Breaker) -> None:
     def broken(tx: Connection, line: PrintedName) -> list[str]:
         return []
+
+    breaker.replace(learned_names, "users_of", broken)
+
+
+@_found_as(r"\Aanswer\.(?:status|matched_deposit_id|collision)")
+def _a_learned_name_counts_where_it_is_printed_whole_alone(breaker: Breaker) -> None:
+    users_of = learned_names.users_of
+
+    def broken(tx: Connection, line: PrintedName) -> list[str]:
+        return users_of(tx, PrintedName(line.name, fills_field=False))
 
     breaker.replace(learned_names, "users_of", broken)
 

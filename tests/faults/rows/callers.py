@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from tests.faults import lies
+from tests.faults import lies, one_order
 from tests.faults.journal import Journal, Load, check
 from tests.faults.row import Row, Run
 from tests.faults.variants import FORGETFUL, variant
@@ -66,6 +66,28 @@ def _not_one_winner(answers: Sequence[Answer], balance: int, number: int) -> lis
     if found == {201: 1, 409: len(answers) - 1} and balance == 0:
         return []
     return [f"round {number}: {dict(found)}, and the balance is {balance}"]
+
+
+def one_order_of_four(run: Run) -> None:
+    """Two lines and two announcements of one amount in each round: some order of the four explains what came."""
+    live = LiveService(run.folder / "passbook.db").start()
+    track = one_order.Track(live, run.chance("one order"), first_user=330_000_000)
+    for taught in (False, True):
+        races = [race for race, teaches in one_order.TEACHING.items() if teaches is taught]
+        part, rounds = run.part(0.5, run.at_least // 2), 0
+        while part.goes_on(rounds):
+            outcome = track.run(races[rounds % len(races)])
+            if not one_order.orders_that_explain(outcome):
+                run.broken.append(one_order.unexplained(outcome))
+            for lie in one_order.LIES:
+                told = one_order.lied_about(outcome, lie)
+                if told is not None:
+                    run.mutant(lie, not one_order.orders_that_explain(told))
+            run.count("requests", len(outcome.asked))
+            run.count("rounds")
+            rounds += 1
+    run.must(live.stop(code=None) == 0, live.said[-500:])
+    run.broken += broken_invariants(live.database)
 
 
 def same_key(run: Run) -> None:
@@ -226,6 +248,15 @@ ROWS = (
         at_least=20,
         inject=last_won,
         mutants=(OVERDRAWN,),
+    ),
+    Row(
+        "one-order",
+        "two bank lines and two announcements of one amount at once, x1,000",
+        "the harness",
+        share=0.06,
+        at_least=1000,
+        inject=one_order_of_four,
+        mutants=tuple(one_order.LIES),
     ),
     Row(
         "same-key",
