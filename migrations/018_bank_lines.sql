@@ -183,33 +183,45 @@ CREATE TABLE bank_messages (
   settled_at TEXT,
   -- The name of the API key whose request it came with, and when (UTC).
   received_by TEXT NOT NULL,
-  created_at TEXT NOT NULL,
-  CHECK ((settled_at IS NOT NULL) = (status = 'settled')),
-  CHECK ((settled_by IS NOT NULL) = (status = 'settled')),
-  CHECK (CASE kind WHEN 'unreadable' THEN status IN ('unreadable', 'settled') ELSE status <> 'unreadable' END)
+  created_at TEXT NOT NULL
 ) STRICT;
 CREATE INDEX idx_bank_messages_status ON bank_messages(status);
 CREATE INDEX idx_bank_messages_text ON bank_messages(raw_sha256);
 CREATE INDEX idx_bank_messages_account ON bank_messages(account) WHERE account IS NOT NULL;
 CREATE INDEX idx_bank_messages_line ON bank_messages(bank_notification_id) WHERE bank_notification_id IS NOT NULL;
 
+CREATE TRIGGER bank_messages_begin_unsettled BEFORE INSERT ON bank_messages
+WHEN NEW.note IS NOT NULL OR NEW.settled_by IS NOT NULL OR NEW.settled_at IS NOT NULL
+  OR NOT (
+    NEW.bank_notification_id IS NULL AND (
+      NEW.kind = 'unreadable' AND NEW.status = 'unreadable'
+      OR NEW.kind = 'deposit_cancelled' AND NEW.status = 'waiting'
+      OR (NEW.kind = 'withdrawal' OR NEW.kind = 'withdrawal_cancelled') AND NEW.status = 'kept')
+    OR NEW.bank_notification_id IS NOT NULL AND NEW.kind = 'deposit_cancelled' AND NEW.status = 'kept')
+BEGIN
+  SELECT RAISE(ABORT, 'a message of a bank begins unsettled, in the state of its kind');
+END;
+
+-- A message goes with the names of its notification.
 CREATE TRIGGER bank_messages_settle_once BEFORE UPDATE ON bank_messages
 WHEN NEW.id IS NOT OLD.id OR NEW.raw_sha256 IS NOT OLD.raw_sha256 OR NEW.kind IS NOT OLD.kind
   OR NEW.bank_name IS NOT OLD.bank_name OR NEW.account IS NOT OLD.account OR NEW.amount IS NOT OLD.amount
   OR NEW.balance_after IS NOT OLD.balance_after OR NEW.transaction_time IS NOT OLD.transaction_time
   OR NEW.received_by IS NOT OLD.received_by OR NEW.created_at IS NOT OLD.created_at
-  OR NOT (
+  OR (
     -- Settled.
-    OLD.status IN ('unreadable', 'waiting') AND NEW.status = 'settled'
+    (OLD.status = 'unreadable' OR OLD.status = 'waiting') AND NEW.status = 'settled'
+      AND NEW.settled_by IS NOT NULL AND NEW.settled_at IS NOT NULL
       AND NEW.raw_message IS OLD.raw_message AND NEW.depositor_name IS OLD.depositor_name
-      AND (OLD.bank_notification_id IS NULL OR NEW.bank_notification_id IS OLD.bank_notification_id)
     -- Erased, with the user whose money the notification was.
     OR NEW.raw_message IS NULL AND NEW.depositor_name IS NULL AND NEW.note IS NULL
-      AND NEW.status IS OLD.status AND NEW.bank_notification_id IS OLD.bank_notification_id
+      AND NEW.status = OLD.status AND NEW.bank_notification_id = OLD.bank_notification_id
       AND NEW.settled_by IS OLD.settled_by AND NEW.settled_at IS OLD.settled_at
-      AND EXISTS (SELECT 1 FROM user_erasures WHERE finished_at IS NULL AND user_id = (
-        SELECT t.user_id FROM bank_notifications AS b JOIN deposit_transactions AS t ON t.id = b.matched_transaction_id
-        WHERE b.id = OLD.bank_notification_id)))
+      AND EXISTS (SELECT 1 FROM user_erasures WHERE finished_at IS NULL AND user_id IN (
+        SELECT user_id FROM deposit_transactions
+        WHERE id = (SELECT matched_transaction_id FROM bank_notifications WHERE id = OLD.bank_notification_id)
+          OR id IN (SELECT deposit_id FROM bank_notification_events
+                    WHERE bank_notification_id = OLD.bank_notification_id)))) IS NOT 1
 BEGIN
   SELECT RAISE(ABORT, 'a message of a bank keeps what it says and is settled once');
 END;

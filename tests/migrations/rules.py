@@ -72,6 +72,12 @@ VALUES
   (47, '1', 'KB', 'kim', 150, 5, {T}, 'text', NULL, {T}, 'b7', 'kim', 'unmatched', NULL, NULL, NULL),
   (48, '1', 'KB', 'kim', 200, 5, {T}, 'text', NULL, {T}, 'b8', 'kim', 'unmatched', NULL, NULL, NULL),
   (49, '1', 'KB', 'kim', 400, 5, {T}, 'text', NULL, {T}, NULL, NULL, 'unmatched', NULL, NULL, NULL);
+INSERT INTO bank_messages (id, raw_message, raw_sha256, kind, status, bank_name, account, depositor_name, amount,
+  balance_after, transaction_time, bank_notification_id, received_by, created_at) VALUES
+  (131, 'text', zeroblob(32), 'unreadable', 'unreadable', NULL, NULL, NULL, NULL, NULL, NULL, NULL, 'bot', {T}),
+  (132, 'text', zeroblob(32), 'deposit_cancelled', 'waiting', 'KB', '1', 'lee', 700, 5, {T}, NULL, 'bot', {T}),
+  (133, 'text', zeroblob(32), 'deposit_cancelled', 'kept', 'KB', '1', 'lee', 700, 5, {T}, 44, 'bot', {T}),
+  (134, 'text', zeroblob(32), 'withdrawal', 'kept', 'KB', '1', 'lee', 700, 5, {T}, NULL, 'bot', {T});
 INSERT INTO learned_names VALUES (121, 1, 'kim', 'kim', 41, 'ops', {T});
 INSERT INTO user_domains VALUES
   (51, 2, 'a.kr', 'pending', 400, NULL, NULL, {T}, 'a.kr', 26),
@@ -176,6 +182,19 @@ _TOLD = (
 )
 _ERASING_1 = f"INSERT INTO user_erasures VALUES (1, {T}, 'cli', NULL);"
 _FORGET_EVENT = "depositor_name = NULL, raw_message = NULL, note = NULL"
+_MESSAGE = (
+    "INSERT OR REPLACE INTO bank_messages (id, raw_sha256, kind, status, bank_notification_id, note, settled_by,"
+    " settled_at, received_by, created_at) SELECT"
+)
+_MESSAGE_BEGINS = f"{_MESSAGE} 150, zeroblob(32), {{}}, 'ops', 'x'"
+_SETTLE = "status = 'settled', settled_by = 'ops', settled_at = 'x'"
+_FORGET_MESSAGE = "raw_message = NULL, depositor_name = NULL, note = NULL"
+_SETTLED_132 = f"UPDATE bank_messages SET {_SETTLE}, note = 'n', bank_notification_id = 44 WHERE id = 132;"
+_MESSAGE_SAID = (
+    f"id = 139; raw_sha256 = x'{'01' * 32}'; kind = 'withdrawal_cancelled'; bank_name = 'x'; bank_name = NULL;"
+    " account = 'x'; account = NULL; amount = 6; amount = NULL; balance_after = 6; balance_after = NULL;"
+    " transaction_time = 'x'; transaction_time = NULL; received_by = 'x'; created_at = 'z'"
+)
 _SAID = (
     "id = 39; user_id = 2; type = 'debit'; direction = 'debit'; amount = 501; reference = 'x'; reference = NULL;"
     " created_at = 'x'; created_at = NULL"
@@ -1071,6 +1090,122 @@ TRIGGERS = {
         "bank notifications are never deleted",
         ["DELETE FROM bank_notifications WHERE id = 42"],
         [f"{_MATCH} 25 WHERE id = 42"],
+    ),
+    "bank_messages_begin_unsettled": Rule(
+        "a message of a bank begins unsettled, in the state of its kind",
+        [
+            _MESSAGE_BEGINS.format(values)
+            for values in (
+                "'unreadable', 'kept', NULL, NULL, NULL, NULL",
+                "'unreadable', 'waiting', NULL, NULL, NULL, NULL",
+                "'unreadable', 'settled', NULL, NULL, NULL, NULL",
+                "'unreadable', 'unreadable', 44, NULL, NULL, NULL",
+                "'deposit_cancelled', 'kept', NULL, NULL, NULL, NULL",
+                "'deposit_cancelled', 'unreadable', NULL, NULL, NULL, NULL",
+                "'deposit_cancelled', 'waiting', 44, NULL, NULL, NULL",
+                "'withdrawal', 'waiting', NULL, NULL, NULL, NULL",
+                "'withdrawal', 'unreadable', NULL, NULL, NULL, NULL",
+                "'withdrawal_cancelled', 'settled', NULL, NULL, NULL, NULL",
+                "'withdrawal_cancelled', 'kept', 44, NULL, NULL, NULL",
+                "'unreadable', 'kept', 44, NULL, NULL, NULL",
+                "'withdrawal', 'kept', 44, NULL, NULL, NULL",
+                "'unreadable', 'unreadable', NULL, 'n', NULL, NULL",
+                "'unreadable', 'unreadable', NULL, NULL, 'ops', NULL",
+                "'unreadable', 'unreadable', NULL, NULL, NULL, 'x'",
+            )
+        ],
+        [
+            _MESSAGE_BEGINS.format(f"{values}, NULL, NULL, NULL")
+            for values in (
+                "'unreadable', 'unreadable', NULL",
+                "'deposit_cancelled', 'waiting', NULL",
+                "'deposit_cancelled', 'kept', 44",
+                "'withdrawal', 'kept', NULL",
+                "'withdrawal_cancelled', 'kept', NULL",
+            )
+        ],
+    ),
+    "bank_messages_settle_once": Rule(
+        "a message of a bank keeps what it says and is settled once",
+        [
+            *each("bank_messages", "id = 132", "", _MESSAGE_SAID, beside=_SETTLE),
+            *each("bank_messages", "id = 133", ERASING, _MESSAGE_SAID, beside=_FORGET_MESSAGE),
+            *each(
+                "bank_messages",
+                "id = 132",
+                "",
+                "raw_message = 'x'; raw_message = NULL; depositor_name = 'x'; depositor_name = NULL",
+                beside=_SETTLE,
+            ),
+            "UPDATE bank_messages SET status = 'settled', settled_by = 'ops' WHERE id = 132",
+            "UPDATE bank_messages SET status = 'settled', settled_at = 'x' WHERE id = 132",
+            "UPDATE bank_messages SET status = 'kept', settled_by = 'ops', settled_at = 'x' WHERE id = 132",
+            "UPDATE bank_messages SET status = 'waiting', settled_by = 'ops', settled_at = 'x' WHERE id = 132",
+            "UPDATE bank_messages SET note = 'n' WHERE id = 132",
+            f"UPDATE bank_messages SET {_SETTLE} WHERE id = 133",
+            f"UPDATE bank_messages SET {_SETTLE} WHERE id = 134",
+            f"{_SETTLED_132} UPDATE bank_messages SET {_SETTLE} WHERE id = 132",
+            f"UPDATE bank_messages SET {_SETTLE} WHERE id = 131; UPDATE bank_messages SET {_SETTLE} WHERE id = 131",
+            # In an erasure.
+            *each(
+                "bank_messages",
+                "id = 133",
+                ERASING,
+                "status = 'waiting'; bank_notification_id = 41; bank_notification_id = 45; bank_notification_id = NULL;"
+                " settled_by = 'x';"
+                " settled_at = 'x'",
+                beside=_FORGET_MESSAGE,
+            ),
+            *each(
+                "bank_messages",
+                "id = 132",
+                f"{_SETTLED_132} {ERASING}",
+                "status = 'kept'; settled_by = 'x'; settled_by = NULL; settled_at = 'y'; settled_at = NULL",
+                beside=_FORGET_MESSAGE,
+            ),
+            *each(
+                "bank_messages",
+                "id = 132",
+                f"{_SETTLED_132} {ERASING}",
+                "raw_message = NULL, depositor_name = NULL; raw_message = NULL, note = NULL;"
+                " depositor_name = NULL, note = NULL",
+            ),
+            f"UPDATE bank_messages SET {_FORGET_MESSAGE} WHERE id = 133",
+            f"{ERASING} UPDATE bank_messages SET {_FORGET_MESSAGE} WHERE id = 132",
+            f"{ERASING} UPDATE bank_messages SET {_FORGET_MESSAGE} WHERE id = 134",
+            f"{ERASING} UPDATE bank_messages SET {_FORGET_MESSAGE}, bank_notification_id = 44 WHERE id = 134",
+            f"{_ERASING_1} UPDATE bank_messages SET {_FORGET_MESSAGE} WHERE id = 133",
+            f"{ERASING} {FINISHED} UPDATE bank_messages SET {_FORGET_MESSAGE} WHERE id = 133",
+            f"{_FREED} {ERASING_BOTS} UPDATE bank_messages SET {_FORGET_MESSAGE} WHERE id = 133",
+            *(
+                f"{_FREED} UPDATE bank_messages SET {_SETTLE}, bank_notification_id = {line} WHERE id = 132; {ERASING}"
+                f" UPDATE bank_messages SET {_FORGET_MESSAGE} WHERE id = 132"
+                for line in (42, 45)
+            ),
+        ],
+        [
+            f"UPDATE bank_messages SET {_SETTLE} WHERE id = 131",
+            f"{_MESSAGE} 150, zeroblob(32), 'unreadable', 'unreadable', NULL, NULL, NULL, NULL, 'x', 'x';"
+            f" UPDATE bank_messages SET {_SETTLE} WHERE id = 150",
+            f"UPDATE bank_messages SET {_SETTLE}, note = 'n' WHERE id = 132",
+            _SETTLED_132.removesuffix(";"),
+            f"{ERASING} UPDATE bank_messages SET {_FORGET_MESSAGE} WHERE id = 133",
+            f"{_SETTLED_132} {ERASING} UPDATE bank_messages SET {_FORGET_MESSAGE} WHERE id = 132",
+            f"{_FREED} {ERASING} UPDATE bank_messages SET {_FORGET_MESSAGE} WHERE id = 133",
+        ],
+    ),
+    "bank_messages_refuse_delete": Rule(
+        "messages of a bank are never deleted",
+        ["DELETE FROM bank_messages WHERE id = 131"],
+        [f"UPDATE bank_messages SET {_SETTLE} WHERE id = 131"],
+    ),
+    "bank_messages_refuse_replace": Rule(
+        "messages of a bank are never replaced",
+        [f"{_MESSAGE} 132, zeroblob(32), 'unreadable', 'unreadable', NULL, NULL, NULL, NULL, 'x', 'x'"],
+        [
+            f"{_MESSAGE} {number}, zeroblob(32), 'unreadable', 'unreadable', NULL, NULL, NULL, NULL, 'x', 'x'"
+            for number in (130, 135)
+        ],
     ),
     "learned_names_need_notification": Rule(
         "a name is learned of the user with whom its bank notification is matched",

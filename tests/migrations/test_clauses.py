@@ -77,6 +77,27 @@ EQUIVALENT = {
         "row: OLD.bank_notification_id -> NEW.bank_notification_id in bank_notification_id ="
         " OLD.bank_notification_id ) )": _SAME_ROW,
     },
+    "bank_messages_begin_unsettled": {
+        "operator: = -> <= in OR NEW.kind = 'deposit_cancelled' AND": _NONE_BETWEEN,
+        "operator: = -> >= in AND NEW.status = 'waiting' OR": _NONE_BETWEEN,
+        "operator: = -> >= in ( NEW.kind = 'withdrawal' OR": "the next one is named beside it",
+        "operator: = -> >= in OR NEW.kind = 'withdrawal_cancelled' )": _NONE_BETWEEN,
+        "operator: = -> <= in AND NEW.status = 'kept' )": _NONE_BETWEEN,
+        "operator: = -> <= in AND NEW.kind = 'deposit_cancelled' AND": _NONE_BETWEEN,
+        "operator: = -> <= in AND NEW.status = 'kept' ) (2)": _NONE_BETWEEN,
+    },
+    "bank_messages_settle_once": {
+        "operator: = -> >= in ( OLD.status = 'unreadable' OR": "the next one is named beside it",
+        "operator: = -> >= in OR OLD.status = 'waiting' )": _NONE_BETWEEN,
+        "null: = -> IS in AND NEW.bank_notification_id = OLD.bank_notification_id AND": (
+            "a message without a notification is of no user, which the last clause refuses"
+        ),
+        "operator: = -> >= in WHERE id = OLD.bank_notification_id )": "the first row from there on is the row itself",
+        "row: OLD.bank_notification_id -> NEW.bank_notification_id in id = OLD.bank_notification_id ) OR": _SAME_ROW,
+        "null: = -> IS in WHERE bank_notification_id = OLD.bank_notification_id )": _NEVER_NULL,
+        "row: OLD.bank_notification_id -> NEW.bank_notification_id in bank_notification_id ="
+        " OLD.bank_notification_id ) )": _SAME_ROW,
+    },
     "bank_notifications_keep_what_they_say": {
         "left out: NEW.match_name IS NULL -> 0 in '' OR NEW.match_name IS NULL ) AND": (
             "null = '' is null, which refuses nothing either, and the next clause compares the nulls"

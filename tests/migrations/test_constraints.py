@@ -252,6 +252,26 @@ TABLES = {
         takes={"id": ["1"], "rule": ["1", "255"]},
         strict=True,
     ),
+    "bank_messages": Table(
+        row={
+            "id": "5", "raw_message": "'x'", "raw_sha256": _HASH, "kind": "'deposit_cancelled'", "status": "'settled'",
+            "bank_name": "'x'", "account": "'x'", "depositor_name": "'x'", "amount": "5", "balance_after": "5",
+            "transaction_time": "'x'", "bank_notification_id": "90", "note": "'x'", "settled_by": "'x'",
+            "settled_at": "'x'", "received_by": "'x'", "created_at": "'x'",
+        },
+        another={"id": "6"},
+        optional="raw_message bank_name account depositor_name amount balance_after transaction_time"
+        " bank_notification_id note settled_by settled_at",
+        unique=[Unique("id")],
+        refuses={"raw_sha256": _NO_HASH, "kind": ["'x'", "''"], "status": ["'x'", "''"]},
+        takes={
+            "raw_sha256": [_HASH], "kind": ["'unreadable'", "'withdrawal'", "'withdrawal_cancelled'"],
+            "status": ["'unreadable'", "'waiting'", "'kept'"],
+        },
+        references=["bank_notification_id"],
+        numbered=True,
+        strict=True,
+    ),
     "learned_names": Table(
         row={
             "id": "5", "user_id": "9", "printed_name": "'x'", "match_name": "'x'", "bank_notification_id": "90",
