@@ -64,6 +64,22 @@ def prune(database: Path, before: str, archive: Path, *more: str) -> Result:
     return CliRunner().invoke(main, ["audit", "prune", *options])
 
 
+@pytest.mark.parametrize(
+    ("before", "shown"),
+    [
+        ("2020-01-01T00:00:00.370Z", "2020-01-01T00:00:00.370Z"),
+        ("2020-01-01T00:00:00.4Z", "2020-01-01T00:00:00.400Z"),
+        ("2020-01-01T00:00:00.000Z", "2020-01-01T00:00:00Z"),
+        ("2020-01-01T09:00:00.1234+09:00", "2020-01-01T00:00:00.1234Z"),
+        ("2020-01-01", "2020-01-01T00:00:00Z"),
+    ],
+)
+def test_a_bound_is_printed_as_rows_show_their_times(database: Path, before: str, shown: str) -> None:
+    """A fraction that ends with 0 keeps it, so that what is printed has one form."""
+    done = prune(database, before, database.with_name("none"), "--dry-run")
+    assert done.output == f"No row is older than {shown}; nothing to archive.\n"
+
+
 def archived_rows(archive: Path) -> list[Any]:
     first, *lines = archive.read_bytes().splitlines(keepends=True)
     read_header(first)

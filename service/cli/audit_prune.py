@@ -80,7 +80,7 @@ def _unfinished(connection: Connection, archive: Path) -> Prune | None:
 def _begin(connection: Connection, config: Config, before: str, archive: Path, *, dry_run: bool, yes: bool) -> None:
     prefix = audit_prunes.find_prefix(connection, before=before)
     if prefix is None:
-        click.echo(f"No row is older than {spoken(before)}; nothing to archive.")
+        click.echo(f"No row is older than {_shown(before)}; nothing to archive.")
         return
     _say_prefix(prefix, before)
     if dry_run:
@@ -95,9 +95,15 @@ def _begin(connection: Connection, config: Config, before: str, archive: Path, *
     _remove(connection, recorded)
 
 
+def _shown(before: str) -> str:
+    """A bound as rows show their times: a fraction of a second has three digits or more."""
+    seconds, point, fraction = before.partition(".")
+    return spoken(f"{seconds}{point}{fraction.ljust(3, '0')}" if point else seconds)
+
+
 def _say_prefix(prefix: Prefix, before: str) -> None:
     first, last = (spoken(text) if text else "?" for text in (prefix.created_at_min, prefix.created_at_max))
-    click.echo(f"{prefix.rows:,} rows up to {prefix.through_id} are older than {spoken(before)}: {first} to {last}.")
+    click.echo(f"{prefix.rows:,} rows up to {prefix.through_id} are older than {_shown(before)}: {first} to {last}.")
 
 
 def _archive(connection: Connection, config: Config, prefix: Prefix, archive: Path, show: Progress) -> Archived:
