@@ -40,6 +40,8 @@ CANDIDATES_MAX = 10
 """Most candidates that are listed for one notification."""
 DEPOSITS_READ_MAX = 500
 """Most deposits of one amount that are read to find candidates; beyond them only likely names are looked for."""
+NAMES_ASKED_MAX = 100
+"""Of more names that a line could mean, it is not asked whether other lines print them: a person looks."""
 
 
 class BankNotificationStatus(StrEnum):

@@ -162,9 +162,13 @@ def likeness(announced: Reading, printed: Printed) -> tuple[int, Likeness] | Non
 
 def seen_in(depositor_name: str, printed: Printed) -> tuple[int, Likeness] | None:
     """`likeness` of a name as it was announced, most of which have nothing in common with what is printed."""
-    folded = match_name(unicodedata.normalize("NFKC", depositor_name[:NAME_CHARACTERS_MAX]))
+    text = unicodedata.normalize("NFKC", depositor_name[:NAME_CHARACTERS_MAX])[:NAME_CHARACTERS_MAX]
+    folded = match_name(text)[:NAME_CHARACTERS_MAX]
     if frozenset(printed.reading.name).isdisjoint(folded):
         return None
+    if folded.startswith(printed.reading.name):  # the first two rules, without a reading
+        place = int(folded != printed.reading.name)
+        return place, RULES[place][0]
     return likeness(read(depositor_name), printed)
 
 

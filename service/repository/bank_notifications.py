@@ -7,6 +7,7 @@ import msgspec
 
 from service.ledger.audit_logs import BANK_NOTIFICATION
 from service.ledger.bank_notifications import (
+    NAMES_ASKED_MAX,
     BankNotification,
     BankNotificationMatch,
     BankNotificationPost,
@@ -32,9 +33,6 @@ from service.repository.deposits import Match, check_creditable, credit, has_roo
 from service.repository.learned_names import learn
 from service.repository.unit_of_work import Operation, UnitOfWork, created, ok
 from service.storage import bank_notifications, deposits, learned_names, users
-
-NAMES_ASKED_MAX = 100
-"""Of more names that a line could mean, it is not asked whether other lines print them: a person looks."""
 
 
 def _receive(work: UnitOfWork, command: BankNotificationPost, _target: int) -> Answer:

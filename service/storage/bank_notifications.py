@@ -1,8 +1,10 @@
 """Table bank_notifications, and the deposits that a notification may be for."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from datetime import date
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -11,6 +13,7 @@ from msgspec import Struct
 from service.ledger.bank_notifications import (
     CANDIDATES_MAX,
     DEPOSITS_READ_MAX,
+    NAMES_ASKED_MAX,
     BankNotification,
     BankNotificationPost,
     BankNotificationStatus,
@@ -19,6 +22,7 @@ from service.ledger.bank_notifications import (
     MatchMethod,
 )
 from service.ledger.depositor_names import (
+    OTHER_THAN_PLAIN,
     AnnouncedName,
     Meaning,
     PrintedName,
@@ -74,6 +78,15 @@ _CANCELLED_SINCE = (
 # In the order of the index, so that of thousands no more are read than are listed.
 _SAME_NAME = f"{_CANDIDATES} AND t.match_name = :name ORDER BY substr(t.created_at, 1, 10), t.id LIMIT :limit"
 _OF_THE_BOT = f"{_CANDIDATES} AND t.match_name IS NULL ORDER BY t.id"
+# Of thousands of them SQL leaves out most: it knows how a plain name is folded. What a NUL hides it does not see.
+_FOLDED = "lower(replace(t.depositor_name, ' ', ''))"
+_NOT_PLAIN = f"t.depositor_name GLOB '{OTHER_THAN_PLAIN}' OR instr(t.depositor_name, char(0))"
+_MAY_BEGIN_WITH_IT = f"({_NOT_PLAIN} OR substr({_FOLDED}, 1, length(:name)) = :name)"
+# A bank prints as many letters of a longer name as its field holds wide ones; where there are spaces, maybe one.
+_MAY_BE_CONFUSED = (
+    f"({_NOT_PLAIN} OR substr({_FOLDED}, 1, length(:print)) = :print"
+    f" OR instr(:name, substr({_FOLDED}, 1, iif(instr(t.depositor_name, ' '), 1, :letters))) = 1)"
+)
 _BEGINNING_WITH_IT = "{t}match_name >= :{name} AND {t}match_name < :{name} || char(1114111)"
 _LONGER_NAME = f"{_CANDIDATES} AND t.match_name > :name AND t.match_name < :name || char(1114111) LIMIT :limit"
 _LIKELY_NAME = f"{_CANDIDATES} AND t.match_name IN (SELECT value FROM json_each(:likely)) LIMIT :limit"
@@ -88,6 +101,9 @@ _SAME_NAME_LATE = f"{_CONFIRMED_LATE} AND t.match_name = :name LIMIT :limit"
 _LONGER_NAME_LATE = f"{_CONFIRMED_LATE} AND t.match_name > :name AND t.match_name < :name || char(1114111) LIMIT :limit"
 _LIKELY_NAME_LATE = f"{_CONFIRMED_LATE} AND t.match_name IN (SELECT value FROM json_each(:likely)) LIMIT :limit"
 _OF_THE_BOT_LATE = f"{_CONFIRMED_LATE} AND t.match_name IS NULL"
+_OF_THE_BOT_MEANT = tuple(
+    f"{select} AND t.match_name IS NULL AND {_MAY_BEGIN_WITH_IT}" for select in (_CANDIDATES, _CONFIRMED_LATE)
+)
 # Of more deposits of one amount than are read, those whose names are likely.
 _ALIKE = (_SAME_NAME, _LONGER_NAME, _LIKELY_NAME, f"{_OF_THE_BOT} LIMIT :limit")
 _ALIKE_LATE = (_SAME_NAME_LATE, _LONGER_NAME_LATE, _LIKELY_NAME_LATE, f"{_OF_THE_BOT_LATE} LIMIT :limit")
@@ -109,7 +125,7 @@ _FITS = "(t.match_name = :name OR :may_be_cut)"
 # Of thousands of deposits no row leaves SQLite but the oldest one, and the oldest one of each kind that counts. Of what
 # was confirmed without a line the newest too: two of them are more than one.
 _COUNTED = (
-    "SELECT MIN(t.user_id), MAX(t.user_id), json_group_array(DISTINCT t.match_name), MIN(t.id),"
+    "SELECT MIN(t.user_id), MAX(t.user_id), MIN(t.id),"
     f" MIN(t.id) FILTER (WHERE t.status = 'pending' AND {_FITS}),"
     f" MIN(t.id) FILTER (WHERE t.status = 'expired' AND t.created_at >= :open_since AND {_FITS}),"
     f" MIN(t.id) FILTER (WHERE t.status <> 'cancelled' AND {_FITS}),"
@@ -123,6 +139,11 @@ _MEANT_COUNTED = tuple(
 )
 _MEANT = tuple(
     meant.replace("{select}", _SELECT_CANDIDATES.format(index=index))
+    for meant, index in zip(_COULD_BE_MEANT, _INDEXES, strict=True)
+)
+_MEANT_NAMES = tuple(
+    meant.replace("{select}", f"SELECT DISTINCT t.match_name FROM deposit_transactions AS t INDEXED BY {index}")
+    + " LIMIT :names"
     for meant, index in zip(_COULD_BE_MEANT, _INDEXES, strict=True)
 )
 _BY_ID = (
@@ -168,8 +189,12 @@ _RIVALS = tuple(
     for of_name, limit in (
         (_BEGINNING_WITH_IT.format(t="t.", name="print"), " LIMIT :limit"),
         ("t.match_name IN ({beginnings})", " LIMIT :limit"),
-        ("t.match_name IS NULL", ""),
     )
+)
+_RIVALS_OF_THE_BOT = tuple(
+    f"{select} AND (u.telegram_id <> :telegram_id OR t.status = 'confirmed')"
+    f" AND t.match_name IS NULL AND {_MAY_BE_CONFUSED}"
+    for select in (_CANDIDATES, _CONFIRMED_LATE)
 )
 _OPEN_OF_AMOUNT = (
     "bank_notifications INDEXED BY idx_bank_notifications_waiting WHERE status <> 'matched' AND closed_as IS NULL"
@@ -218,7 +243,10 @@ _EMPTY_AROUND = (
 
 
 class Meant(Struct, frozen=True):
-    """What a line could mean: `deposits` for `fitting` to judge, and the folded names of all deposits of that kind."""
+    """What a line could mean: `deposits` for `fitting` to judge, and the folded names of all deposits of that kind.
+
+    names: of each index NAMES_ASKED_MAX and one at most; where the deposits are of several users, only some.
+    """
 
     deposits: list[Candidate]
     names: list[str]
@@ -392,26 +420,24 @@ def meant(
         "occurred_at": occurred_at,
         "open_since": open_since,
         "may_be_cut": line.fills_field,
+        "names": NAMES_ASKED_MAX + 1,
     }
     days = _days(since, until)
-    rows = {
-        row
-        for statement in (_OF_THE_BOT, _OF_THE_BOT_LATE)
-        for row in _all(tx, statement, days, parameters)
-        if could_be_meant(line, match_name(row[2] or "")) is not None
-    }
+    rows = _of_the_bot_meant(tx, line, days, parameters)
     names = {match_name(row[2] or "") for row in rows}
     users, ids = set(), set()
     for statement in _MEANT_COUNTED:
-        first_user, last_user, found_names, *found_ids = _all(tx, statement, days, parameters)[0]
+        first_user, last_user, *found_ids = _all(tx, statement, days, parameters)[0]
         users |= {first_user, last_user} - {None}
-        names |= set(msgspec.json.decode(found_names))
         ids |= set(found_ids) - {None}
     rows |= set(_all(tx, _BY_ID, "", {"ids": msgspec.json.encode(sorted(ids)).decode()}) if ids else [])
     if len(users) > 1:
         one = {**parameters, "telegram_id": min(rows)[1]}
         for statement in _MEANT:
             rows |= set(_all(tx, f"{statement} AND u.telegram_id <> :telegram_id LIMIT 1", days, one))
+    else:
+        for statement in _MEANT_NAMES:
+            names |= {name for (name,) in _all(tx, statement, days, parameters)}
     learned = _learned_meant(tx, days, parameters, rows)
     rows |= learned
     names |= {match_name(row[2] or "") for row in learned}
@@ -421,6 +447,21 @@ def meant(
         [_candidate(row, _meant_as(line, match_name(row[2] or ""))) for row in sorted(rows)],
         sorted(names),
     )
+
+
+def _of_the_bot_meant(tx: Connection, line: PrintedName, days: str, parameters: Mapping[str, object]) -> set[Any]:
+    """Of the bot's deposits those that the line could mean: all where they are one user's, else two of two users."""
+    found: set[Any] = set()
+    for statement in _OF_THE_BOT_MEANT:
+        with closing(tx.execute(_filled_in(statement, days, 0), parameters)) as rows:
+            for row in rows:
+                if could_be_meant(line, match_name(row[2] or "")) is None:
+                    continue
+                first = next(iter(found), row)
+                if first[1] != row[1]:
+                    return {first, row}
+                found.add(row)
+    return found
 
 
 def _learned_meant(tx: Connection, days: str, parameters: Mapping[str, object], rows: set[Any]) -> set[Any]:
@@ -482,6 +523,12 @@ def rivals(
     days, beginnings = _days(since, until), len(name.beginnings())
     rows = {row for statement in _RIVALS for row in _all(tx, statement, days, parameters, beginnings=beginnings)}
     found = {row[0] for row in rows if could_be_confused(name, announced(row[2] or "", field_width=field_width))}
+    bots = {**parameters, "letters": max((field_width - 1) // 2, 1)}
+    for statement in _RIVALS_OF_THE_BOT:
+        with closing(tx.execute(_filled_in(statement, days, 0), bots)) as read:
+            names = ((row[0], announced(row[2] or "", field_width=field_width)) for row in read)
+            alike = (deposit for deposit, other in names if could_be_confused(name, other))
+            found |= set(islice(alike, CANDIDATES_MAX))
     for statement in _LEARNED_RIVALS:
         found |= {row[0] for row in _all(tx, statement, days, parameters, beginnings=beginnings)}
     return sorted(found)[:CANDIDATES_MAX]
@@ -554,8 +601,11 @@ def _all(tx: Connection, sql: str, days: str, parameters: Mapping[str, object], 
 
 @lru_cache(maxsize=1024)
 def _filled_in(sql: str, days: str, beginnings: int) -> str:
-    """The statement with the days of its window, and with a parameter for each of that many beginnings of a name."""
-    return sql.format(days=days, beginnings=", ".join(f":b{place}" for place in range(beginnings)))
+    """The statement with the days of its window, and with a parameter for each of that many beginnings of a name.
+
+    A name of one letter has none: of an empty list SQLite would use no index, and refuse one that is named.
+    """
+    return sql.format(days=days, beginnings=", ".join(f":b{place}" for place in range(beginnings)) or "NULL")
 
 
 @lru_cache(maxsize=16)

@@ -13,6 +13,7 @@ from tests.benchmarks.processes import output_of
         ("audit_pages", ["1000"], "two of many rows that never meet"),
         ("import_export", ["1000"], "export:"),
         ("integrity", ["1000"], "audit verify:"),
+        ("matching", ["200", "100"], "a name that goes on behind one user's:"),
         ("migrate", ["100", "1000"], "migrate down"),
         ("telemetry", ["1", "64"], "traces all"),
     ],

@@ -14,6 +14,7 @@ from service.ledger.likeness import (
     Likeness,
     Printed,
     likely_names,
+    likeness,
     read,
     seen_in,
 )
@@ -157,9 +158,10 @@ def test_likely_names_are_looked_for_by_themselves(printed_name: str, looked_for
 
 @given(st.text(max_size=80), st.text(max_size=80), st.booleans())
 def test_any_text_can_be_read(announced: str, printed_name: str, fills_field: bool) -> None:
-    """Nothing raises, and the same name is always the same."""
+    """Nothing raises, the same name is always the same, and what is seen without a reading is what the rules say."""
     line = Printed(read(printed_name), fills_field)
-    seen_in(announced, line)
+    for name in (announced, printed_name + announced):
+        assert seen_in(name, line) in {None, likeness(read(name), line)}
     assert len(likely_names(line)) <= 200
     if line.reading.name:
         assert seen_in(printed_name, line) == (0, SAME)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from service import resources
-from service.ledger.bank_notifications import DEPOSITS_READ_MAX, Candidates, MatchMethod
-from service.ledger.depositor_names import announced, match_name, printed
+from service.ledger.bank_notifications import DEPOSITS_READ_MAX, NAMES_ASKED_MAX, Candidates, MatchMethod
+from service.ledger.depositor_names import announced, could_be_confused, could_be_meant, match_name, printed
 from service.storage import bank_notifications, deposits, explanations, migrator, sequences, sqlite, transactions
 from tests.some import some
 
@@ -337,6 +337,136 @@ def test_of_ten_thousand_deposits_of_one_amount_a_limited_number_is_read(tx: sql
     assert [alike for _, _, alike in found(tx, "국민홍길동")[:2]] == ["decorated_name"] * 2
 
 
+class Counted:
+    """A transaction that counts the rows that leave SQLite, and the steps of its virtual machine."""
+
+    def __init__(self, tx: sqlite.Connection) -> None:
+        self.tx = tx
+        self.rows = self.steps = 0
+
+    def execute(self, sql: str, parameters: Any = ()) -> "Counted":
+        """Reads all rows at once."""
+        self.found = iter(self.tx.execute(sql, parameters).fetchall())
+        return self
+
+    def __iter__(self) -> Iterator[Any]:
+        for row in self.found:
+            self.rows += 1
+            yield row
+
+    def fetchall(self) -> list[Any]:
+        return list(self)
+
+    def fetchone(self) -> Any:
+        return next(iter(self), None)
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+    def step(self) -> int:
+        """STEPS_COUNTED of them went by."""
+        self.steps += 1
+        return 0
+
+
+MANY = 2_000
+STEPS_COUNTED = 100
+STEPS_OF_A_DEPOSIT_MAX = 60
+OF_MANY: dict[str, tuple[Callable[[int], str], str, bool]] = {
+    "one name of many users": (lambda _: "홍길동", "홍길동", False),
+    "one name of many users of the bot": (lambda _: "홍 길동", "홍길동", True),
+    "names that the bank cuts": (lambda n: f"주식회사가나다{n:05}", "주식회사가나다", False),
+    "names with one beginning": (lambda n: f"김{n:05}", "김", False),
+    "the bot's names with one beginning": (lambda n: f"김{n:05}", "김", True),
+    "another name each": (lambda n: f"가{n:05}", "가00007", False),
+    "another name each, of the bot": (lambda n: f"가{n:05}", "가00007", True),
+    "none of them": (lambda n: f"가{n:05}", "성춘향", True),
+}
+"""How thousands of deposits of one amount are named, what is printed, and whether they are the bot's."""
+
+
+@pytest.mark.parametrize("kind", OF_MANY)
+def test_of_thousands_of_deposits_of_one_amount_few_leave_sqlite(tx: sqlite.Connection, kind: str) -> None:
+    """To judge a line and to warn of a collision takes few rows and a bounded walk, whatever they are named. Those of
+    other amounts cost nothing."""
+    name_of, name, by_bot = OF_MANY[kind]
+    tx.executemany(
+        "INSERT INTO deposit_transactions (id, user_id, type, direction, amount, depositor_name, match_name,"
+        f" created_at) VALUES (?, ?, 'deposit', 'credit', ?, ?, ?, '{NOW}')",
+        [
+            (n, n % 3 + 1, amount, name_of(n), None if by_bot else match_name(name_of(n)))
+            for first, amount in ((0, 5000), (MANY, 6000))
+            for n in range(first + 1, first + MANY + 1)
+        ],
+    )
+    counted: Any = Counted(tx)
+    tx.set_progress_handler(counted.step, STEPS_COUNTED)
+    line = printed(name, field_width=14)
+    key: Any = {"amount": 5000, "since": SINCE, "until": UNTIL}
+    meant = bank_notifications.meant(counted, line, occurred_at=NOW, open_since=SINCE, **key)
+    rows, steps = counted.rows, counted.steps
+    warned = bank_notifications.rivals(
+        counted, name=announced(name, field_width=14), field_width=14, telegram_id="9", **key
+    )
+    tx.set_progress_handler(None, 1)
+    assert len(meant.deposits) == (0 if kind == "none of them" else 1 if name.endswith("7") else 2)
+    assert bool(warned) is (kind != "none of them")
+    assert rows <= 20
+    assert counted.rows - rows <= 60
+    assert steps * STEPS_COUNTED < STEPS_OF_A_DEPOSIT_MAX * MANY
+    assert (counted.steps - steps) * STEPS_COUNTED < STEPS_OF_A_DEPOSIT_MAX * MANY
+
+
+def test_a_name_of_one_letter_is_looked_for_like_any_other(tx: sqlite.Connection) -> None:
+    """It begins with nothing shorter; SQLite refuses a named index where a list is empty."""
+    one: Any = {"amount": 5000, "name": announced("홍", field_width=14), "since": SINCE, "until": UNTIL}
+    assert bank_notifications.is_quiet(tx, **one)
+    assert bank_notifications.list_open(tx, field_width=14, **one) == []
+    deposit = announce(tx, "홍", user=2)
+    assert not bank_notifications.is_quiet(tx, **one)
+    assert bank_notifications.rivals(tx, field_width=14, telegram_id="1", **one) == [deposit]
+
+
+def test_of_one_users_many_names_a_hundred_and_one_are_asked_for(tx: sqlite.Connection) -> None:
+    """More are not looked for among the lines: a person looks."""
+    for number in range(150):
+        announce(tx, f"홍길동{number:03}")
+    line = printed("홍길동", field_width=14)
+    key: Any = {"amount": 5000, "since": SINCE, "until": UNTIL}
+    read = bank_notifications.meant(tx, line, occurred_at=NOW, open_since=SINCE, **key)
+    assert len(read.names) == NAMES_ASKED_MAX + 1
+
+
+@pytest.mark.parametrize(
+    "printed_name", ["홍길동", "홍", "kim", "W", "가가", "~", "홍길동전자서비스", "kimabcdefghijklmno", "홍나"]
+)
+def test_of_the_bots_deposits_sql_leaves_out_none_that_could_be_meant(tx: sqlite.Connection, printed_name: str) -> None:
+    """However they are spelled: SQL folds plain names alone, and every other one is compared as ours are."""
+    names = [
+        *(
+            "홍길동",
+            "홍 길동",
+            "홍\0길동",
+            "\0홍길동",
+            "홍길동전자",
+            unicodedata.normalize("NFD", "홍길동"),
+            "홍\u2060길동",
+        ),
+        *("KIM", "K im", "ＫＩＭ", "ｗ", "Ｗ", "W\0", "w ~", "~", "", "가\t가", "가　가", "각가", "kimabcdefghijkl"),
+        *("홍                길동", "홍길 동전자서비스", "홍길동전자서비스"),
+    ]
+    made = {announce(tx, name, by_bot=True): name for name in names}
+    line = printed(printed_name, field_width=14)
+    key: Any = {"amount": 5000, "since": SINCE, "until": UNTIL}
+    read = bank_notifications.meant(tx, line, occurred_at=NOW, open_since=SINCE, **key)
+    could_be = {one for one, name in made.items() if could_be_meant(line, match_name(name)) is not None}
+    assert {one.deposit_id for one in read.deposits} == could_be
+    name = announced(printed_name, field_width=14)
+    warned = bank_notifications.rivals(tx, name=name, field_width=14, telegram_id="9", **key)
+    confused = {one for one, other in made.items() if could_be_confused(name, announced(other, field_width=14))}
+    assert set(warned) == confused
+
+
 def test_quiet_means_that_nothing_at_all_fits(tx: sqlite.Connection) -> None:
     """The short question of every announcement never misses a deposit or a notification, of ours or of the bot's."""
 
@@ -418,7 +548,10 @@ def test_the_line_that_passbook_matched_stands_before_the_bots(tx: sqlite.Connec
             "_LONGER_NAME_LATE",
             "_EMPTY_AROUND",
             *(f"_MEANT {n}" for n in range(2)),
-            *(f"_RIVALS {n}" for n in range(6)),
+            *(f"_MEANT_NAMES {n}" for n in range(2)),
+            *(f"_OF_THE_BOT_MEANT {n}" for n in range(2)),
+            *(f"_RIVALS {n}" for n in range(4)),
+            *(f"_RIVALS_OF_THE_BOT {n}" for n in range(2)),
         ),
     ],
 )
