@@ -196,31 +196,31 @@ class Bench:
             return ", ".join(f"{name} {per_s(found[name]):,.0f}/s" for name in names)
 
         self._row(
-            "P/F", "durable deposits and debits to the empty handler", ratio(found["P"], found["F"]),
+            "P/F", "durable deposits and debits ÷ the empty handler", ratio(found["P"], found["F"]),
             goal=Goal(True, 0.60),
             figures=f"{said('P', 'F')}; p50 {p50_ms(found['P']):.1f} ms, p99 {p99_ms(found['P']):.1f} ms",
         )  # fmt: skip
         self._row(
-            "P/F, announcements", "announcements alone to the empty handler", ratio(found["P announce"], found["F"]),
+            "P/F, announcements", "announcements alone ÷ the empty handler", ratio(found["P announce"], found["F"]),
             figures=f"{said('P announce')}; p99 {p99_ms(found['P announce']):.1f} ms",
         )  # fmt: skip
         self._row(
-            "P/S", "the same to the writer's batches without HTTP", ratio(found["P"], found["S"]),
+            "P/S", "durable deposits and debits ÷ the writer's batches without HTTP", ratio(found["P"], found["S"]),
             figures=f"{said('S', 'S announce')}; batches of {best['mixed']} and {best['announce']}",
         )  # fmt: skip
         failed = sum(load.not_2xx + load.broken for load in found["N"])
         self._row(
-            "P/N", "to FastAPI, SQLAlchemy and aiosqlite, a commit each", ratio(found["P"], found["N"]),
-            goal=Goal(True, 20),
+            "P/N", "durable deposits and debits ÷ FastAPI, SQLAlchemy and aiosqlite with a commit each",
+            ratio(found["P"], found["N"]), goal=Goal(True, 20),
             figures=f"{said('N')}; p50 {p50_ms(found['N']):.0f} ms, p99 {p99_ms(found['N']):.0f} ms; {failed} failed",
         )  # fmt: skip
         self._row(
-            "P/PostgreSQL", "to the same rows in PostgreSQL under pgbench, without HTTP",
+            "P/PostgreSQL", "durable deposits and debits ÷ the same rows in PostgreSQL under pgbench, without HTTP",
             ratio(found["P"], found["PostgreSQL"]),
             figures=f"{said('PostgreSQL')}; p99 {p99_ms(found['PostgreSQL']):.1f} ms",
         )  # fmt: skip
         self._row(
-            "G/F", "reading a balance to the empty GET", ratio(found["G"], found["F GET"]), goal=Goal(True, 0.75),
+            "G/F", "reading a balance ÷ the empty GET", ratio(found["G"], found["F GET"]), goal=Goal(True, 0.75),
             figures=said("G", "F GET"),
         )  # fmt: skip
 
@@ -238,7 +238,8 @@ class Bench:
         found = self._rounds("one connection", runs, self.scale.rounds + 2)
         over = [(p.p50_us - raw.p50_us) / 1000 for p, raw in zip(found["P"], found["raw commit"], strict=True)]
         self._row(
-            "L", "a lone client's p50 over one raw commit on this disk", spread(over), unit="ms", goal=Goal(False, 0.5),
+            "L", "median write of a lone client, less one raw commit on this disk", spread(over), unit="ms",
+            goal=Goal(False, 0.5),
             figures=f"P {p50_ms(found['P']):.2f} ms, raw commit {p50_ms(found['raw commit']):.2f} ms,"
             f" F {p50_ms(found['F']):.2f} ms; p99 of P {p99_ms(found['P']):.1f} ms, of the raw commit"
             f" {p99_ms(found['raw commit']):.1f} ms",
@@ -304,12 +305,12 @@ class Bench:
                 },
             )
         self._row(
-            "B/S", "batches of 1,000 balance changes by one HTTP caller to the same without HTTP",
+            "B/S", "batches of 1,000 balance changes by one HTTP caller ÷ the same without HTTP",
             ratio(found["B"], found["S"]), goal=Goal(True, 0.80),
             figures=f"B {per_s(found['B']):,.0f} changes/s, S {per_s(found['S']):,.0f} changes/s",
         )  # fmt: skip
         self._row(
-            "S/D", "a change of such a batch to a plain debit, 256 of them in a commit, both without HTTP",
+            "S/D", "a change of such a batch ÷ a plain debit, 256 of them in a commit, both without HTTP",
             ratio(found["S"], found["D"]), goal=Goal(True, 1.5),
             figures=f"S {per_s(found['S']):,.0f} changes/s, D {per_s(found['D']):,.0f} debits/s",
         )  # fmt: skip
@@ -330,7 +331,7 @@ class Bench:
         for file in (fresh, *side_files(fresh)):
             file.unlink(missing_ok=True)  # It would take room in the page cache from those that are compared next.
         self._row(
-            "M", f"resident memory after {done:,} writes to that after 10,000", spread([late / early]),
+            "M", f"resident memory after {done:,} writes ÷ after 10,000", spread([late / early]),
             goal=Goal(False, 1.2), figures=f"{late:.0f} MiB, {early:.0f} MiB; the service and its children",
         )  # fmt: skip
 
@@ -361,7 +362,7 @@ class Bench:
             lone = self._rounds("sizes, one connection", {str(s): partial(write, "lone", s, 1) for s in at}, 2)
             written = sum(load.requests for load in many[largest])
             self._row(
-                "W", f"P at {int(largest):,} transactions to P at {SMALL:,}, both in memory",
+                "W", f"writes at {int(largest):,} transactions ÷ writes at {SMALL:,}, both in memory",
                 ratio(many[largest], many[str(SMALL)]), goal=Goal(True, 0.8),
                 figures=", ".join(f"{int(size):,}: {per_s(found):,.0f}/s" for size, found in many.items())
                 + f"; p99 {p99_ms(many[str(SMALL)]):.0f} ms and {p99_ms(many[largest]):.0f} ms, {read / written:,.0f}"
@@ -397,7 +398,8 @@ class Bench:
             }
             cold = self._rounds(f"from the disk, {MANY} connections", from_disk)
             self._row(
-                "W from the disk", f"the same, with nothing of the {int(largest):,} in the page cache at first",
+                "W from the disk",
+                f"writes in the same databases, with nothing of the {int(largest):,} in the page cache at first",
                 ratio(cold[largest], cold[str(SMALL)]),
                 figures=f"{per_s(cold[largest]):,.0f}/s, p99 {p99_ms(cold[largest]):.0f} ms",
             )  # fmt: skip
@@ -419,8 +421,8 @@ class Bench:
                 )
                 ratios = [large / little for large, little in zip(found[str(largest)], found[str(SMALL)], strict=True)]
                 self._row(
-                    f"A {name}", f"p50 of a page in the log of {largest:,} transactions to {SMALL:,}", spread(ratios),
-                    goal=Goal(False, 1.5),
+                    f"A {name}", f"median page of the audit log at {largest:,} transactions ÷ at {SMALL:,}",
+                    spread(ratios), goal=Goal(False, 1.5),
                     figures=", ".join(f"{int(s):,}: {statistics.median(times):.2f} ms" for s, times in found.items()),
                 )  # fmt: skip
 
@@ -462,7 +464,7 @@ class Bench:
         self.show("the cost of sealing")
         cost = engine.sealing(MANY, 100)
         self._row(
-            "sealing", "processor time of the writer with the audit chain to without, announcements",
+            "sealing", "processor time of the writer for announcements with the audit chain ÷ without",
             cost.ratio, figures=f"{cost.with_us.median:.0f} µs and {cost.without_us.median:.0f} µs, batches of {MANY}",
         )  # fmt: skip
 
@@ -472,8 +474,8 @@ class Bench:
         for cost in msgspec.json.decode(said, type=list[Cost]):
             if cost.kind == "deposit" and cost.variant != "bare":
                 self._row(
-                    cost.variant, "processor time of an announcement with it to without, no HTTP", cost.ratio,
-                    figures=f"{cost.us.median:.0f} µs",
+                    cost.variant, f"processor time of an announcement with {cost.variant} ÷ without, no HTTP",
+                    cost.ratio, figures=f"{cost.us.median:.0f} µs",
                 )  # fmt: skip
 
     def _verify(self) -> None:
@@ -490,7 +492,7 @@ class Bench:
             rows = said["checked"]
             rates.append(rows / said["seconds"])
         self._row(
-            "V", "audit verify", spread(rates), unit="rows/s", goal=Goal(True, 250_000),
+            "V", "`passbook audit verify`", spread(rates), unit="rows/s", goal=Goal(True, 250_000),
             figures=f"{rows:,} rows",
         )  # fmt: skip
 

@@ -43,9 +43,9 @@ def goal_text(row: Row) -> str:
 
 def show(report: Report, console: Console) -> None:
     """The table on a terminal."""
-    table = Table("", "median (least–most)", "goal", "what", "made of", show_lines=False)
+    table = Table("what is measured", "", "median (least–most)", "goal", "made of", show_lines=False)
     for row in report.rows:
-        table.add_row(row.name, value_text(row.value, row.unit), goal_text(row), row.what, row.figures)
+        table.add_row(row.what, row.name, value_text(row.value, row.unit), goal_text(row), row.figures)
     console.print(table)
     for title, said in (*report.settings.items(), *report.checks.items()):
         console.print(f"[bold]{title}[/]: {said}", highlight=False)
@@ -53,14 +53,14 @@ def show(report: Report, console: Console) -> None:
 
 
 def markdown(report: Report) -> str:
-    """The same for the docs."""
+    """The same for the docs, where a row begins with words: its letters stand behind them."""
     lines = [
         f"Run of {report.made_at}, {report.seconds:,.0f} s.",
         "",
-        "| | median (least–most) | goal | what | made of |",
-        "|---|---|---|---|---|",
+        "| what is measured | median (least–most) | goal | made of |",
+        "|---|---|---|---|",
         *(
-            f"| {row.name} | {value_text(row.value, row.unit)} | {goal_text(row)} | {row.what} | {row.figures} |"
+            f"| {row.what} ({row.name}) | {value_text(row.value, row.unit)} | {goal_text(row)} | {row.figures} |"
             for row in report.rows
         ),
         "",

@@ -97,9 +97,9 @@ def test_goals_go_by_the_median() -> None:
 def test_the_table_says_value_extremes_goal_and_settings() -> None:
     """In Markdown and on the terminal alike."""
     text = report.markdown(example())
-    assert "| P/F | 0.61 (0.58–0.64) | ≥ 0.60 ✅ | writes | P 6,100/s |" in text
-    assert "| L | 0.70 ms | ≤ 0.50 ms ❌ | alone |  |" in text
-    assert "| V | 123,457 rows/s (120,000–130,000) | – | verify |  |" in text
+    assert "| writes (P/F) | 0.61 (0.58–0.64) | ≥ 0.60 ✅ | P 6,100/s |" in text
+    assert "| alone (L) | 0.70 ms | ≤ 0.50 ms ❌ |  |" in text
+    assert "| verify (V) | 123,457 rows/s (120,000–130,000) | – |  |" in text
     assert "| durability | `synchronous=FULL` |" in text
     assert text.endswith("- invariants: all hold")
     screen = io.StringIO()
