@@ -317,7 +317,10 @@ def up(
             _seal(connection, Sealing(connection), report, progress)
     if name_folding.is_behind(connection):
         with transaction(connection):
+            sealing = Sealing(connection) if audit_chain.is_there(connection) else None
             _fold_names(connection, FOLDING_RULE, report, progress)
+            if sealing is not None:
+                _seal(connection, sealing, report, progress)
     return len(wanted)
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from service import resources
 from service.ledger.depositor_names import FOLDING_RULE, match_name
-from service.storage import integrity_agreement, migrator, name_folding, sqlite
+from service.storage import audit_chain, integrity_agreement, migrator, name_folding, sqlite
+from service.storage.audit_chain import Sealing
 from service.storage.migrator import MigrationError, NotMigrated
 from tests.live import passbook
 from tests.storage.broken import by_hand
@@ -157,3 +158,114 @@ def test_integrity_names_a_folded_name_that_is_not_its_own(earlier: sqlite.Conne
         if list(judge(*row[4:]))
     ]
     assert named == [2, 4]
+
+
+def third_rule(name: str, *, rule: int = FOLDING_RULE + 1) -> str:
+    """A rule that nobody has made: it takes double stars and hollow ones for stars."""
+    folded = match_name(name, rule=min(rule, FOLDING_RULE))
+    return folded.replace("☆", "*").replace("**", "*") if rule > FOLDING_RULE else folded
+
+
+LEARNED = {1: "Ｗ☆", 2: "☆길동", 3: "홍*", 4: "홍☆", 5: "홍☆☆", 6: "*길동", 7: "홍☆"}
+"""Learned names by id: 1 to 5 are user 1's; 6 and 7 user 2's."""
+
+
+@pytest.fixture
+def taught(tmp_path: Path) -> Iterator[sqlite.Connection]:
+    """A database with learned names, each from a line of its user's."""
+    connection = sqlite.connect_writer(tmp_path / "p.db", busy_timeout_ms=0, checkpoints=True)
+    migrator.up(connection, MIGRATIONS, quiet)
+    sealing = Sealing(connection)
+    with sqlite.transaction(connection):
+        connection.execute("INSERT INTO users (id, telegram_id) VALUES (1, '1'), (2, '2')")
+        for number, name in LEARNED.items():
+            user = 1 if number < 6 else 2
+            connection.execute(
+                "INSERT INTO deposit_transactions (id, user_id, type, direction, amount, status, balance_before,"
+                " balance_after, version, match_name, depositor_name) SELECT ?, ?, 'deposit', 'credit', 5, 'confirmed',"
+                " balance, balance + 5, version + 1, '가', '가' FROM user_deposits WHERE user_id = ?",
+                (number, user, user),
+            )
+            connection.execute(
+                "INSERT INTO bank_notifications (id, bank_transaction_id, amount, depositor_name, match_name)"
+                " VALUES (?, ?, 5, ?, ?)",
+                (number, f"b{number}", name, match_name(name)),
+            )
+            connection.execute(
+                "UPDATE bank_notifications SET status = 'matched', matched_transaction_id = id, match_method = 'manual'"
+                " WHERE id = ?",
+                (number,),
+            )
+            connection.execute(
+                "INSERT INTO learned_names (id, user_id, printed_name, match_name, bank_notification_id, learned_by,"
+                " created_at) VALUES (?, ?, ?, ?, ?, 'ops', '2026-01-19 12:00:00.000')",
+                (number, user, name, match_name(name), number),
+            )
+        sealing.seal(lambda _: None, rule=audit_chain.rule_of_schema(connection))
+    yield connection
+    connection.close()
+
+
+def test_a_later_rule_folds_every_stored_name(taught: sqlite.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Learned names too, and any table that a later migration gives a column match_name. Of two that become one of the
+    same user the other is forgotten, and the audit log tells it under its seal; those of two users stay."""
+    taught.execute("CREATE TABLE told_later (id INTEGER PRIMARY KEY, depositor_name TEXT, match_name TEXT)")
+    taught.execute("INSERT INTO told_later (depositor_name, match_name) VALUES ('홍☆', '홍☆')")
+    before = taught.execute("SELECT type, name, sql FROM sqlite_master ORDER BY type, name").fetchall()
+    monkeypatch.setattr(name_folding, "match_name", third_rule)
+    with sqlite.transaction(taught):
+        sealing = Sealing(taught)
+        name_folding.fold(taught, rule=FOLDING_RULE + 1, on_progress=lambda *_: None)
+        sealing.seal(lambda _: None, rule=audit_chain.rule_of_schema(taught))
+    assert name_folding.rule_of(taught) == FOLDING_RULE + 1
+    learned = taught.execute("SELECT id, printed_name, match_name FROM learned_names ORDER BY id").fetchall()
+    assert learned == [(n, LEARNED[n], third_rule(LEARNED[n])) for n in (1, 2, 3, 6, 7)]
+    for table in ("bank_notifications", "deposit_transactions", "told_later"):
+        rows = taught.execute(f"SELECT depositor_name, match_name FROM {table}").fetchall()
+        assert [stored for _, stored in rows] == [third_rule(name) for name, _ in rows], table
+    forgotten = taught.execute(
+        "SELECT user_id, telegram_id, resource_id, actor, json_extract(details, '$.id'),"
+        " json_extract(details, '$.depositor_name') FROM audit_logs WHERE action = 'user_name_forgotten' ORDER BY id"
+    ).fetchall()
+    assert forgotten == [(1, "1", 1, "system:folding", n, LEARNED[n]) for n in (4, 5)]
+    assert not audit_chain.is_unsealed(taught)
+    assert taught.execute("SELECT type, name, sql FROM sqlite_master ORDER BY type, name").fetchall() == before
+
+
+def test_learned_names_may_change_places(taught: sqlite.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that becomes what another one of the user's has been is that one's twin only if the other stays so."""
+    turned = {"홍☆": "홍☆☆", "홍☆☆": "☆길동", "☆길동": "홍☆"}
+
+    def turning(name: str, *, rule: int = FOLDING_RULE + 1) -> str:
+        folded = match_name(name, rule=min(rule, FOLDING_RULE))
+        return turned.get(folded, folded) if rule > FOLDING_RULE else folded
+
+    monkeypatch.setattr(name_folding, "match_name", turning)
+    with sqlite.transaction(taught):
+        name_folding.fold(taught, rule=FOLDING_RULE + 1, on_progress=lambda *_: None)
+    learned = taught.execute("SELECT id, match_name FROM learned_names ORDER BY id").fetchall()
+    assert learned == [(number, turning(name)) for number, name in LEARNED.items()]
+
+
+def test_a_program_with_a_later_rule_folds_with_migrate_up(
+    taught: sqlite.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No migration is needed for it, and what it writes to the audit log is sealed in the same transaction."""
+    monkeypatch.setattr(name_folding, "match_name", third_rule)
+    for module in (name_folding, migrator):
+        monkeypatch.setattr(module, "FOLDING_RULE", FOLDING_RULE + 1)
+    said: list[str] = []
+    assert migrator.up(taught, MIGRATIONS, said.append) == 0
+    assert "  2 rows of the audit log sealed" in said
+    assert taught.execute("SELECT COUNT(*) FROM learned_names").fetchone() == (5,)
+    assert migrator.require_latest(taught, MIGRATIONS) == len(MIGRATIONS) - 1
+
+
+def test_every_table_of_the_schema_with_folded_names_is_known(taught: sqlite.Connection) -> None:
+    """Each column match_name is folded from the one column of a name that stands beside it."""
+    every = taught.execute(
+        "SELECT t.name FROM sqlite_master AS t JOIN pragma_table_info(t.name) AS c"
+        " WHERE t.type = 'table' AND c.name = 'match_name' ORDER BY t.name"
+    ).fetchall()
+    assert [(name,) for name in name_folding.tables(taught)] == every
+    assert set(name_folding.tables(taught).values()) == {"depositor_name", "printed_name"}
