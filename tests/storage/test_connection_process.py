@@ -348,7 +348,7 @@ class _Slow(sqlite.driver.Connection):  # type: ignore[misc]
     def close(self) -> None:
         """Keeps a processor busy before it closes."""
         until_s = time.process_time() + self.work_s
-        while time.process_time() < until_s:
+        for _at_work in iter(lambda: time.process_time() < until_s, False):
             pass
         super().close()
         self.closed.touch()
