@@ -1,5 +1,44 @@
 -- Rollback of migration 018: what became of bank notifications is lost, and so are the messages that are none. One that
 -- was dismissed or cancelled waits again.
+--
+-- A program of before knows the first two rules that rows are sealed by. Where rows were sealed by a later one, the tree
+-- is forgotten, and that program's `passbook migrate up` seals all rows anew. Receipts and checkpoints from before fit no
+-- later tree. It stops where rows were archived or erased as well: they cannot be sealed anew.
+CREATE TABLE migration_018_guard (
+  later INTEGER NOT NULL,
+  gone INTEGER NOT NULL,
+  CONSTRAINT "rollback 018 stopped: rows were archived or erased, and others sealed since by a rule that the program of before does not know; restore the copy that was made before"
+    CHECK (later = 0 OR gone = 0)
+);
+INSERT INTO migration_018_guard (later, gone)
+SELECT EXISTS (SELECT 1 FROM audit_leaves WHERE rule > 2),
+  EXISTS (SELECT 1 FROM audit_prunes) OR EXISTS (SELECT 1 FROM user_erasures);
+
+DROP TRIGGER audit_leaves_refuse_delete;
+DROP TRIGGER audit_nodes_refuse_delete;
+DROP TRIGGER audit_tree_only_grows;
+DELETE FROM audit_leaves WHERE (SELECT later FROM migration_018_guard);
+DELETE FROM audit_nodes WHERE (SELECT later FROM migration_018_guard);
+UPDATE audit_tree SET size = 0, last_id = 0, last_hash = zeroblob(32), frontier = x''
+WHERE (SELECT later FROM migration_018_guard);
+DROP TABLE migration_018_guard;
+
+CREATE TRIGGER audit_leaves_refuse_delete BEFORE DELETE ON audit_leaves
+BEGIN
+  SELECT RAISE(ABORT, 'leaves of the audit log are never deleted');
+END;
+
+CREATE TRIGGER audit_nodes_refuse_delete BEFORE DELETE ON audit_nodes
+BEGIN
+  SELECT RAISE(ABORT, 'nodes of the audit log are never deleted');
+END;
+
+CREATE TRIGGER audit_tree_only_grows BEFORE UPDATE ON audit_tree
+WHEN NEW.size <= OLD.size OR NEW.last_id <= OLD.last_id
+BEGIN
+  SELECT RAISE(ABORT, 'the tree of the audit log only grows');
+END;
+
 DROP TABLE IF EXISTS bank_messages;
 DROP TRIGGER IF EXISTS bank_notifications_begin_open;
 DROP TRIGGER IF EXISTS bank_notifications_keep_what_they_say;

@@ -30,6 +30,7 @@ from service.ledger.timestamps import bound, day_began, day_ended, zone
 DEPOSIT_TRANSACTION = "deposit_transaction"
 """The guide's resource_type for a row of deposit_transactions."""
 BANK_NOTIFICATION = "bank_notification"
+BANK_MESSAGE = "bank_message"
 USER = "user"
 API_KEY = "api_key"
 USER_DOMAINS = "user_domains"

@@ -10,7 +10,19 @@ import re
 from service.ledger.sealing_rules import LATEST, RULES
 
 ACTIONS_BEGIN = (
-    *("api_key", "audit", "balance", "bank_notification", "credit", "debit", "deposit", "domain", "import", "ledger"),
+    *(
+        "api_key",
+        "audit",
+        "balance",
+        "bank_message",
+        "bank_notification",
+        "credit",
+        "debit",
+        "deposit",
+        "domain",
+        "import",
+        "ledger",
+    ),
     *("migration", "opening", "passbook", "transaction", "user"),
 )
 """How the actions begin that the ledger itself writes, or may come to write."""

@@ -90,7 +90,24 @@ _2 = SealingRule(
     ledger_resource_types=_1.ledger_resource_types | {"import_archive"},
 )
 
-RULES: Mapping[int, SealingRule] = MappingProxyType({1: _1, 2: _2})
+_3 = SealingRule(
+    public_members=_2.public_members
+    | {
+        "balance_gap",
+        "bank_message_id",
+        "bank_notification_id",
+        "cancelled_deposit_id",
+        "closed_as",
+        "freed_bank_notification_id",
+        "freed_deposit_id",
+        "kind",
+        "learned_name_id",
+        "repeat",
+    },
+    ledger_resource_types=_2.ledger_resource_types | {"bank_message"},
+)
+
+RULES: Mapping[int, SealingRule] = MappingProxyType({1: _1, 2: _2, 3: _3})
 """All rules that rows were ever sealed by, by their numbers."""
 FIRST_RULE = 1
 """The rule of rows that were sealed before there was another; neither the tables nor an export need to name it."""

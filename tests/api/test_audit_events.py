@@ -146,7 +146,12 @@ def test_every_action_of_the_program_is_reserved() -> None:
     assert len(found) > 30
     assert {"deposit_confirmed", "debit_failed", "migration_amount_made_positive", "import_value_mended"} <= found
     assert {action for action in found if not is_action_reserved(action)} == set()
-    ledgers = {*importer._RESOURCE_TYPES.values(), audit_logs.API_KEY, audit_logs.BANK_NOTIFICATION}
+    ledgers = {
+        *importer._RESOURCE_TYPES.values(),
+        audit_logs.API_KEY,
+        audit_logs.BANK_NOTIFICATION,
+        audit_logs.BANK_MESSAGE,
+    }
     assert ledgers | {"import_archive"} == audit_logs.LEDGER_RESOURCE_TYPES
 
 

@@ -98,6 +98,7 @@ INSERT INTO bank_notifications (id, amount, depositor_name, match_name) VALUES
 _FOLDED_ANEW = "UPDATE name_folding SET rule = 2"
 _NO_FOLDING = {"SELECT COUNT(*) FROM sqlite_master WHERE name LIKE '%fold%' OR name LIKE '%guard'": [(0,)]}
 _RULE_2 = "INSERT INTO audit_leaves (leaf_index, audit_log_id, hash, rule) VALUES (4, 15, zeroblob(32), 2)"
+_RULE_3 = _RULE_2.replace(", 2)", ", 3)")
 
 STORIES = {
     **stories_of_001.STORIES,
@@ -239,6 +240,21 @@ STORIES = {
     "014 is not rolled back where a user is erased and rows are of a later rule": Story(
         [*_up(0, 14), _LEAVES, _RULE_2, _ERASURE, "down 14"], stops="rollback 014 stopped: rows were archived or erased"
     ),
+    "018 rolled back keeps a tree of the rules of before": Story(
+        [*_up(0, 18), _LEAVES, _RULE_2, _PRUNES, "down 18"],
+        {**_TREE, "SELECT audit_log_id FROM audit_leaves ORDER BY 1": [(number,) for number in range(11, 16)]},
+    ),
+    "018 rolled back forgets a tree of a later rule": Story(
+        [*_up(0, 18), _LEAVES, _RULE_3, "down 18"], _NO_TREE
+    ),
+    "018 is not rolled back where rows are archived and others of a later rule": Story(
+        [*_up(0, 18), _LEAVES, _RULE_3, _PRUNES, "down 18"],
+        stops="rollback 018 stopped: rows were archived or erased",
+    ),
+    "018 is not rolled back where a user is erased and rows are of a later rule": Story(
+        [*_up(0, 18), _LEAVES, _RULE_3, _ERASURE, "down 18"],
+        stops="rollback 018 stopped: rows were archived or erased",
+    ),
     "016 says that names are folded by the first rule": Story(
         [*_up(0, 15), _NAMES.format(deposit="㈜", line="㈜", match_name="'㈜'"), "up 16"],
         {
@@ -335,6 +351,10 @@ EQUIVALENT = {
         "operator: = -> <= in ( later = 0 OR": _NONE_BETWEEN,
         "operator: = -> <= in OR gone = 0 )": _NONE_BETWEEN,
     },
+    "down 18": {
+        "operator: = -> <= in ( later = 0 OR": _NONE_BETWEEN,
+        "operator: = -> <= in OR gone = 0 )": _NONE_BETWEEN,
+    },
     "down 16": {"operator: = -> <= in ( folded_otherwise = 0 )": _NONE_BETWEEN},
     "down 13": {
         "operator: = -> <= in ( prunes = 0 )": _NONE_BETWEEN,
@@ -353,7 +373,20 @@ def _words(step: str) -> Sequence[str]:
     return ("mine",) if step in stories_of_001.EQUIVALENT else ("deposit", "refund")
 
 
-_ASKED = ("up 1", "down 1", "up 3", "down 3", "up 9", "up 12", "down 13", "up 14", "down 14", "up 16", "down 16")
+_ASKED = (
+    "up 1",
+    "down 1",
+    "up 3",
+    "down 3",
+    "up 9",
+    "up 12",
+    "down 13",
+    "up 14",
+    "down 14",
+    "up 16",
+    "down 16",
+    "down 18",
+)
 
 
 def test_every_file_that_moves_rows_is_asked_about() -> None:

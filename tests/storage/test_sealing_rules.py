@@ -137,10 +137,12 @@ def test_an_export_of_every_rule_is_verified_outside(database: Path, verify: Any
     code, said = verify("-", given=written.stdout.encode())
     assert code == 0, said
     lines = written.stdout.splitlines(keepends=True)
-    assert stands('"rule":2', lines[-1])
+    latest = f'"rule":{LATEST}'
+    assert stands(latest, lines[-1])
     for given in (
-        [*lines[:-1], lines[-1].replace('"rule":2', '"rule":1')],
-        [*lines[:-1], lines[-1].replace(',"rule":2', "")],
+        [*lines[:-1], lines[-1].replace(latest, '"rule":1')],
+        [*lines[:-1], lines[-1].replace(latest, f'"rule":{LATEST - 1}')],
+        [*lines[:-1], lines[-1].replace(f",{latest}", "")],
         [*lines[:5], lines[5].replace("}\n", ',"rule":2}\n'), *lines[6:]],
     ):
         code, said = verify("-", given="".join(given).encode())
@@ -210,7 +212,7 @@ def test_the_rollback_stops_where_rows_are_erased_and_others_sealed_since(databa
     """What is left of an erased row is proved by its leaf alone."""
     with (
         contextlib.closing(sqlite.connect_writer(database, busy_timeout_ms=0, checkpoints=True)) as connection,
-        pytest.raises(migrator.MigrationError, match="rollback 014 stopped: rows were archived or erased"),
+        pytest.raises(migrator.MigrationError, match="rollback 018 stopped: rows were archived or erased"),
     ):
         migrator.down(connection, MIGRATIONS, lambda _: None, to=BEFORE_RULES)
     assert rows(database, "SELECT COUNT(*) FROM audit_leaves WHERE rule IS NULL") == [(0,)]
