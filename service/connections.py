@@ -1,7 +1,7 @@
 """All connections of the HTTP server together: how many there may be, and what they may hold of memory and of time.
 
-Each connection keeps its own state; what only the sum of them can tell is told here. Bounds are looked at once a second
-for all connections in one walk, which costs a request no timer.
+Each connection keeps its own state, and this module decides what depends on all of them together. One walk a second
+checks the bounds of all connections, so no request needs a timer.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Where a request begins and ends in a stream of bytes (RFC 9112), each part of it bounded. No I/O.
 
-httptools reads heads, one whole head at a time. Where a body ends is found here: httptools takes the fields behind a
-chunked body for headers, bounds nothing, and cannot stop behind a request.
+httptools reads heads, one complete head at a time. This module finds where a body ends: httptools takes the fields
+after a chunked body for headers, bounds nothing, and cannot stop after a request.
 """
 
 import re

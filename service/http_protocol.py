@@ -1,7 +1,7 @@
 """HTTP/1.1 over one connection: one request at a time, each answered before the next is looked at.
 
-So answers come in the order of their requests, what is wrong with a later one is told after the answers to those before
-it, and a client that sends ahead fills a bounded buffer and no more. The application's side, ASGI, is uvicorn's.
+So answers come in the order of their requests, and an error of a later request is answered after the earlier requests.
+A client that sends ahead only fills a bounded buffer. The application's side, ASGI, is uvicorn's.
 """
 
 import asyncio

@@ -1,10 +1,10 @@
 """Answers probes while the event loop waits for a disk.
 
-One row by its key is read on the event loop, which is then held as long as its disk takes. With a disk that does not
-answer that is for ever: a supervisor would see a dead service and restart it, which frees no disk. So a thread watches
-whether the loop turns. Where it has not for some seconds, and its thread waits in the kernel for a disk, the lifeguard
-accepts connections in its place: /livez is 200, all else 503. A loop that is busy or deadlocked gets no such help: a
-restart would mend that.
+One row by its key is read on the event loop, and the loop is blocked as long as the disk takes. A disk that does not
+answer blocks it for ever: a supervisor would see a dead service and restart it, which repairs no disk. So a thread
+watches whether the loop turns. If it has not turned for some seconds, and its thread waits in the kernel for a disk,
+the lifeguard accepts connections in its place. /livez is then 200, and everything else 503. A loop that is busy or
+deadlocked gets no such help, because a restart would repair that.
 """
 
 import asyncio

@@ -1,9 +1,9 @@
 """The log on standard error: a JSON object a line, or a line for people.
 
-The standard library's logging with one formatter: there are a dozen places that log, and uvicorn and the OpenTelemetry
-SDK log with it too, so that another library would be a second way beside it. No line can be forged, whatever a request
-or an exception holds: what is not printable is escaped. No API key gets through: what has the form of one is cut to
-its public prefix, and what follows `Bearer` is left out.
+This is the standard library's logging with one formatter. Only a dozen places log, and uvicorn and the OpenTelemetry
+SDK log with it too: another library would be a second way beside it. Nobody can forge a line with a request or an
+exception: characters that are not printable are escaped. No API key is logged: what looks like one is cut to its public
+prefix, and what follows `Bearer` is left out.
 """
 
 import json

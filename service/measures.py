@@ -1,9 +1,9 @@
 """What a running service counts, in plain Python, and the two spellings of it: OpenTelemetry's and Prometheus's.
 
-A record costs less than a microsecond, where an instrument of the OpenTelemetry SDK costs ten: everything is changed
-and read on the event loop, so that nothing is locked, and attributes are tuples of a few known values. Names, units and
-attributes are those of the OpenTelemetry semantic conventions where there is one; a Prometheus name is made of them by
-the OpenTelemetry specification: dots become underscores, the unit and _total are appended.
+A record costs less than a microsecond; an instrument of the OpenTelemetry SDK costs ten. Everything is changed and read
+on the event loop, so nothing is locked, and attributes are tuples of a few known values. Names, units and attributes
+follow the OpenTelemetry semantic conventions where there is one. The OpenTelemetry specification says how a Prometheus
+name is made of them: dots become underscores, the unit and _total are appended.
 """
 
 import time

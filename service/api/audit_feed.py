@@ -1,7 +1,7 @@
-"""The audit log as it grows and as a whole: who waits for its next row, and who reads it from end to end.
+"""Readers of the audit log that wait for its next row, and readers of the whole log.
 
-Nobody polls the database in a loop: the writer tells of each commit, and once a second one indexed read on the event
-loop's own connection tells of what the command line has written. Searches have connections of their own, so that no
+Nobody polls the database in a loop. The writer announces each commit, and once a second one indexed read on the event
+loop's own connection finds what the command line has written. Searches have connections of their own, so that no
 balance waits behind a long one.
 """
 

@@ -1,4 +1,4 @@
-"""Reads, now and then, the figures that cost more than a scrape may: what all balances come to."""
+"""Reads from time to time the figures that are too expensive for a scrape: the sum of all balances."""
 
 import asyncio
 import logging

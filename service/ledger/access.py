@@ -1,8 +1,8 @@
 """API keys, scopes and roles.
 
 A key is ``pbk_<8 id characters>_<32 secret characters><6 checksum characters>``, all in base 62. The checksum is the
-CRC-32 of everything before it, so that a mistyped key is told from an unknown one without asking the database and
-leaked keys can be searched for. The part before the second underscore is the public prefix.
+CRC-32 of everything before it. So a mistyped key is told from an unknown one without asking the database, and leaked
+keys can be searched for. The part before the second underscore is the public prefix.
 """
 
 import hashlib

@@ -1,7 +1,8 @@
 """The audit log as a Merkle tree: which bytes of a row are hashed, and how a hash is proved to be in the tree.
 
-SHA-256 throughout; || joins bytes; integers are big-endian. `rule` is one byte, the number of the rule that the row was
-sealed by; it says what is personal (service/ledger/sealing_rules.py). A leaf whose rule is changed is another leaf.
+All hashes are SHA-256; || joins bytes; integers are big-endian. `rule` is one byte, the number of the rule that the row
+was sealed by. The rule says what is personal (service/ledger/sealing_rules.py). A leaf whose rule is changed is another
+leaf.
 
 A column is hashed as it is stored, by SQLite's storage class:
 
@@ -12,12 +13,13 @@ A column is hashed as it is stored, by SQLite's storage class:
     field(BLOB)    = 04 || 4 bytes, length || the bytes
     digest(HASH)   = 05 || 32 bytes
 
-The personal values of a row are hashed by themselves, with 16 random bytes of the row's own, its salt:
+The personal values of a row are hashed separately, with its salt, 16 random bytes for each row:
 
     commitment = SHA-256(02 || salt || field(telegram_id) || field(details))
 
-Once they are erased, telegram_id is null, the details hold null in place of each personal value, the salt is gone, and
-the commitment is kept in its stead: the leaf and all that follows stay as they were, and nobody can try out names.
+When they are erased, telegram_id becomes null, the details hold null in place of each personal value, and the salt is
+deleted. The commitment is kept in its place. So the leaf and all later ones stay as they were, and nobody can try out
+names.
 
     leaf = SHA-256(00 || rule || previous leaf; 32 bytes 00 before the first || commitment ||
                    field(id) || field(user_id) || field(resource_id) || field(created_at) || field(request_id) ||

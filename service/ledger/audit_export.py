@@ -4,14 +4,14 @@ UTF-8 without a byte order mark; every line is one JSON object and ends with a l
 
     {"passbook_audit_export":1,"first_index":N,"previous_leaf":"<hex>","frontier":["<hex>",…]}
 
-N is 0 for a whole log, and the number of rows that are left out where the oldest were archived. previous_leaf is the
-leaf before the first row, 64 zeros when there is none; frontier has the roots of the whole subtrees that the first N
-leaves make up, the largest first: one for every 1 in the binary form of N.
+N is 0 for a complete log. Otherwise it is the number of the oldest rows that are left out because they were archived.
+previous_leaf is the leaf before the first row, or 64 zeros if there is none. frontier has the roots of the complete
+subtrees that the first N leaves make up, the largest first: one for every 1 in the binary form of N.
 
-Then a line for each row, in the order of leaf_index, without a gap, and of rising id. Its members, in any order, each
-once and no others: leaf_index; the columns of audit_logs by their names; salt, public_details and leaf; commitment
-where, and only where, salt is null; rule where, and only where, it is not 1. Salt and hashes are hex, in small letters,
-or null. Columns hold their values as SQLite stores them:
+Then comes a line for each row, in the order of leaf_index without a gap, and with rising id. Its members may have any
+order. Each is there once, and there are no others: leaf_index; the columns of audit_logs by their names; salt,
+public_details and leaf; commitment if, and only if, salt is null; rule if, and only if, it is not 1. Salt and hashes
+are hex, in small letters, or null. Columns hold their values as SQLite stores them:
 
     NULL     null
     TEXT     a string

@@ -1,7 +1,7 @@
-"""What is kept of audit rows that are archived and removed: of which resources they told which steps.
+"""What is kept of audit rows that are archived and removed: which steps they told of which resources.
 
-So that the ledger is proved row by row all the same, and exactly: a movement whose audit row was archived is told apart
-from one that never had any. A step is the action; all actions that move money are one step, MOVED, of a transaction.
+So the ledger can still be proved exactly, row by row: a movement whose audit row was archived is told apart from one
+that never had any. A step is the action; all actions that move money are one step, MOVED, of a transaction.
 """
 
 from collections.abc import Iterator

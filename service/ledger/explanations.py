@@ -5,9 +5,9 @@ number of 14 digits is an instant. `version` is the one that is explained, or ``
 history is. `place` is the last cause of the page before: ``v7`` its version, ``t345`` its transaction id where it has
 no version. So all pages explain one moment, whatever is written between them.
 
-`sums` is what has been summed until then, so that no page sums it again: 16 bytes of HMAC-SHA256 under the service's
-key of this run, then the sums in MessagePack, in base64url. It is optional. Sums that are not ours, as those of an
-earlier run, are passed over: they are read again.
+`sums` is what has been summed until then, so that no page sums it again. It is 16 bytes of HMAC-SHA256 under the key
+that the service made at its start, then the sums in MessagePack, in base64url. It is optional. Sums that this run did
+not write, such as those of an earlier run, are ignored, and the rows are read again.
 """
 
 import hmac

@@ -1,10 +1,10 @@
 """The writes that wait for a commit: fair between callers, bounded in number and in bytes.
 
-Each caller, by its API key, has a lane. A lane pays for what it gets by weight: the next write is that of the lane
-which has been given least, and who comes new begins where the others are. So a flood waits behind itself, and a light
-write waits for the commit under way at most. (Start-time fair queueing: Goyal, Vin and Cheng, SIGCOMM 1996.)
+Each caller, by its API key, has a lane. A lane pays by weight for what it gets. The next write is that of the lane
+which has been given least, and a new lane begins where the others are. So a flood waits behind itself, and a light
+write waits at most for the commit under way. (Start-time fair queueing: Goyal, Vin and Cheng, SIGCOMM 1996.)
 
-A lane may hold as much as is free beside it and no more: one caller gets half of the queue at most, two get a third
+A lane may hold only as much as is free beside it. So one caller gets half of the queue at most, two callers get a third
 each, and there is always room for the next one.
 """
 

@@ -4,10 +4,10 @@ A batch reads what it will need with a few statements, decides in Python, and wr
 ahead is at hand; what is written is gathered, and flushed before anything that an operation reads by itself, and at the
 end. Ids are given here, so that an operation knows them before its rows are written.
 
-There are two ways to keep an operation that fails from its neighbours. A session that is not `careful` has no
-savepoints: an operation that has written nothing yet is simply forgotten, and one that has raises Spoilt, for the whole
-transaction to be run again with care. With care each operation has a savepoint and is flushed within it. Savepoints
-around many writes are what costs: SQLite then keeps a copy of each page for each level.
+There are two ways to protect operations from a neighbour that fails. A session that is not `careful` has no savepoints.
+An operation that fails before it wrote anything is simply forgotten. One that fails after it wrote raises Spoilt, and
+the whole transaction is run again with care. With care, each operation has a savepoint and is flushed within it. This
+is expensive: with a savepoint around many writes, SQLite keeps a copy of each page for each level.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,7 @@
 """The background task that lets pending deposits and held domain purchases expire.
 
-It only looks and asks: what is due is listed by a reader and goes through the writer like a request, a batch at a time,
-each after the last one's commit. So no request ever waits behind more than one batch that was asked for before it.
+It only looks and asks. A reader lists what is due, and the writer gets it like a request, one batch at a time, each
+after the commit of the one before. So no request ever waits behind more than one of these batches.
 """
 
 import asyncio

@@ -1,16 +1,17 @@
 """Group commit: one connection, one fsync for every request that queued while the last commit ran.
 
-A batch is one hop to whoever owns the connection, a process or a thread: BEGIN IMMEDIATE; the operations, one after the
-other, through one session; COMMIT; only then are the waiting requests answered. Should an operation break after it has
-written, the batch is rolled back and begins again with a savepoint for each. A lone request waits for no company: there
-is no timer. A request that is cancelled while it waits is carried out all the same and its answer is stored.
+A batch is one call of the owner of the connection, a process or a thread. The owner does BEGIN IMMEDIATE, then the
+operations one after the other through one session, then COMMIT. Only then the waiting requests are answered. If an
+operation breaks after it has written, the batch is rolled back and begins again with a savepoint for each operation. A
+lone request does not wait for others: there is no timer. A request that is cancelled while it waits is carried out all
+the same, and its answer is stored.
 
-What a commit carries is bounded in operations and in weight, about the rows that they take. Between callers the queue
-is fair (`fair_queue.py`).
+A commit is bounded in operations and in weight, which is roughly the number of rows that they write. Between callers
+the queue is fair (`fair_queue.py`).
 
-The owner of the connection may hang, as on a disk that does not answer. A watch looks at the age of the call under way:
-first new writes are refused, then those who wait are answered, and at last the owner is killed, where it can be.
-What a killed owner had done is on disk or is not; a retry of the same key finds out.
+The owner of the connection may hang, for example on a disk that does not answer. A watch looks at the age of the call
+under way. First new writes are refused, then those who wait are answered, and at last the owner is killed, if it can
+be. The work of a killed owner is on disk or it is not; a retry with the same key finds out.
 """
 
 import asyncio
@@ -102,8 +103,9 @@ class Done(Struct, frozen=True):
 class Patience(Struct, frozen=True, kw_only=True):
     """How long a call of the owner may take, in seconds.
 
-    stall_s: then writes count as stalled: new ones are refused at once. timeout_s: then whoever waits is answered, in
-    the batch and in the queue. restart_s: then the owner is killed, and another one started; 0 is never.
+    After stall_s, writes count as stalled, and new ones are refused at once. After timeout_s, those who wait are
+    answered, in the batch and in the queue. After restart_s, the owner is killed and another one is started; 0 means
+    never.
     """
 
     stall_s: float = 10

@@ -1,8 +1,9 @@
-"""A database of the bot's whose tables are not written as migration 000 has them: what it takes to make them so.
+"""Turns the tables of a bot's database into those of migration 000, if they are written otherwise.
 
-What differs is told by columns and constraints, one sentence each, and nothing of it is lost: a table is made anew as
-000 (or, for audit_logs, 001) has it and gets its rows back; values of other columns wait in `adopted_columns` until
-there is `import_archive` to hold them. Looser or stricter constraints of the bot's go, and what hangs on these tables.
+Each difference of columns or constraints is one sentence, and no value is lost. A table is made anew as 000 (or, for
+audit_logs, 001) has it, and gets its rows back. Values of other columns wait in `adopted_columns` until
+`import_archive` exists to hold them. Looser or stricter constraints of the bot are dropped, and so are its indexes and
+triggers on these tables.
 
 The statements are SQL that D1 takes in one file: copy, drop, create, restore for each table; links are checked last.
 """

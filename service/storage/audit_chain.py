@@ -1,7 +1,7 @@
 """Tables audit_leaves, audit_nodes and audit_tree: the Merkle tree over audit_logs, kept with what it covers.
 
-Rows are sealed at the end of the transaction that wrote them, as they are stored then, so that what was rolled back
-leaves no trace and no writer can forget it. A row that nobody sealed was written behind Passbook's back.
+Rows are sealed at the end of the transaction that wrote them, as they are stored then. So what was rolled back leaves
+no trace, and no writer can forget to seal. A row without a leaf was not written by Passbook.
 """
 
 import os

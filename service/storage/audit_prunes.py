@@ -2,8 +2,9 @@
 
 The archive is a sealed export (service/ledger/audit_export.py) of the rows since the prune before, and beside it lies
 the signed checkpoint of the tree up to its last row. It is written under another name, synced, read back and verified
-leaf by leaf against the database, and only then named, put on record, and its rows removed, a few thousand at a time.
-Killed anywhere and started again, it goes on from there. Leaves and nodes stay: proofs and checkpoints hold as before.
+leaf by leaf against the database. Only then it gets its name and is put on record, and its rows are removed, a few
+thousand at a time. A prune that was killed goes on from there when it is started again. Leaves and nodes stay: proofs
+and checkpoints hold as before.
 """
 
 import os

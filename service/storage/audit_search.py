@@ -1,13 +1,13 @@
 """Pages of table audit_logs, in about the same time whether it has ten thousand rows or ten million.
 
-Every list goes by id. An index on one column holds the ids of equal values in order, so that any single condition is a
-walk from one end. Of several conditions one drives the walk, the one whose matches lie farthest apart there, and the
-others are asked of each row that it meets. An action with `*`, an outcome, and a resource_id without its type mean
-a few values of an indexed column, which are found by skipping from one to the next; their walks are merged.
+Every list is in the order of ids. An index on one column holds the ids of equal values in order, so any single
+condition is a walk from one end. Of several conditions, the one whose matches lie farthest apart there drives the walk.
+The others are checked for each row that it meets. An action with `*`, an outcome, and a resource_id without its type
+match a few values of an indexed column. These are found by skipping from one to the next, and their walks are merged.
 
-A range of time becomes ranges of ids by way of table audit_nodes, which has for each 256 rows (level 8), each 65,536
-(level 16) and so on the range of their created_at. These are hints alone: created_at itself is asked of every row,
-since the clock may go back, the newest rows have no node yet, and the table may be behind or empty.
+The table audit_nodes turns a range of time into ranges of ids. It has the range of created_at for each 256 rows (level
+8), each 65,536 rows (level 16) and so on. These are only hints, and created_at is checked for every row: the clock may
+go back, the newest rows have no node yet, and the table may be behind or empty.
 """
 
 import time

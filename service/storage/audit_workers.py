@@ -1,8 +1,9 @@
-"""Other processes that look whether ranges of the audit log are sound; all that is to be said of a range that is not,
-is for whoever asked to find out.
+"""Other processes that check whether ranges of the audit log are sound. A worker says only yes or no: the process that
+asked finds out what is wrong with a range.
 
-A worker is asked by one line, `start stop`, for the leaves from `start` to before `stop`, and answers one line of JSON:
-a `Sound`, or null. It ends with its input, so that it outlives nobody, and takes no signal of the terminal.
+A request is one line, `start stop`, for the leaves from `start` to before `stop`. The answer is one line of JSON: a
+`Sound`, or null. A worker ends when its input ends, so it never outlives its parent. It ignores the signals of the
+terminal.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """The key that signs the audit log's checkpoints, and the last one signed: two files that are no part of the database.
 
-So whoever can change the database alone can forge no checkpoint, and an earlier state of it, put in its place, is
-found: nothing is signed that does not continue what was signed before.
+So somebody who can change only the database cannot forge a checkpoint. If an earlier state of the database is put in
+its place, this is found: nothing is signed that does not continue what was signed before.
 """
 
 import contextlib

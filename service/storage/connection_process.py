@@ -1,13 +1,13 @@
 """A connection in a process of its own, reached from asyncio: the writing one, beside the process that speaks HTTP.
 
-In one process the two would share an interpreter lock. SQLite lets go of it at every statement, and a busy event loop
+In one process the two would share an interpreter lock. SQLite releases it at every statement, and a busy event loop
 gives it back late: under load that was more than half the time of a write. Here a batch is one message to the other
 process and one back, on a socket pair that nobody else holds.
 
-Whoever falls first leaves the other able to judge. Where the HTTP process is gone, the kernel kills this one (Linux;
-elsewhere it finishes the call that it has): nobody would get its answers, and a kill is always right, since what is
-committed is found by a retry. Until it has ended it holds the lock file. Where this one is gone, what it was doing is
-not known, and the next call starts another.
+Each process notices the end of the other. If the HTTP process is gone, the kernel kills this one (on Linux; elsewhere
+it finishes the call that it has). Nobody would get its answers, and a kill is always safe, since a retry finds what was
+committed. Until it has ended, it holds the lock file. If this process is gone, the outcome of its call is unknown, and
+the next call starts another one.
 """
 
 import asyncio

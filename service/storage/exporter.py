@@ -1,8 +1,8 @@
 """The way back: the bot's tables as SQL text for `wrangler d1 execute --file`, so that the bot can run on D1 again.
 
 The shape is that of the database after migration 001: the five tables of the baseline and audit_logs. What the ledger
-added is left out (versions, references, keys, stored answers). The direction of a movement has no column there: a debit
-whose type does not say that it is one has a negative amount, which is what migration 003 reads as a debit.
+added is left out (versions, references, keys, stored answers). The direction of a movement has no column there. If the
+type of a debit does not say that it is one, its amount is negative, and migration 003 reads that as a debit.
 
 The text:
 

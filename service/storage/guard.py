@@ -1,14 +1,14 @@
 """Whether the files that a service has open are still the database: asked around every commit.
 
-A file that was removed, or replaced under its name, goes on to take writes through the descriptors that are open, and
-all of them are gone with the last of these. So the writing connection compares, before a batch begins and before it is
-answered, what the names lead to with what is open: the database with its number of names, the write-ahead log, and the
-index of that log. A log that was cut, and a database that was written over, are found by their headers.
+A file that was removed, or replaced under its name, still takes writes through its open descriptors. All these writes
+are gone when the last descriptor closes. So the writing connection compares what the names lead to with what is open,
+before a batch begins and before it is answered. It compares the database with its number of names, the write-ahead log,
+and the index of that log. Their headers show a log that was cut and a database that was written over.
 
-What the log holds is brought into the database before writes stop: what was answered before is then in the file, also
-where the log has lost its name.
+Before writes stop, the content of the log is copied into the database. So all earlier answers are in the file, even if
+the log has lost its name.
 
-The descriptors that are opened here for the database and the index of its log are never closed: a process that closes
+The descriptors that are opened here for the database and the index of its log are never closed. A process that closes
 any descriptor of a file loses all of its POSIX locks on it, and SQLite's are among them.
 """
 

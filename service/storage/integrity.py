@@ -1,9 +1,9 @@
 """The proof that the ledger adds up, in SQL that only reads.
 
-The tables are gone through in chunks of rows, each in a read transaction of its own: whatever is compared within a
-chunk comes from one snapshot, so that writes beside it give no false alarm, and a long proof does not keep the
-write-ahead log from being reused. A chunk of users takes all that they own with it. Each statement names its range by
-:low and :high and is answered from indexes; its rows are the failures, so that a sound ledger costs no memory.
+The tables are read in chunks of rows, each in a read transaction of its own. Whatever is compared within a chunk comes
+from one snapshot, so writes beside it cause no false alarm. A long proof does not keep the write-ahead log from being
+reused. A chunk of users includes all that they own. Each statement names its range by :low and :high and is answered
+from indexes; its rows are the failures, so that a sound ledger costs no memory.
 
 A statement selects telegram_id, transaction_id, table, row id, and then the arguments of its judge, which says which
 check failed and how. `+column` keeps SQLite from choosing the index of that column.

@@ -1,8 +1,8 @@
-"""What stood when the oldest audit rows were archived: digests by which a later edit of what they told of is found.
+"""Digests of what the oldest audit rows told when they were archived: they show a later edit of it.
 
-The row of each prune tells, for each table, the last id and SHA-256 over those columns of the rows up to it that never
-change, not even in an erasure. So the amounts and the owners of movements, and the keys of stored answers, are compared
-with something also when the audit rows that told them are in the archive. Prunes by earlier versions tell no digests.
+For each table, the row of a prune has the last id, and a SHA-256 over the rows up to it. The hash covers those columns
+that never change, not even in an erasure. So the amounts and the owners of movements, and the keys of stored answers,
+can still be compared when their audit rows are in the archive. Prunes by earlier versions have no digests.
 """
 
 from collections.abc import Iterator

@@ -1,12 +1,12 @@
 """The lock: at most one process serves or rebuilds a database, whatever name it has for it.
 
 There are two, held together. The lock file beside the database is there before the database is, and says who holds it.
-The database itself is locked by its inode, so that a second name for it (a hard link, a bind mount) does not help: with
-an open file description lock on a byte far behind all that SQLite locks or writes. Such a lock belongs to the
-descriptor, and a process that inherits it holds it too.
+The database itself is locked by its inode, so a second name for it (a hard link, a bind mount) does not help. This is
+an open file description lock on a byte far behind all that SQLite locks or writes. It belongs to the descriptor, and a
+process that inherits the descriptor holds it too.
 
-That descriptor is not closed before the process ends: to close any descriptor of a file takes from the process all
-its POSIX locks on it (fcntl(2)), with them SQLite's.
+That descriptor is not closed before the process ends. A process that closes any descriptor of a file loses all its
+POSIX locks on it (fcntl(2)), and SQLite's are among them.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """What `migrate up` would do to a database: read, never written.
 
-The guide's "Review Current Data" and its troubleshooting, asked before anything is touched: which rows 001 rejects or
-cuts, which half-finished states are there, how long it takes and how much disk.
+This is the guide's "Review Current Data" and its troubleshooting, before anything is touched. It finds the rows that
+001 rejects or cuts, and half-finished states. It estimates how long the migration takes and how much disk it needs.
 """
 
 import contextlib

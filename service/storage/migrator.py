@@ -4,9 +4,9 @@ Each file is one immediate transaction together with its row in `schema_migratio
 all. A database that was migrated by wrangler has no such rows; its version is then told by comparing its schema with
 what each migration leaves.
 
-Foreign keys are off meanwhile (https://www.sqlite.org/lang_altertable.html, 7): with them DROP TABLE deletes row by
-row, holds all of it in memory, and does to other tables what their ON DELETE says. A file that says
-`defer_foreign_keys` has the links checked at its end.
+Foreign keys are off meanwhile (https://www.sqlite.org/lang_altertable.html, 7). With them, DROP TABLE deletes row by
+row, holds all of it in memory, and carries out the ON DELETE of other tables. A file that says `defer_foreign_keys` has
+the links checked at its end.
 """
 
 import contextlib

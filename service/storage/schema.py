@@ -3,10 +3,9 @@
 The database itself keeps the ledger's invariants, by its constraints and triggers. So no write is answered by a
 database that lacks one of them, or has a stranger's trigger on a table of ours.
 
-What is compared is the SQL that SQLite keeps, word by word: whitespace, comments, quotes around names, the case of
-letters and the order of a column's own constraints are left out, since other programs (wrangler, D1, the bot's author)
-write these in their own way. Tables that Passbook does not
-know are their owner's affair, with all that hangs on them.
+The SQL that SQLite keeps is compared word by word. Whitespace, comments, quotes around names, the case of letters and
+the order of a column's own constraints do not count: other programs (wrangler, D1, the bot's author) write these in
+their own way. Tables that Passbook does not know are left alone, with their indexes and triggers.
 """
 
 import re

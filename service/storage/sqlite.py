@@ -517,8 +517,8 @@ def _call(connection: aiosqlite.Connection, function: Callable[..., T], *args: A
 class Readers:
     """A few read-only connections; each read sees one snapshot. Lifetime: within the application's.
 
-    Whoever waits for one waits in turn with the others, and not behind all that one of them has asked for: who asks for
-    a hundred reads has one turn where another has one. So a read is to be short, and what takes long is many reads.
+    Callers take turns: one that asks for a hundred reads has one turn where another caller has one. So a read must be
+    short, and long work is split into many reads.
     """
 
     def __init__(self, path: Path, *, count: int, busy_timeout_ms: int) -> None:
