@@ -22,6 +22,8 @@ _WHOLE_NUMBERS = {
 }  # fmt: skip
 _SEALED_ID = ("audit_logs", "id")
 _MONEY = {"balance", "amount", "price", "balance_after"}
+FRACTION = "typeof({column}) = 'real' AND {column} <> round({column}) AND abs({column}) < 9e15"
+"""SQL that is true of a number of won that is no whole one; beyond 2^53 none has a fraction."""
 _MAY_BE_NULL = {"matched_transaction_id", "balance_after", "price"}
 _TIMES = {"created_at", "confirmed_at", "registered_at", "expires_at", "transaction_time"}
 # As nearly every row holds it; what else is a time is told by `restored`.
@@ -116,6 +118,28 @@ def take(table: str, column: str, value: Value) -> Taken:
     if column == "telegram_id" and value is not None:
         return _telegram_id(value, is_name=table == "users")
     return Taken(None if value is None else str(value))
+
+
+def is_money(column: str) -> bool:
+    """Whether the column holds won."""
+    return column in _MONEY
+
+
+def is_fraction(column: str | None, value: Value) -> bool:
+    """Whether the value is a number of won that is no whole one."""
+    return column in _MONEY and isinstance(value, float) and math.isfinite(value) and not value.is_integer()
+
+
+def about_fractions(rows: Mapping[tuple[str, str], int]) -> str:
+    """One sentence about all of them. `rows`: (table, column) -> how many rows have a fraction there."""
+    told = ", ".join(
+        f"{table}.{column} ({count:,} row{'s' if count > 1 else ''})" for (table, column), count in rows.items()
+    )
+    statements = " ".join(f"UPDATE {table} SET {column} = round({column});" for table, column in rows)
+    return (
+        f"There are fractions of a won in {told}, and Passbook keeps whole won: round them in the source, each in your"
+        f" user's favour or as you decide, such as {statements}"
+    )
 
 
 def _is_above_0(value: Value) -> bool:

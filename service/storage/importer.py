@@ -256,6 +256,8 @@ class _Copy:
         self._tables = tables_of(self._old)
         self._refused: dict[str, set[object]] = {}
         """Table -> ids of the rows that are refused: what points at them is not reported too."""
+        self._fractions: dict[tuple[str, str], int] = {}
+        """(table, column) -> how many rows have a fraction of a won there."""
         self.rows: dict[str, int] = {}
         self.columns: dict[str, set[str]] = {}
         """Table -> the columns that were copied."""
@@ -358,7 +360,7 @@ class _Copy:
             rest = f"\n  … and {more:,} more: " + (f"see {where}" if where else "--report FILE lists all")
         raise ImportFailed(
             f"{count:,} rows or values cannot be taken over; correct them in the source:\n  "
-            + "\n  ".join(shown)
+            + "\n  ".join([*([import_values.about_fractions(self._fractions)] if self._fractions else []), *shown])
             + rest
         )
 
@@ -498,6 +500,8 @@ class _Copy:
 
     def _add_refused(self, table: str, name: Value, column: str | None, value: Value, why: str) -> None:
         self._refused.setdefault(table, set()).add(name)
+        if column is not None and import_values.is_fraction(column, value):
+            self._fractions[table, column] = self._fractions.get((table, column), 0) + 1
         self._findings.add(
             "refused",
             f"{table}, row {import_values.shown(name)}{f', {column}' if column else ''}: {why}",

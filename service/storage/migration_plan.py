@@ -16,7 +16,17 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from service.storage import adoption, copies, migration_values, migrator, name_folding, schema, sequences, sqlite
+from service.storage import (
+    adoption,
+    copies,
+    import_values,
+    migration_values,
+    migrator,
+    name_folding,
+    schema,
+    sequences,
+    sqlite,
+)
 from service.storage.exporter import DEBIT_TYPES
 from service.storage.import_source import baseline_columns, columns_of
 from service.storage.migrator import Migration, MigrationError
@@ -80,7 +90,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     adopted: bool
 
 
-def plan(  # noqa: PLR0912, PLR0915
+def plan(
     connection: Connection,
     path: Path,
     migrations: list[Migration],
@@ -90,44 +100,16 @@ def plan(  # noqa: PLR0912, PLR0915
     on_progress: Progress = quiet,
 ) -> Plan:
     """What `up` to number `to` would do to the database at `path`. Raises MigrationError when it is none of ours."""
-    made = migrator.stages(migrations)
-    things = schema.read(connection)
-    found = migrator.texts(things)
-    stranded = _stranded(connection, found)
-    try:
-        version = migrator.version_of(connection, migrations)
-    except MigrationError:
-        # Of a table that was never there, its like elsewhere says more than that no copy of it is.
-        if stranded and (any(_base_of(name) in _REBUILT for name in found) or not adoption.is_near(connection)):
-            raise MigrationError("\n".join(stranded)) from None
-        raise
-    pending = migrator.pending(version, migrations, to=to)
-    working = _own_working_tables(found, migrations) if version == 0 else set()
+    here = _look(connection, migrations, to)
+    version, pending, found = here.version, here.pending, here.found
     counts = {} if version == -1 else {table: _count(connection, found, table) for table in (*TABLES, "audit_logs")}
     file_bytes = _file_bytes(connection)
-    rows = sum(counts.values())
-    needed = 0
-    if pending:
-        needed = round(file_bytes * (SPACE_FACTOR + copy)) + _SPACE_LEAST
+    needed = round(file_bytes * (SPACE_FACTOR + copy)) + _SPACE_LEAST if pending else 0
     free = shutil.disk_usage(path.parent).free
-    blockers = stranded
-    notices: list[str] = []
-    adopting = migrator.adoption_of(connection, migrations) if version == 0 and pending else None
-    if version >= 0:
-        blockers += _left_over(connection, found, working, notices)
-        blockers += _schema(found, made, version, working, pending, adopted=adopting is not None)
-    if adopting is not None:
-        notices += [f"{said}." for said in adopting.differences]
-        blockers += adopting.blockers or _rehearsed(connection, adopting.statements, migrations, pending)
-    elif version >= 0:
-        blockers += _strangers(things, made[version], pending, rebuilt=_REBUILT if version == 0 and pending else ())
-    if pending and version >= 0:
-        blockers += _loose_rows(connection)
-        if version < _LEDGER and pending[-1].version >= _LEDGER:
-            blockers += _foreign_types(connection, found, path)
-        notices += _half_finished(connection, found, working)
-        if version == 0 and "audit_logs" in found and not working:
-            notices.append(f"audit_logs is there already; 001 keeps it with its {counts['audit_logs']:,} rows.")
+    blockers, notices = _of_the_schema(connection, here, migrations)
+    more_blockers, more_notices = _of_the_rows(connection, here, path, counts["audit_logs"] if counts else 0)
+    blockers += more_blockers
+    notices += more_notices
     notices += [
         f"{row.migration.name}.sql was changed since it was applied; the schema is compared instead."
         for row in (migrator.status(connection, migrations) if version >= 0 else [])
@@ -136,13 +118,10 @@ def plan(  # noqa: PLR0912, PLR0915
     notices += _names(connection, version, pending)
     loose = Review(count=0, examples=[])
     if version in (0, 1) and pending and not blockers:  # later on only Passbook writes
-        loose = _loose_values(connection, found, migrations, on_progress)
-    if loose.count:
-        said = _about_loose(loose, path, working)
-        if pending[-1].version > 1:
-            blockers.append(said)
-        else:
-            notices.append(said)
+        selects = _selects(connection, found, migrations)
+        loose = _loose_values(connection, selects, on_progress)
+        said = _about_loose(loose, migration_values.fractions(connection, selects), path, here.working)
+        (blockers if pending[-1].version > 1 else notices).extend(said)
     blockers += sequences.used_up(connection) if pending else []
     if needed > free:
         blockers.append(
@@ -160,18 +139,91 @@ def plan(  # noqa: PLR0912, PLR0915
         loose_values=loose,
         notices=notices,
         blockers=blockers,
-        seconds=round(
-            sum(rows / ROWS_PER_S[m.version] for m in pending if m.version in ROWS_PER_S)
-            + (file_bytes / COPY_BYTES_PER_S if pending else 0),
-            1,
-        ),
+        seconds=_seconds(pending, sum(counts.values()), file_bytes),
         file_bytes=file_bytes,
         needed_bytes=needed,
         free_bytes=free,
         backups=len(beside),
         backup=str(beside[0]) if beside else None,
-        adopted=adopting is not None,
+        adopted=here.adopting is not None,
     )
+
+
+class _Here(Struct, frozen=True, kw_only=True):
+    """A database as `_look` found it. found: its tables and their texts. working: tables that 001 has left half-way.
+
+    stranded: why 001 would make tables anew and empty; adopting: how the bot's tables become those of 000, if they do.
+    """
+
+    made: list[Any]
+    things: dict[str, Thing]
+    found: dict[str, str]
+    version: int
+    pending: list[Migration]
+    working: set[str]
+    stranded: list[str]
+    adopting: adoption.Adoption | None
+
+
+def _look(connection: Connection, migrations: list[Migration], to: int | None) -> _Here:
+    """Raises MigrationError when it is no database of ours or of the bot's."""
+    things = schema.read(connection)
+    found = migrator.texts(things)
+    stranded = _stranded(connection, found)
+    try:
+        version = migrator.version_of(connection, migrations)
+    except MigrationError:
+        # Of a table that was never there, its like elsewhere says more than that no copy of it is.
+        if stranded and (any(_base_of(name) in _REBUILT for name in found) or not adoption.is_near(connection)):
+            raise MigrationError("\n".join(stranded)) from None
+        raise
+    pending = migrator.pending(version, migrations, to=to)
+    return _Here(
+        made=migrator.stages(migrations),
+        things=things,
+        found=found,
+        version=version,
+        pending=pending,
+        working=_own_working_tables(found, migrations) if version == 0 else set(),
+        stranded=stranded,
+        adopting=migrator.adoption_of(connection, migrations) if version == 0 and pending else None,
+    )
+
+
+def _of_the_schema(connection: Connection, here: _Here, migrations: list[Migration]) -> tuple[list[str], list[str]]:
+    """What of its tables, columns and triggers keeps `up` from starting, and what there is to know of them."""
+    blockers, notices = [*here.stranded], list[str]()
+    version, pending, adopting = here.version, here.pending, here.adopting
+    if version < 0:
+        return blockers, notices
+    blockers += _left_over(connection, here.found, here.working, notices)
+    blockers += _schema(here.found, here.made, version, here.working, pending, adopted=adopting is not None)
+    if adopting is not None:
+        notices += [f"{said}." for said in adopting.differences]
+        blockers += adopting.blockers or _rehearsed(connection, adopting.statements, migrations, pending)
+    else:
+        rebuilt = _REBUILT if version == 0 and pending else ()
+        blockers += _strangers(here.things, here.made[version], pending, rebuilt=rebuilt)
+    return blockers, notices
+
+
+def _of_the_rows(connection: Connection, here: _Here, path: Path, logged: int) -> tuple[list[str], list[str]]:
+    """The same of its rows, `logged` of them in audit_logs."""
+    if not here.pending or here.version < 0:
+        return [], []
+    blockers = _loose_rows(connection)
+    if here.version < _LEDGER and here.pending[-1].version >= _LEDGER:
+        blockers += _foreign_types(connection, here.found, path)
+    notices = _half_finished(connection, here.found, here.working)
+    if here.version == 0 and "audit_logs" in here.found and not here.working:
+        notices.append(f"audit_logs is there already; 001 keeps it with its {logged:,} rows.")
+    return blockers, notices
+
+
+def _seconds(pending: list[Migration], rows: int, file_bytes: int) -> float:
+    """By measured rates, with the copy that is made before."""
+    migrating = sum(rows / ROWS_PER_S[one.version] for one in pending if one.version in ROWS_PER_S)
+    return round(migrating + (file_bytes / COPY_BYTES_PER_S if pending else 0), 1)
 
 
 def all_rows(found: dict[str, str], table: str, columns: str) -> str:
@@ -213,14 +265,19 @@ def _review(connection: Connection, found: dict[str, str], query: tuple[str, tup
     return Review(count=count, examples=[dict(zip(columns, row, strict=True)) for row in rows])
 
 
-def _loose_values(
-    connection: Connection, found: dict[str, str], migrations: list[Migration], on_progress: Progress
-) -> Review:
+def _selects(
+    connection: Connection, found: dict[str, str], migrations: list[Migration]
+) -> dict[str, tuple[list[str], str]]:
+    """Table of the baseline's -> its columns that are there, and the SELECT of them."""
     selects = {}
     for table, columns in baseline_columns(migrations).items():
         there = columns_of(connection, table if table in found else f"{table}_backup")
         if names := [name for name in columns if name in there]:
             selects[table] = (names, all_rows(found, table, ", ".join(names)))
+    return selects
+
+
+def _loose_values(connection: Connection, selects: dict[str, tuple[list[str], str]], on_progress: Progress) -> Review:
     values = chain(
         migration_values.loose(connection, selects, on_progress), migration_values.loose_sums(connection, selects)
     )
@@ -228,15 +285,18 @@ def _loose_values(
     return Review(count=len(examples) + sum(1 for _ in values), examples=examples)
 
 
-def _about_loose(loose: Review, path: Path, working: set[str]) -> str:
+def _about_loose(loose: Review, fractions: dict[tuple[str, str], int], path: Path, working: set[str]) -> list[str]:
+    if not loose.count:
+        return []
     first = "; ".join(f"{one['table']}, row {one['row']}, {one['column']}: {one['why']}" for one in loose.examples)
     more = f"; and {loose.count - len(loose.examples):,} more" if loose.count > len(loose.examples) else ""
     half = "finish 001 (passbook migrate up --to 1), then " if working else ""
-    return (
+    said = (
         f"{loose.count:,} values cannot stay as they are ({first}{more}), and migrations mend none: {half}take the file"
         f" over into a new database, which mends or names each: passbook import {shlex.quote(str(path))}"
         " --database NEW"
     )
+    return [f"{said}. {import_values.about_fractions(fractions)}" if fractions else said]
 
 
 def _base_of(name: str) -> str | None:

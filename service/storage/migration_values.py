@@ -58,6 +58,18 @@ def loose_sums(connection: Connection, selects: Mapping[str, tuple[list[str], st
             yield Loose(table="users", row=import_values.shown(user_id), column="id", why=why)
 
 
+def fractions(connection: Connection, selects: Mapping[str, tuple[list[str], str]]) -> dict[tuple[str, str], int]:
+    """(table, column) -> how many rows have a fraction of a won there, where any has; `selects` as for `loose`."""
+    found = {}
+    for table, (columns, select) in selects.items():
+        for column in filter(import_values.is_money, columns):
+            odd = import_values.FRACTION.format(column=column)
+            (count,) = connection.execute(f"SELECT COUNT(*) FROM ({select}) WHERE {odd}").fetchone()
+            if count:
+                found[table, column] = count
+    return found
+
+
 def _is_utf8(connection: Connection, columns: list[str], select: str) -> bool:
     texts = [f"COALESCE({column}, '')" for column in columns if import_values.is_text(column)]
     if texts:

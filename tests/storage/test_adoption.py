@@ -245,6 +245,20 @@ def test_what_must_be_refused_is_refused_before_the_first_write(tmp_path: Path, 
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "more", ["", "UPDATE deposit_transactions SET amount = 'x' WHERE id = 1;"], ids=["alone", "and more"]
+)
+def test_fractions_of_a_won_are_one_sentence_of_a_plan(tmp_path: Path, more: str) -> None:
+    """With the number of rows, and a statement that mends them; it stands alone behind what else is in the way."""
+    sql = changed(
+        ("balance INTEGER NOT NULL", "balance REAL NOT NULL"), more=f"UPDATE user_deposits SET balance = 0.5; {more}"
+    )
+    (blocker,) = plan_of(bots_file(tmp_path / "bot.db", sql)).blockers
+    assert blocker.startswith(f"{2 + bool(more)} values cannot stay as they are (")
+    assert ". There are fractions of a won in user_deposits.balance (2 rows), and Passbook keeps whole won: " in blocker
+    assert blocker.endswith(", such as UPDATE user_deposits SET balance = round(balance);")
+
+
 NEAR = {
     "the balance in users": (
         "CREATE TABLE users (id INTEGER PRIMARY KEY, telegram_id TEXT, balance INTEGER);"

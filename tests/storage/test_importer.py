@@ -412,6 +412,26 @@ def test_money_that_is_no_whole_number_is_refused(tmp_path: Path, value: str, wo
     assert said.count(words) == 2
 
 
+def test_fractions_of_a_won_are_told_in_one_sentence(tmp_path: Path) -> None:
+    """With each table, column and number of rows, and a statement that mends them; what is refused otherwise is not."""
+    real = SCHEMA.replace("balance INTEGER", "balance REAL").replace("amount INTEGER", "amount REAL")
+    odd = "".join(moved(number, value) for number, value in ((7, "0.5"), (8, "2.25"), (9, "3.0"), (10, "'x'")))
+    said = refused(tmp_path, real + USER + ACCOUNT.replace("5000", "5000.75") + odd)
+    lines = said.splitlines()
+    assert lines[0] == "4 rows or values cannot be taken over; correct them in the source:"
+    assert lines[1] == (
+        "  There are fractions of a won in user_deposits.balance (1 row), deposit_transactions.amount (2 rows), and"
+        " Passbook keeps whole won: round them in the source, each in your user's favour or as you decide, such as"
+        " UPDATE user_deposits SET balance = round(balance); UPDATE deposit_transactions SET amount = round(amount);"
+    )
+    assert len(lines) == 6
+    mended = tmp_path / "mended.db"
+    with contextlib.closing(sqlite3.connect(mended)) as bots:
+        bots.executescript(real + USER + ACCOUNT.replace("5000", "5000.75") + odd.replace("'x'", "4"))
+        bots.executescript(lines[1].partition("such as ")[2])
+    import_database(mended, tmp_path / "p.db", MIGRATIONS, lambda _: None)
+
+
 def test_money_that_is_null_is_refused(tmp_path: Path) -> None:
     """Where the ledger needs a number, none is made up."""
     text = SCHEMA.replace("amount INTEGER NOT NULL", "amount INTEGER") + USER + ACCOUNT + moved(7, "NULL")
