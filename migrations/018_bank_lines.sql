@@ -11,13 +11,14 @@ ALTER TABLE bank_notifications ADD COLUMN closed_as TEXT CHECK (closed_as IN ('d
 DROP INDEX idx_bank_notifications_status;
 CREATE INDEX idx_bank_notifications_status ON bank_notifications(COALESCE(closed_as, status));
 DROP INDEX idx_bank_notifications_waiting;
-CREATE INDEX idx_bank_notifications_waiting ON bank_notifications(amount, match_name)
+CREATE INDEX idx_bank_notifications_waiting ON bank_notifications(amount, match_name, transaction_time)
   WHERE status <> 'matched' AND closed_as IS NULL AND bank_transaction_id IS NOT NULL;
 CREATE INDEX idx_bank_notifications_open ON bank_notifications(id)
   WHERE status <> 'matched' AND closed_as IS NULL;
--- The same line told again, in whatever state the first one is.
-CREATE INDEX idx_bank_notifications_same ON bank_notifications(amount, match_name, transaction_time)
-  WHERE bank_transaction_id IS NOT NULL;
+-- The lines of a period. The bot may have kept no time of the bank's.
+CREATE INDEX idx_bank_notifications_time ON bank_notifications(COALESCE(transaction_time, created_at));
+-- The same line told again, in whatever state the first one is, also when it is the bot's.
+CREATE INDEX idx_bank_notifications_same ON bank_notifications(amount, match_name, transaction_time);
 -- The lines of one account, for gaps in its balances.
 CREATE INDEX idx_bank_notifications_account ON bank_notifications(account) WHERE account IS NOT NULL;
 

@@ -47,6 +47,7 @@ DROP TRIGGER IF EXISTS bank_notifications_need_deposit_update;
 DROP TABLE IF EXISTS bank_notification_events;
 DROP INDEX IF EXISTS idx_bank_notifications_account;
 DROP INDEX IF EXISTS idx_bank_notifications_same;
+DROP INDEX IF EXISTS idx_bank_notifications_time;
 DROP INDEX IF EXISTS idx_bank_notifications_open;
 DROP INDEX IF EXISTS idx_bank_notifications_waiting;
 DROP INDEX IF EXISTS idx_bank_notifications_status;

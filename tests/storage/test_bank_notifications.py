@@ -645,7 +645,8 @@ def test_what_waits_is_of_the_name_and_the_amount_within_the_window(
 def test_waiting_notifications_are_found_by_index(tx: sqlite.Connection) -> None:
     """Those that are settled are not even looked at."""
     parameters = {"amount": 1, "name": "a", "since": SINCE, "until": UNTIL, "b0": "a"}
-    wanted = ["SEARCH bank_notifications USING INDEX idx_bank_notifications_waiting (amount=? AND match_name=?)"]
+    searched = "(amount=? AND match_name=? AND transaction_time>? AND transaction_time<?)"
+    wanted = [f"SEARCH bank_notifications USING COVERING INDEX idx_bank_notifications_waiting {searched}"]
     for of_name in some(bank_notifications._OPEN):
         sql = bank_notifications._filled_in(f"SELECT id FROM {of_name}", "", 1)
         assert [row[3] for row in tx.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)] == wanted
