@@ -15,14 +15,16 @@ SILENT_S = 0.1
 
 
 def _asked(address: tuple[str, int], target: str, method: str = "GET", *, wait_s: float = 30) -> tuple[int, str]:
-    """Status and body over a new connection. Raises TimeoutError."""
+    """Status and body over a new connection. A refusal says when to come back. Raises TimeoutError."""
     with socket.create_connection(address, wait_s) as connection:
         connection.sendall(f"{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         answer = b""
         while chunk := connection.recv(65536):
             answer += chunk
     head, _, body = answer.decode().partition("\r\n\r\n")
-    return int(head.split()[1]), body
+    status = int(head.split()[1])
+    assert ("retry-after: 5" in head.split("\r\n")) is (status == 503), f"when to come back is not told: {head}"
+    return status, body
 
 
 def _while_held(is_held: Callable[[], bool] | None, asks: Callable[[tuple[str, int]], None]) -> list[ErrorCode]:

@@ -111,3 +111,71 @@ def test_an_export_that_fails_at_its_first_rows_gives_its_place_back(tmp_path: P
         (await export(feed))._parts.ended()
 
     run(tmp_path / "p.db", story)
+
+
+def test_a_follower_gives_its_place_back_however_its_wait_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one place for all: rows, the time, a client that leaves, one that is cut off, an error, and the stop."""
+    monkeypatch.setattr(audit_feed, "FOLLOWERS_MAX", 1)
+    monkeypatch.setattr(audit_feed, "ALL_FOLLOWERS_MAX", 1)
+
+    async def never() -> Any:
+        await asyncio.Event().wait()
+
+    async def leaves() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def story(house: House, feed: AuditFeed) -> None:
+        async def follow(after: int, *, wait_s: float = 7200, receive: Any = never) -> Any:
+            return await feed.follow(AuditLogFilter(), after=after, limit=1, wait_s=wait_s, receive=receive)
+
+        rows, _ = await follow(0)
+        assert len(rows) == 1
+        assert await follow(ROWS, wait_s=0) == ([], ROWS)
+        assert await follow(ROWS + 1) is None
+        assert await follow(ROWS, receive=leaves) == ([], ROWS)
+        cut_off = asyncio.create_task(follow(ROWS))
+        await until_async(lambda: bool(house.writer._committed._waiters), "the follower waits for a commit")
+        with pytest.raises(Overloaded, match="1 requests with follow of this API key are under way"):
+            await follow(0)
+        cut_off.cancel()
+        await asyncio.wait({cut_off}, timeout=WAIT_S)
+        with monkeypatch.context() as broken:
+            broken.setattr(audit_feed, "_next_rows", None)
+            with pytest.raises(TypeError):
+                await follow(0)
+        feed.stop()
+        assert await follow(ROWS) == ([], ROWS)
+        rows, _ = await follow(0)
+        assert len(rows) == 1
+
+    run(tmp_path / "p.db", story)
+
+
+def test_an_export_is_read_no_further_and_gives_its_place_back_when_its_client_has_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection ends behind the first part: nothing is read or sent after the part under way."""
+    monkeypatch.setattr(audit_feed, "_CHUNK_ROWS", 10)
+    monkeypatch.setattr(audit_feed, "EXPORTS_MAX", 1)
+    encoded, sent = list[int](), list[bytes]()
+
+    def encode(rows: list[Any]) -> bytes:
+        encoded.append(len(rows))
+        return ndjson(rows)
+
+    async def send(event: Any) -> None:
+        sent.append(event.get("body", b""))
+
+    async def never() -> Any:
+        await asyncio.Event().wait()
+
+    async def story(_: House, feed: AuditFeed) -> None:
+        begun = await export(feed, encode=encode)
+        connection = {"abort": lambda: None, "lost": lambda: len(sent) > 1}
+        scope: Any = {"type": "http", "extensions": {audit_feed.CONNECTION: connection}}
+        await begun.to_asgi_response(None, None)(scope, never, send)
+        assert len(sent) == 2, "it was sent on after its client had left"  # the head and the first part
+        assert len(encoded) == 2, "it was read on after its client had left"
+        (await export(feed))._parts.ended()
+
+    run(tmp_path / "p.db", story)

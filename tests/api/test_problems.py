@@ -10,11 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
-from litestar import get
+from litestar import get, route
 
 from service.api import problems, request_ids
 from service.api.auth import OPEN
 from service.api.problems import CATALOGUE, EdgeError, readable
+from service.api.request import ApiRequest
 from service.app import create_app
 from service.config import Config
 from service.ledger import errors
@@ -178,6 +179,35 @@ def test_what_a_read_met_in_the_database_is_told_as_what_it_is(stopped: LiveServ
     answer = _ask(stopped, _error_of_sqlite(code))
     assert (answer.status_code, answer.json()["code"], answer.headers.get("Retry-After")) == told
     assert "driver" not in answer.text
+
+
+@pytest.mark.parametrize("stops", ["stopped", ""])
+def test_a_file_that_cannot_be_read_is_told_to_each_method_as_what_it_is(stopped: LiveService, stops: str) -> None:
+    """Once writes have stopped, whatever writes is told that; who reads, that nothing is read."""
+
+    @route(
+        "/v1/broken",
+        http_method=["GET", "POST", "PUT", "PATCH", "DELETE"],
+        status_code=200,
+        opt=OPEN,
+        include_in_schema=False,
+    )
+    async def broken(request: ApiRequest) -> None:
+        request.passbook.writer._stopped_because = stops or None
+        raise _error_of_sqlite(11)
+
+    async def ask() -> dict[str, tuple[int, str]]:
+        app = create_app(Config(database=str(stopped.database)), extra_routes=[broken])
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with app.lifespan(), httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            answers = {method: await client.request(method, "/v1/broken") for method in _METHODS}
+            return {method: (answer.status_code, answer.json()["code"]) for method, answer in answers.items()}
+
+    of_writes = "writes_stopped" if stops else "not_ready"
+    assert asyncio.run(ask()) == {m: (503, "not_ready" if m == "GET" else of_writes) for m in _METHODS}
+
+
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 def test_an_edge_error_carries_its_members() -> None:

@@ -5,12 +5,14 @@ import json
 import re
 import sqlite3
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from service import resources
-from service.storage import lock, migrator, sql_text
+from service.storage import import_source, lock, migrator, sql_text, sqlite
 from service.storage.import_findings import Findings
 from service.storage.importer import TABLES, ImportFailed, ImportReport, import_database
 from service.storage.migrator import Migration, MigrationError
@@ -882,6 +884,88 @@ def test_rows_are_told_apart_where_one_of_many_fails(tmp_path: Path) -> None:
         SCHEMA + USER + ACCOUNT.replace("5000", "0") + "".join(moved(n, "1", status="pending") for n in range(1, 300))
     )
     assert take_over_text(tmp_path, text).tables["deposit_transactions"] == 299
+
+
+@contextlib.contextmanager
+def scratches_of(
+    monkeypatch: pytest.MonkeyPatch, factory: type[sqlite3.Connection] = sqlite.driver.Connection
+) -> Iterator[list[sqlite3.Connection]]:
+    """The connections to databases that imports read text into, or read themselves."""
+    made: list[sqlite3.Connection] = []
+
+    def scratch(path: Path | str = ":memory:") -> sqlite3.Connection:
+        if isinstance(path, str):
+            return open_scratch(path)
+        made.append(sqlite.driver.connect(path, isolation_level=None, factory=factory))
+        return made[-1]
+
+    def reader(path: Path, *, busy_timeout_ms: int) -> sqlite3.Connection:
+        made.append(connect_reader(path, busy_timeout_ms=busy_timeout_ms))
+        return made[-1]
+
+    connect_reader, open_scratch = sqlite.connect_reader, sqlite.open_scratch
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite, "open_scratch", scratch)
+        patched.setattr(sqlite, "connect_reader", reader)
+        yield made
+
+
+class _Traced(sqlite.driver.Connection):  # type: ignore[misc]
+    longest = 0
+    full_at = ""
+
+    def execute(self, sql: str, *args: Any) -> Any:
+        """Notes the length of the longest; the disk is full the first time that one holds `full_at`."""
+        type(self).longest = max(self.longest, len(sql))
+        if self.full_at and self.full_at in sql:
+            type(self).full_at = ""
+            error = sqlite.driver.OperationalError("database or disk is full")
+            error.sqlite_errorcode = 13
+            raise error
+        return super().execute(sql, *args)
+
+
+MANY_ROWS = "".join(f"INSERT INTO users VALUES({n},'{n}','{'u' * 80}',NULL);\n" for n in range(1, 2001))
+
+
+def read_text(folder: Path, text: str) -> None:
+    """What the import does first with an export that says `text`: reads it into a scratch database."""
+    source = export(folder, text)
+    found = import_source.open_source(source, folder / "scratch", MIGRATIONS, lambda _: None, lambda *_: None)
+    found.connection.close()
+
+
+def test_rows_that_are_carried_out_together_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a table is: else the whole export would be in memory, as one statement."""
+    monkeypatch.setattr(_Traced, "longest", 0)
+    with scratches_of(monkeypatch, _Traced):
+        read_text(tmp_path, SCHEMA + MANY_ROWS)
+    assert _Traced.longest > 10_000, "no rows were carried out together"
+    assert _Traced.longest < 100_000, "all rows of the table are one statement"
+
+
+def test_a_disk_that_is_full_for_rows_together_ends_the_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite may have undone the whole transaction then: rows that go in one by one would be all that is left."""
+    monkeypatch.setattr(_Traced, "full_at", f"),({1500},")
+    with scratches_of(monkeypatch, _Traced), pytest.raises(sqlite.DatabaseError, match="disk is full"):
+        read_text(tmp_path, SCHEMA + MANY_ROWS)
+
+
+@pytest.mark.parametrize("text", ["SELECT 1 FROM nowhere;", "CREATE TABLE users (id INTEGER);"])
+def test_a_source_that_is_refused_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """An open one would keep its file, and the room that it takes, after it has been removed."""
+    database = tmp_path / "other.sqlite"
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("CREATE TABLE others (id INTEGER)")
+    with scratches_of(monkeypatch) as made:
+        with pytest.raises(ImportFailed):
+            read_text(tmp_path, text)
+        with pytest.raises(ImportFailed):
+            take_over(database, tmp_path / "p.db")
+    assert len(made) == 2
+    for connection in made:
+        with pytest.raises(sqlite.driver.ProgrammingError, match="closed"):
+            connection.execute("SELECT 1")
 
 
 def test_log_rows_keep_their_ids_though_one_before_them_is_mended(tmp_path: Path) -> None:

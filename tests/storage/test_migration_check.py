@@ -97,6 +97,26 @@ def test_each_line_fails_for_what_it_tells_of(tmp_path: Path, sql: str, check: s
     assert said in line.said
 
 
+def test_a_row_of_the_log_that_is_lost_on_the_way_up_is_counted(tmp_path: Path) -> None:
+    """A migration may add rows to the log, and takes none."""
+    path = make_bots_file(tmp_path / "bot.db", through=2)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript("INSERT INTO audit_logs (action) VALUES ('a'), ('b')")
+    with contextlib.closing(sqlite.connect_writer(path, busy_timeout_ms=0, checkpoints=True)) as writer:
+        before = migration_check.count_before(writer, MIGRATIONS)
+        migrator.up(writer, MIGRATIONS, lambda _: None)
+    assert lines_of(path, before)["Record counts match pre-migration"].passed
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        triggers = connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'audit_logs'"
+        )
+        connection.executescript("".join(f"DROP TRIGGER {name};" for (name,) in triggers.fetchall()))
+        connection.executescript(f"DELETE FROM audit_logs WHERE id > {before.rows['audit_logs'] - 1}")
+    line = lines_of(path, before)["Record counts match pre-migration"]
+    assert line.passed is False, "a row of the log is lost, and the checklist does not say so"
+    assert f"should have {before.rows['audit_logs']} or more" in line.said
+
+
 @pytest.mark.parametrize("gone", [4, 5, 6, 8])
 def test_five_faults_of_a_line_are_named_and_the_others_counted(tmp_path: Path, gone: int) -> None:
     """Whatever is wrong, a line stays a line."""
