@@ -127,6 +127,24 @@ def test_what_cannot_be_asked_is_told(log: LiveService, options: list[str], said
     assert (refused.returncode, said in refused.stderr) == (2, True), refused.stderr
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--actor", "x"],
+        ["--on", "2026-01-01"],
+        ["--order", "newest"],
+        ["--limit", "3"],
+        ["--format", "csv"],
+        ["--excel"],
+    ],
+)
+def test_a_sealed_export_is_the_whole_log_or_refused(log: LiveService, options: list[str]) -> None:
+    """A part of it, or another order, would be no log that anybody could recompute."""
+    refused = passbook("audit", "export", "--sealed", *options, "--database", str(log.database))
+    assert (refused.returncode, refused.stdout) == (2, ""), "a part of the log was exported as the whole"
+    assert "--sealed is the whole log" in refused.stderr
+
+
 def test_a_terminal_gets_aligned_columns_with_colour(log: LiveService) -> None:
     """Wide letters too; a line is as wide as the terminal at most."""
     shown = at_a_terminal(log, "search", "--limit", "1000")

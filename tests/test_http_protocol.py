@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import ExitStack, closing, suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -245,39 +245,82 @@ def test_a_connection_is_ended_at_the_very_moment(state: dict[str, Any], length:
     """Just short of its time nothing is done to it; when its time is over it is ended or told so."""
     bounds = Bounds(request_timeout_s=64, answer_timeout_s=32, keep_alive_s=128, linger_s=2)
 
-    class Transport(asyncio.Transport):
-        ended: str = ""
-
-        def get_write_buffer_size(self) -> int:
-            return int(state.get("_unsent", 0))
-
-        def get_extra_info(self, name: str, default: Any = None) -> Any:
-            return ours if name == "socket" else default
-
-        def close(self) -> None:
-            self.ended = "closed"
-
-        abort = close
-
-    async def run() -> None:
-        config = uvicorn.Config(answering(b""), lifespan="off", log_config=None, ws="none")
-        config.load()
-        connections = Connections(bounds, Measures([]))
-        protocol = BoundedHttp(
-            config, server_state=ServerState(), app_state={}, connections=connections, on_refused=lambda _: None
-        )
-        transport = Transport()
-        protocol.cut = lambda why: transport.close()  # type: ignore[method-assign]  # noqa: ARG005
-        protocol.transport = transport
+    async def run(transport: _Transport) -> None:
+        protocol = _standing(transport, bounds)
+        transport.unsent = int(state.get("_unsent", 0))
         vars(protocol).update({name: value for name, value in state.items() if name != "_unsent"})
-        protocol._since = protocol._taken_at = _AT
-        protocol._stuck = True
         protocol.look(_AT + getattr(bounds, length) - short)
         assert transport.ended == ("" if short else "closed")
 
+    _with_transport(run)
+
+
+@pytest.mark.parametrize(("taken", "ended"), [(0, "closed"), (16 * 1024 - 1, "closed"), (16 * 1024, "")])
+def test_an_answer_that_trickles_away_counts_as_not_taken(taken: int, ended: str) -> None:
+    """Whoever takes a byte now and then would hold an answer, and its place, for ever."""
+
+    async def run(transport: _Transport) -> None:
+        protocol = _standing(transport, Bounds(answer_timeout_s=32))
+        protocol._written = transport.unsent = 100_000
+        protocol.look(_AT + 1)
+        transport.unsent -= taken
+        protocol.look(_AT + 31)
+        protocol.look(_AT + 32)
+        assert transport.ended == ended, f"{taken} bytes were taken"
+
+    _with_transport(run)
+
+
+def test_who_takes_an_answer_keeps_the_place_for_ten_seconds() -> None:
+    """Only a connection whose client has taken nothing for so long counts as idle, since then; so it can give way."""
+
+    async def run(transport: _Transport) -> None:
+        protocol = _standing(transport, Bounds())
+        assert protocol.idle_since(_AT + 1) == _AT, "it waits for a request"
+        transport.unsent = 1
+        assert protocol.idle_since(_AT + 10 - _SHORT_S) is None, "its client may be taking its answer"
+        assert protocol.idle_since(_AT + 10) == _AT, "its client takes nothing, and keeps a place"
+
+    _with_transport(run)
+
+
+class _Transport(asyncio.Transport):
+    """Of a connection whose client has not taken `unsent` bytes."""
+
+    unsent = 0
+    ended = ""
+
+    def __init__(self, ours: socket.socket) -> None:
+        super().__init__({"socket": ours})
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def close(self) -> None:
+        self.ended = "closed"
+
+    abort = close
+
+
+def _standing(transport: _Transport, bounds: Bounds) -> BoundedHttp:
+    """A connection at which nothing has happened since _AT; to cut it off closes the transport."""
+    config = uvicorn.Config(answering(b""), lifespan="off", log_config=None, ws="none")
+    config.load()
+    connections = Connections(bounds, Measures([]))
+    protocol = BoundedHttp(
+        config, server_state=ServerState(), app_state={}, connections=connections, on_refused=lambda _: None
+    )
+    protocol.cut = lambda why: transport.close()  # type: ignore[method-assign]  # noqa: ARG005
+    protocol.transport = transport
+    protocol._since = protocol._taken_at = _AT
+    protocol._stuck = True
+    return protocol
+
+
+def _with_transport(run: Callable[[_Transport], Coroutine[Any, Any, None]]) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        asyncio.run(run())
+        asyncio.run(run(_Transport(ours)))
 
 
 class Client:

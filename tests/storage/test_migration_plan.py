@@ -1,5 +1,6 @@
 """The plan says before anything is touched what `migrate up` would do, and names every half-finished state."""
 
+import contextlib
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
@@ -134,3 +135,26 @@ def test_edited_file_and_changed_schema_are_named(tmp_path: Path) -> None:
     plan = plan_of(path)
     assert any(notice.startswith("003_ledger.sql was changed") for notice in plan.notices)
     assert "users_refuse_delete is not there" in plan.blockers[0]
+
+
+@pytest.mark.parametrize("version", [0, 5, len(MIGRATIONS) - 1])
+def test_what_somebody_else_put_on_a_table_of_ours_is_named(tmp_path: Path, version: int) -> None:
+    """No service would start with it. From a table of the bot's it goes when Passbook adopts the table."""
+    path = make_bots_file(tmp_path / "bot.db", through=version)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "CREATE TABLE others (x); CREATE INDEX on_others ON others(x);"
+            "CREATE TRIGGER mine AFTER INSERT ON users BEGIN SELECT 1; END; CREATE INDEX also ON users(username);"
+        )
+    plan = plan_of(path)
+    if version:
+        said = "is of no migration, and no service starts with it: drop it"
+        wanted = [
+            f"The index also on users {said} (DROP INDEX also).",
+            f"The trigger mine on users {said} (DROP TRIGGER mine).",
+        ]
+        assert plan.blockers == wanted, "what somebody else made is not named"
+    else:
+        assert plan.blockers == []
+        goes = [f"the {thing} on users is not Passbook's, and goes." for thing in ("index also", "trigger mine")]
+        assert set(goes) <= set(plan.notices), "what goes is not named"
