@@ -133,6 +133,7 @@ def test_a_follower_gives_its_place_back_however_its_wait_ends(tmp_path: Path, m
         assert await follow(ROWS, wait_s=0) == ([], ROWS)
         assert await follow(ROWS + 1) is None
         assert await follow(ROWS, receive=leaves) == ([], ROWS)
+        assert await follow(ROWS, wait_s=0) == ([], ROWS)
         cut_off = asyncio.create_task(follow(ROWS))
         await until_async(lambda: bool(house.writer._committed._waiters), "the follower waits for a commit")
         with pytest.raises(Overloaded, match="1 requests with follow of this API key are under way"):

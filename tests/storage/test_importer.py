@@ -939,7 +939,7 @@ def test_rows_that_are_carried_out_together_are_bounded(tmp_path: Path, monkeypa
     """However long a table is: else the whole export would be in memory, as one statement."""
     monkeypatch.setattr(_Traced, "longest", 0)
     with scratches_of(monkeypatch, _Traced):
-        read_text(tmp_path, SCHEMA + MANY_ROWS)
+        read_text(tmp_path, SCHEMA + ACCOUNT + MANY_ROWS)
     assert _Traced.longest > 10_000, "no rows were carried out together"
     assert _Traced.longest < 100_000, "all rows of the table are one statement"
 
@@ -948,7 +948,7 @@ def test_a_disk_that_is_full_for_rows_together_ends_the_import(tmp_path: Path, m
     """SQLite may have undone the whole transaction then: rows that go in one by one would be all that is left."""
     monkeypatch.setattr(_Traced, "full_at", f"),({1500},")
     with scratches_of(monkeypatch, _Traced), pytest.raises(sqlite.DatabaseError, match="disk is full"):
-        read_text(tmp_path, SCHEMA + MANY_ROWS)
+        read_text(tmp_path, SCHEMA + ACCOUNT + MANY_ROWS)
 
 
 @pytest.mark.parametrize("text", ["SELECT 1 FROM nowhere;", "CREATE TABLE users (id INTEGER);"])
