@@ -45,6 +45,7 @@ CREATE TABLE bank_notification_events (
   created_at TEXT NOT NULL
 ) STRICT;
 CREATE INDEX idx_bank_notification_events_line ON bank_notification_events(bank_notification_id);
+CREATE INDEX idx_bank_notification_events_account ON bank_notification_events(account) WHERE account IS NOT NULL;
 CREATE INDEX idx_bank_notification_events_deposit ON bank_notification_events(deposit_id)
   WHERE deposit_id IS NOT NULL;
 

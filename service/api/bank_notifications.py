@@ -2,13 +2,16 @@
 
 from typing import Annotated, Any
 
+import msgspec
 from litestar import Response, Router, get, post
 from litestar.params import JSONBody, QueryParameter
 
 from service.api.auth import needs
 from service.api.params import LIMIT_DEFAULT, Cursor, IdempotencyKey, IdPath, before_id, instant, page
-from service.api.request import ApiRequest, write
+from service.api.problems import invalid
+from service.api.request import ApiRequest, was_answered, write
 from service.ledger.access import Scope
+from service.ledger.bank_lines import CONTROL_PADDING, DERIVED, trimmed
 from service.ledger.bank_notifications import (
     BankNotification,
     BankNotificationMatch,
@@ -17,7 +20,7 @@ from service.ledger.bank_notifications import (
     BankNotificationWritten,
 )
 from service.ledger.errors import BankNotificationNotFound, ErrorCode
-from service.ledger.fields import BANK_NOTIFICATION_STATUS_PATTERN
+from service.ledger.fields import BANK_NOTIFICATION_STATUS_PATTERN, given
 from service.ledger.policy import Policy
 from service.repository import bank_notifications as door
 from service.storage import bank_notifications
@@ -43,9 +46,14 @@ async def receive(
 
     A name that fills the bank's field may have been cut: it confirms the one deposit whose name begins with it.
 
-    201 for a new bank_transaction_id, 200 for one that is on record: it credits once, whatever the Idempotency-Key.
+    201 for a new line, 200 with `repeat` for one that is on record: it credits once, whatever the Idempotency-Key.
     """
     instant("#/occurred_at", data.occurred_at)
+    own, name = given(data.bank_transaction_id), given(data.depositor_name)
+    if own is not None and own.startswith(DERIVED) and not was_answered(request, idempotency_key):
+        raise invalid("#/bank_transaction_id", f"must not begin with {DERIVED} leave it out, and it is derived")
+    if name is not None and CONTROL_PADDING.intersection(name):
+        data = msgspec.structs.replace(data, depositor_name=trimmed(name))
     return await write(request, door.RECEIVE, data, idempotency_key)
 
 

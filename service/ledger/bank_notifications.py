@@ -12,27 +12,29 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from service.ledger.bank_lines import BankFacts, spelled, trimmed
 from service.ledger.depositor_names import Meaning, PrintedName, could_be_meant, match_name
 from service.ledger.errors import (
     BankNotificationMatched,
-    BankTransactionReused,
     DepositAmountDiffers,
     OccurredAhead,
 )
 from service.ledger.fields import (
+    BALANCE_MAX,
+    BANK_ACCOUNT_PATTERN,
     BANK_TRANSACTION_ID_PATTERN,
     INSTANT_PATTERN,
     MESSAGE_PATTERN,
+    PRINTED_NAME_PATTERN,
     TEXT_PATTERN,
     Amount,
-    DepositorName,
     Instant,
     OptionalNote,
     ResourceId,
     given,
 )
 from service.ledger.likeness import Likeness
-from service.ledger.timestamps import bound, parsed
+from service.ledger.timestamps import parsed
 
 AHEAD_MAX_S = 300
 """How far the bank's clock may be ahead of ours."""
@@ -66,7 +68,36 @@ BankTransactionId = Annotated[
         min_length=1,
         max_length=100,
         pattern=BANK_TRANSACTION_ID_PATTERN,
-        description="The bank's own name of the transfer; it credits once, whatever the Idempotency-Key.",
+        description=(
+            "The bank's own id of the transfer; it credits once, whatever the Idempotency-Key. Without it, one is"
+            " derived from what the line says; derived ids begin with derived: and no others do."
+        ),
+        extra_json_schema={"not": {"pattern": "^derived:"}},
+    ),
+]
+PrintedDepositorName = Annotated[
+    str,
+    Meta(
+        max_length=50,
+        pattern=PRINTED_NAME_PATTERN,
+        description="The name as the bank printed it; padding is trimmed. Empty, null or left out: it printed none.",
+    ),
+]
+BankAccount = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=40,
+        pattern=BANK_ACCOUNT_PATTERN,
+        description="The account that the money came to, as the bank prints it, mostly masked.",
+    ),
+]
+BankBalance = Annotated[
+    int,
+    Meta(
+        ge=-BALANCE_MAX,
+        le=BALANCE_MAX,
+        description="The account's balance after it, in won; may be negative.",
     ),
 ]
 OccurredAt = Annotated[
@@ -86,14 +117,17 @@ RawMessage = Annotated[
 
 
 class BankNotificationPost(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Says what the bank said."""
+    """Says what the bank said. Two posts without an id that say the same of one minute are one line, whose balance and
+    account, where both say them, do not differ."""
 
-    bank_transaction_id: BankTransactionId
-    depositor_name: DepositorName
+    bank_transaction_id: BankTransactionId | UnsetType | None = UNSET
+    depositor_name: PrintedDepositorName | UnsetType | None = UNSET
     amount: Amount
     occurred_at: OccurredAt
     bank_name: BankName | UnsetType | None = UNSET
     raw_message: RawMessage | UnsetType | None = UNSET
+    account: BankAccount | UnsetType | None = UNSET
+    balance_after: BankBalance | UnsetType | None = UNSET
 
 
 class BankNotificationMatch(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -135,11 +169,13 @@ class Candidates(Struct, frozen=True):
 class BankNotification(Struct, frozen=True, kw_only=True):
     """A row of bank_notifications as the API shows it; `amount` in won. created_at is when it came to Passbook.
 
-    bank_transaction_id is null in rows that the bot wrote, in which other members may be null too; bank_name and
-    raw_message when the caller gave none; depositor_name and raw_message once they were erased; matched_deposit_id
+    bank_transaction_id is null in rows that the bot wrote, in which other members may be null too; bank_name, account,
+    bank_balance_after (the bank account's, in won) and raw_message when the caller gave none; depositor_name, which is
+    empty where the bank printed none, and raw_message once they were erased; matched_deposit_id
     until it is matched; match_method, matched_by (the name of the API key) and matched_at until then, and in rows that
     the bot matched. `candidates` has ten at most, the likeliest first and then the oldest, and none once it is matched.
     more_candidates: how many are not listed; more_candidates_counted: false when there may be more than that.
+    balance_gap: no earlier line of the account has the balance that this one began with: one is missing.
     """
 
     id: int
@@ -158,13 +194,17 @@ class BankNotification(Struct, frozen=True, kw_only=True):
     candidates: list[Candidate]
     more_candidates: int
     more_candidates_counted: bool
+    account: str | None
+    bank_balance_after: int | None
+    balance_gap: bool
 
 
 class BankNotificationWritten(BankNotification, frozen=True, kw_only=True):
     """Answer to every change of a notification: it, and the user's balance (won) before and after the change.
 
-    The user and the balances are null until it is matched; audit_log_id is null when the bank transaction was on
-    record already and nothing changed; learned_name_id unless the printed name was learned now.
+    The user and the user's balances are null until it is matched; audit_log_id is null when the line was on record
+    already and nothing was added; learned_name_id unless the printed name was learned now. repeat: the line was on
+    record already, and nothing was credited.
     """
 
     telegram_id: str | None
@@ -173,6 +213,7 @@ class BankNotificationWritten(BankNotification, frozen=True, kw_only=True):
     version: int | None
     audit_log_id: int | None
     learned_name_id: int | None
+    repeat: bool
 
 
 class BankNotificationPage(Struct, frozen=True, kw_only=True):
@@ -180,6 +221,21 @@ class BankNotificationPage(Struct, frozen=True, kw_only=True):
 
     items: list[BankNotification]
     next_cursor: str | None
+
+
+def facts_of(command: BankNotificationPost) -> BankFacts:
+    """What a caller says of a transfer, as it is kept."""
+    own = given(command.bank_transaction_id)
+    return BankFacts(
+        bank_transaction_id=None if own is None else spelled(own),
+        depositor_name=trimmed(given(command.depositor_name) or ""),
+        amount=command.amount,
+        occurred_at=command.occurred_at,
+        bank_name=given(command.bank_name),
+        raw_message=given(command.raw_message),
+        account=given(command.account),
+        balance_after=given(command.balance_after),
+    )
 
 
 def fitting(
@@ -227,26 +283,6 @@ def check_not_ahead(occurred_at: str, now: datetime) -> None:
             f"occurred_at is {ahead // timedelta(seconds=1)} s ahead of the clock here; {AHEAD_MAX_S} s are allowed. A"
             " time of Korea (KST) is written with +09:00: with Z it is nine hours ahead.",
             ahead_s=ahead // timedelta(seconds=1),
-        )
-
-
-def check_same_transfer(command: BankNotificationPost, known: BankNotification) -> None:
-    """Returns when `command` tells of the transfer that is on record as `known`. Raises BankTransactionReused.
-
-    Names are compared as matching compares them; one that was erased is not.
-    """
-    printed_before = None if known.depositor_name is None else match_name(known.depositor_name)
-    now = (match_name(command.depositor_name), command.amount, bound(command.occurred_at), given(command.bank_name))
-    before = (printed_before, known.amount, bound(known.occurred_at or ""), known.bank_name)
-    names = ("depositor_name", "amount", "occurred_at", "bank_name")
-    differing = [name for name, old, new in zip(names, before, now, strict=True) if old != new]
-    if known.depositor_name is None:
-        differing.remove("depositor_name")
-    if differing:
-        raise BankTransactionReused(
-            f"The bank transaction is on record as notification {known.id}; {', '.join(differing)} differ.",
-            bank_notification_id=known.id,
-            differing_fields=differing,
         )
 
 

@@ -3,9 +3,11 @@
 Every pattern ends in `$(?!\\n)`: Python's `$` also matches before a trailing newline, ECMA 262's does not.
 """
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from msgspec import Meta, UnsetType
+
+T = TypeVar("T")
 
 AMOUNT_MAX = 1_000_000_000_000
 """Won; the largest single movement."""
@@ -30,7 +32,11 @@ ID_PATTERN = r"^[1-9][0-9]{0,14}" + _END
 TEXT_PATTERN = f"^{_NOT_CONTROL}*{_VISIBLE}{_NOT_CONTROL}*" + _END
 # A message may have several lines.
 MESSAGE_PATTERN = f"^[\\t\\n\\r{BLANK}]*{_VISIBLE}([\\t\\n\\r]|{_NOT_CONTROL})*" + _END
-BANK_TRANSACTION_ID_PATTERN = r"^[\x21-\x7e]{1,100}" + _END
+BANK_TRANSACTION_ID_PATTERN = f"^{_VISIBLE}({_NOT_CONTROL}{{0,98}}{_VISIBLE})?" + _END
+# A field of fixed width: the name, if any, between NULs, tabs and blanks.
+_PADDING = f"[\\u0000\\t{BLANK}]*"
+PRINTED_NAME_PATTERN = f"^{_PADDING}({_VISIBLE}({_NOT_CONTROL}{{0,48}}{_VISIBLE})?)?{_PADDING}" + _END
+BANK_ACCOUNT_PATTERN = "^[0-9*-]{1,40}" + _END
 DOMAIN_PATTERN = f"^{_VISIBLE}+[.\u3002\uff0e\uff61]{_VISIBLE}+" + _END
 DEPOSIT_STATUS_PATTERN = r"^(pending|confirmed|cancelled|rejected|expired|reversed)" + _END
 BANK_NOTIFICATION_STATUS_PATTERN = r"^(unmatched|ambiguous|matched)" + _END
@@ -61,7 +67,9 @@ REMEDIES = {
     ID_PATTERN: "a whole number from 1 to 999999999999999, without leading zeros",
     TEXT_PATTERN: "text with at least one visible character and no control or direction-changing characters",
     MESSAGE_PATTERN: "text with at least one visible character; of the control characters only tabs and line ends",
-    BANK_TRANSACTION_ID_PATTERN: "1 to 100 visible ASCII characters without spaces",
+    BANK_TRANSACTION_ID_PATTERN: "1 to 100 characters without control characters, and no blanks around them",
+    PRINTED_NAME_PATTERN: "a name of at most 50 characters, padded with NULs, tabs or blanks; or no name",
+    BANK_ACCOUNT_PATTERN: "1 to 40 digits, * and -, as the bank prints an account",
     DOMAIN_PATTERN: "a domain name of at least two labels, such as 한글.kr",
     DEPOSIT_STATUS_PATTERN: "one of pending, confirmed, cancelled, rejected, expired, reversed",
     BANK_NOTIFICATION_STATUS_PATTERN: "one of unmatched, ambiguous, matched",
@@ -140,6 +148,6 @@ def is_padded(telegram_id: str) -> bool:
     return telegram_id[0] == "0"
 
 
-def given(value: str | UnsetType | None) -> str | None:
+def given(value: T | UnsetType | None) -> T | None:
     """`value`, or None when the field was left out or null."""
     return None if isinstance(value, UnsetType) else value

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from service.ledger.audit_logs import BANK_NOTIFICATION
+from service.ledger.bank_lines import BankFacts, KnownLine, addition, check_same_transfer, derived_id
 from service.ledger.bank_notifications import (
     NAMES_ASKED_MAX,
     BankNotification,
@@ -18,7 +19,7 @@ from service.ledger.bank_notifications import (
     check_matchable,
     check_not_ahead,
     check_same_amount,
-    check_same_transfer,
+    facts_of,
     fitting,
 )
 from service.ledger.depositor_names import AnnouncedName, printed
@@ -32,21 +33,33 @@ from service.ledger.users import Account
 from service.repository.deposits import Match, check_creditable, credit, has_room, settle
 from service.repository.learned_names import learn
 from service.repository.unit_of_work import Operation, UnitOfWork, created, ok
-from service.storage import bank_notifications, deposits, learned_names, users
+from service.storage import bank_lines, bank_notifications, deposits, learned_names, users
 
 
 def _receive(work: UnitOfWork, command: BankNotificationPost, _target: int) -> Answer:
-    known = bank_notifications.find_by_bank_id(work.tx, command.bank_transaction_id)
-    if known is not None:
+    return receive(work, facts_of(command))
+
+
+def receive(work: UnitOfWork, facts: BankFacts) -> Answer:
+    """Puts a line on record and confirms the deposit that it fits alone; 200 where it is on record already.
+
+    Raises BankTransactionReused, OccurredAhead.
+    """
+    line_id = facts.bank_transaction_id or derived_id(facts)
+    known = bank_lines.find(work.tx, line_id)
+    if known is not None and facts.bank_transaction_id is not None:
         work.concerning(resource_id=known.id)
-        check_same_transfer(command, known)
-        return ok(_written(work, known.id, _account_of(work, known.matched_deposit_id), None, None))
-    check_not_ahead(command.occurred_at, parsed(spoken(work.now)))
-    occurred_at, width = bound(command.occurred_at), work.policy.bank_name_width
-    name = printed(command.depositor_name, field_width=width)
+        check_same_transfer(facts, known)
+    if known is None and facts.bank_transaction_id is None:
+        known = bank_lines.find_same(work.tx, facts)
+    if known is not None:
+        return _told_again(work, known, facts)
+    check_not_ahead(facts.occurred_at, parsed(spoken(work.now)))
+    occurred_at, width = bound(facts.occurred_at), work.policy.bank_name_width
+    name = printed(facts.depositor_name, field_width=width)
     since, until = around(occurred_at, work.policy.match_window_s)
-    key: Any = {"amount": command.amount, "since": since, "until": until}
-    found = bank_notifications.candidates(work.tx, command.depositor_name, field_width=width, **key)
+    key: Any = {"amount": facts.amount, "since": since, "until": until}
+    found = bank_notifications.candidates(work.tx, facts.depositor_name, field_width=width, **key)
     open_since = around(occurred_at, work.policy.deposit_expiry_s)[0]
     meant = bank_notifications.meant(work.tx, name, occurred_at=occurred_at, open_since=open_since, **key)
     in_time = bank_notifications.in_time(work.tx, meant.deposits, open_since=open_since)
@@ -57,6 +70,8 @@ def _receive(work: UnitOfWork, command: BankNotificationPost, _target: int) -> A
     erased = bank_notifications.has_erased_rival(work.tx, **key)
     learned_of = learned_names.users_of(work.tx, name)
     status, fits = fitting(name, meant.deposits, others_open=others or erased, in_time=in_time, learned_of=learned_of)
+    if bank_lines.may_be_repeated(work.tx, facts):
+        status, fits = BankNotificationStatus.AMBIGUOUS, None
     deposit = deposits.find(work.tx, fits.deposit_id) if fits else None
     account = users.find_account(work.tx, deposit.telegram_id) if deposit else None
     if deposit is not None and account is not None and not has_room(account, deposit.amount):
@@ -64,25 +79,27 @@ def _receive(work: UnitOfWork, command: BankNotificationPost, _target: int) -> A
     # After this point the posting must succeed.
     notification_id = bank_notifications.insert(
         work.tx,
-        command,
+        facts,
+        bank_transaction_id=line_id,
         occurred_at=occurred_at,
         name=name.name,
         status=BankNotificationStatus.UNMATCHED if deposit else status,
         now=work.now,
     )
-    message = given(command.raw_message)
     audit_log_id = work.audit(
         "bank_notification_received",
         BANK_NOTIFICATION,
         notification_id,
         account,
         {
-            "bank_transaction_id": command.bank_transaction_id,
-            "depositor_name": command.depositor_name,
-            "amount": command.amount,
-            "occurred_at": command.occurred_at,
-            "bank_name": given(command.bank_name),
-            "raw_message_sha256": sha256(message.encode()).hexdigest() if message is not None else None,
+            "bank_transaction_id": line_id,
+            "depositor_name": facts.depositor_name,
+            "amount": facts.amount,
+            "occurred_at": facts.occurred_at,
+            "bank_name": facts.bank_name,
+            "account": facts.account,
+            "bank_balance_after": facts.balance_after,
+            "raw_message_sha256": _digest_of(facts.raw_message),
             "status": status,
             "matched_deposit_id": deposit.id if deposit else None,
             "candidate_deposit_ids": [candidate.deposit_id for candidate in found.listed],
@@ -93,6 +110,36 @@ def _receive(work: UnitOfWork, command: BankNotificationPost, _target: int) -> A
         credited = credit(work, deposit, account, note=None, found=Match(notification_id, MatchMethod.AUTOMATIC))
     answer = _written(work, notification_id, account, credited, audit_log_id, found)
     return created(answer, f"/v1/bank-notifications/{notification_id}")
+
+
+def _told_again(work: UnitOfWork, known: KnownLine, facts: BankFacts) -> Answer:
+    """What stands, of a line that is on record; what it did not say yet is kept beside it. Nothing is credited."""
+    work.concerning(resource_id=known.id)
+    notification = _found(work, known.id)
+    account = _account_of(work, notification.matched_deposit_id)
+    said, audit_log_id = addition(facts, known), None
+    if said is not None:
+        event_id = bank_lines.insert_told(work.tx, known.id, said, actor=work.context.actor, now=work.now)
+        audit_log_id = work.audit(
+            "bank_notification_told",
+            BANK_NOTIFICATION,
+            known.id,
+            account,
+            {
+                "id": event_id,
+                "occurred_at": said.transaction_time and spoken(said.transaction_time),
+                "bank_name": said.bank_name,
+                "depositor_name": said.depositor_name,
+                "account": said.account,
+                "bank_balance_after": said.balance_after,
+                "raw_message_sha256": _digest_of(said.raw_message),
+            },
+        )
+    return ok(msgspec.structs.replace(_written(work, known.id, account, None, audit_log_id), repeat=True))
+
+
+def _digest_of(raw_message: str | None) -> str | None:
+    return None if raw_message is None else sha256(raw_message.encode()).hexdigest()
 
 
 def _match(work: UnitOfWork, command: BankNotificationMatch, notification_id: int) -> Answer:
@@ -185,6 +232,7 @@ def _written(
         version=credited.version if credited else account.version if account else None,
         audit_log_id=audit_log_id,
         learned_name_id=None,
+        repeat=False,
     )
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from service.ledger.bank_lines import BankFacts
 from service.ledger.bank_notifications import (
     CANDIDATES_MAX,
     DEPOSITS_READ_MAX,
     NAMES_ASKED_MAX,
     BankNotification,
-    BankNotificationPost,
     BankNotificationStatus,
     Candidate,
     Candidates,
@@ -32,15 +32,14 @@ from service.ledger.depositor_names import (
     match_name,
     printed,
 )
-from service.ledger.fields import given
 from service.ledger.likeness import RULES, Likeness, Printed, likely_names, read, seen_in
 from service.ledger.timestamps import around, bound, spoken
-from service.storage import learned_names
+from service.storage import bank_lines, learned_names
 from service.storage.sqlite import Connection
 
 _SELECT_OPEN = (
     "SELECT id, bank_transaction_id, depositor_name, amount, transaction_time, bank_name, raw_message, status,"
-    " matched_transaction_id, match_method, matched_by, matched_at, created_at FROM"
+    " matched_transaction_id, match_method, matched_by, matched_at, created_at, account, balance_after FROM"
 )
 _SELECT = f"{_SELECT_OPEN} bank_notifications"
 # What the money of a notification could be for: a deposit that waits, one that has expired, and one that was confirmed
@@ -254,8 +253,9 @@ class Meant(Struct, frozen=True):
 
 def insert(
     tx: Connection,
-    command: BankNotificationPost,
+    facts: BankFacts,
     *,
+    bank_transaction_id: str,
     occurred_at: str,
     name: str,
     status: BankNotificationStatus,
@@ -264,17 +264,19 @@ def insert(
     """Writes a notification that is not matched yet; returns its id. `occurred_at` is stored UTC text."""
     notification_id = tx.execute(
         "INSERT INTO bank_notifications (bank_name, depositor_name, amount, transaction_time, raw_message, created_at,"
-        " bank_transaction_id, match_name, status) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " bank_transaction_id, match_name, status, account, balance_after) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            given(command.bank_name),
-            command.depositor_name,
-            command.amount,
+            facts.bank_name,
+            facts.depositor_name,
+            facts.amount,
             occurred_at,
-            given(command.raw_message),
+            facts.raw_message,
             now,
-            command.bank_transaction_id,
+            bank_transaction_id,
             name,
             status,
+            facts.account,
+            facts.balance_after,
         ),
     ).lastrowid
     assert notification_id is not None
@@ -295,13 +297,7 @@ def match(tx: Connection, *, notification_id: int, deposit_id: int, method: Matc
 def find(tx: Connection, notification_id: int) -> BankNotification | None:
     """One notification, without candidates, or None."""
     row = tx.execute(f"{_SELECT} WHERE id = ?", (notification_id,)).fetchone()
-    return _notification(row) if row else None
-
-
-def find_by_bank_id(tx: Connection, bank_transaction_id: str) -> BankNotification | None:
-    """The notification of this bank transaction, without candidates, or None."""
-    row = tx.execute(f"{_SELECT} WHERE bank_transaction_id = ?", (bank_transaction_id,)).fetchone()
-    return _notification(row) if row else None
+    return _shown(tx, row) if row else None
 
 
 def find_of_deposit(tx: Connection, deposit_id: int) -> int | None:
@@ -319,9 +315,7 @@ def list_newest(
     """Up to `limit` notifications with an id below `before_id`, newest first, each with its candidates."""
     condition, values = ("", ()) if status is None else ("status = ? AND ", (status,))
     rows = tx.execute(f"{_SELECT} WHERE {condition}id < ? ORDER BY id DESC LIMIT ?", (*values, before_id, limit))
-    return [
-        with_candidates(tx, _notification(row), window_s=window_s, field_width=field_width) for row in rows.fetchall()
-    ]
+    return [with_candidates(tx, _shown(tx, row), window_s=window_s, field_width=field_width) for row in rows.fetchall()]
 
 
 def with_candidates(
@@ -628,8 +622,18 @@ def _candidate(row: tuple[int, str, str | None, int, str, str | None], alike: Li
     )
 
 
+def _shown(tx: Connection, row: tuple[object, ...]) -> BankNotification:
+    """The notification as the API shows it, but for its candidates."""
+    notification = _notification(row)
+    return msgspec.structs.replace(notification, balance_gap=bank_lines.has_gap(tx, notification))
+
+
 def _notification(row: tuple[object, ...]) -> BankNotification:
-    values = dict(zip(BankNotification.__struct_fields__, (*row, [], 0, True), strict=True))
+    *said, account, balance = row
+    names = BankNotification.__struct_fields__
+    # The bot may have kept any text as a balance.
+    balance = balance if isinstance(balance, int) else None
+    values = dict(zip(names, (*said, [], 0, True, account, balance, False), strict=True))
     for name in ("bank_transaction_id", "depositor_name", "bank_name", "raw_message"):
         values[name] = None if values[name] is None else str(values[name])
     for moment in ("occurred_at", "matched_at", "created_at"):

@@ -179,6 +179,12 @@ def _tells(member: str, column: str, *, personal: bool = False) -> str:
     return f"({said} OR {_IS_FORGETTING})" if personal else f"({said})"
 
 
+def _tells_always(member: str, column: str) -> str:
+    """The same of a row that tells nothing only where nothing is held, or once a person was erased from it."""
+    erased = "EXISTS (SELECT 1 FROM audit_erasures AS e WHERE e.audit_log_id = a.id)"
+    return f"(json_extract(a.details, '$.{member}') IS {column} OR {erased})"
+
+
 def _all(*conditions: str) -> str:
     return " AND ".join(conditions)
 
@@ -373,7 +379,8 @@ USERS: tuple[Agreement, ...] = (
     ),
 )
 
-_ARRIVAL = f"""(b.created_at IS a.created_at AND b.balance_after IS NULL
+_ARRIVAL = f"""(b.created_at IS a.created_at AND {_tells_always("bank_balance_after", "b.balance_after")}
+  AND {_tells_always("account", "b.account")}
   AND (b.status = 'matched' OR {_tells("status", "b.status")})
   AND {_tells("depositor_name", "b.depositor_name", personal=True)}
   AND {_tells("bank_name", "b.bank_name", personal=True)})"""

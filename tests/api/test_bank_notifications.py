@@ -88,8 +88,8 @@ def test_a_bank_transaction_credits_once_whatever_the_key(client: Client) -> Non
     rows = len(logged(client, limit=1000))
     again = notify(client, "once-2", "김하나", 5002, occurred_at=moment)
     assert again.status_code == 200
-    assert again.json() == {**first, "balance_before": 5002, "audit_log_id": None}
-    spelled = notify(client, "once-2", "김 하나\u3000", 5002, occurred_at=moment)
+    assert again.json() == {**first, "balance_before": 5002, "audit_log_id": None, "repeat": True}
+    spelled = notify(client, "once-2", "김하나\u3000", 5002, occurred_at=moment)
     assert spelled.json() == again.json()
     assert (balance(client, "7002"), len(logged(client, limit=1000))) == (5002, rows)
 
@@ -486,9 +486,15 @@ def test_money_that_does_not_fit_the_account_is_put_on_record(client: Client) ->
 @pytest.mark.parametrize(
     ("change", "pointer"),
     [
-        ({"bank_transaction_id": "a b"}, "#/bank_transaction_id"),
+        ({"bank_transaction_id": " a"}, "#/bank_transaction_id"),
+        ({"bank_transaction_id": "a\t"}, "#/bank_transaction_id"),
         ({"bank_transaction_id": ""}, "#/bank_transaction_id"),
+        ({"bank_transaction_id": f"derived:{'0' * 64}"}, "#/bank_transaction_id"),
         ({"depositor_name": "x" * 51}, "#/depositor_name"),
+        ({"depositor_name": "a\0a"}, "#/depositor_name"),
+        ({"depositor_name": "\0" * 51}, "#/depositor_name"),
+        ({"account": "a"}, "#/account"),
+        ({"balance_after": 2**53}, "#/balance_after"),
         ({"amount": 0}, "#/amount"),
         ({"amount": -1}, "#/amount"),
         ({"occurred_at": "2026-02-30T00:00:00Z"}, "#/occurred_at"),

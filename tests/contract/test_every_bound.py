@@ -24,6 +24,7 @@ from tests.live import passbook
 from tests.some import some
 from tests.stateful.served import CALLERS, Answer
 
+PADDED = "/v1/bank-notifications #/depositor_name"
 FILLERS = ("z", "가", "😀", "7")
 """One byte of UTF-8, three, four, and for what takes digits alone."""
 _numbers = itertools.count(100_001)
@@ -106,7 +107,7 @@ def test_a_number_at_its_bounds_is_taken_and_one_beyond_is_refused(scene: Scene,
     least, most = member.schema["minimum"], member.schema["maximum"]
     for value in (least, most):
         path, body = member.request(scene, value)
-        if value < 0:  # is taken from what is there
+        if value < 0 and "changes" in body:  # is taken from what is there
             body["changes"][0]["telegram_id"] = scene.user(-value)
         answer = scene.post(path, body)
         if member in AMOUNTS:
@@ -160,7 +161,9 @@ def test_a_text_beyond_its_bounds_is_refused_by_name(scene: Scene, member: Membe
     beyond = (
         [text + text[-1] for text in texts] if member.place[-1] != "occurred_at" else [texts[0][:-6] + "0" * 9 + "Z"]
     )
-    for text in ("", "\0", *beyond, *(f"{text[:-1]}\0" for text in texts), f"{texts[0][0]}\0{texts[0][2:]}"):
+    # The name that a bank prints may be padded, and there may be none.
+    padded = ("", "\0", *(f"{text[:-1]}\0" for text in texts)) if str(member) != PADDED else ()
+    for text in (*padded, *beyond, f"{texts[0][0]}\0{texts[0][2:]}"):
         holder[member.place[-1]] = text
         refused(scene, scene.post(path, body), member, text)
     for half in (r"\ud83d", r"\ude00", r"z\ud83d", r"\ude00\ud83d"):

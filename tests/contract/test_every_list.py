@@ -257,6 +257,9 @@ def _bank_lines(world: World) -> list[Row]:
             ],
             "more_candidates": 0,
             "more_candidates_counted": True,
+            "account": row["account"],
+            "bank_balance_after": row["balance_after"],
+            "balance_gap": False,
         }
         for row in world.rows("bank_notifications")
     ]

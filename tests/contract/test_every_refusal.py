@@ -83,8 +83,8 @@ def _used_reference(scene: Scene) -> Refused:
 def _reused_bank_transaction(scene: Scene) -> Refused:
     body = scene.line_body()
     line_id = int(scene.made(RECEIVE, body)["id"])
-    members = {"bank_notification_id": line_id, "differing_fields": ["amount", "bank_name"]}
-    return Refused(RECEIVE, {**body, "amount": 1001, "bank_name": "KB"}, None, line_id, members)
+    members = {"bank_notification_id": line_id, "differing_fields": ["depositor_name", "amount"]}
+    return Refused(RECEIVE, {**body, "amount": 1001, "depositor_name": "x"}, None, line_id, members)
 
 
 def _line_of_the_future(scene: Scene) -> Refused:

@@ -102,9 +102,11 @@ def _schemas() -> dict[str, dict[str, Any]]:
 
 
 _OTHERWISE: dict[str, Callable[[Any], Any]] = {
+    "account": lambda _: "427***104",
     "action": lambda was: f"{was}x",
     "amount": lambda was: was + 1,
     "atomic": lambda was: not was,
+    "balance_after": lambda _: -5,
     "bank_name": lambda _: "KB",
     "bank_transaction_id": lambda was: f"{was}x",
     "changes": lambda was: [{**was[0], "amount": was[0]["amount"] + 1}],

@@ -1,21 +1,17 @@
 """Which deposit a notification confirms by itself."""
 
-import unicodedata
-
 import pytest
 
 from service.ledger.bank_notifications import (
     BankNotification,
-    BankNotificationPost,
     BankNotificationStatus,
     Candidate,
     check_matchable,
     check_same_amount,
-    check_same_transfer,
     fitting,
 )
 from service.ledger.depositor_names import PrintedName, printed
-from service.ledger.errors import BankNotificationMatched, BankTransactionReused, DepositAmountDiffers
+from service.ledger.errors import BankNotificationMatched, DepositAmountDiffers
 from service.ledger.likeness import Likeness
 
 
@@ -88,45 +84,11 @@ def test_a_line_beside_another_open_one_confirms_nothing_by_itself() -> None:
     assert fitting(WHOLE, [], others_open=True) == (BankNotificationStatus.UNMATCHED, None)
 
 
-ON_RECORD = {"depositor_name": "홍길동", "amount": 500, "occurred_at": "2026-01-19T12:00:00Z", "bank_name": "국민은행"}
-
-
 def on_record(**changed: object) -> BankNotification:
-    """The notification on record."""
+    """A notification of 500 won on record."""
     empty = dict.fromkeys(BankNotification.__struct_fields__)
-    told = {"id": 3, "status": BankNotificationStatus.UNMATCHED, "candidates": [], **ON_RECORD}
+    told = {"id": 3, "status": BankNotificationStatus.UNMATCHED, "candidates": [], "amount": 500}
     return BankNotification(**{**empty, **told, **changed})  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("field", "other"),
-    [
-        ("depositor_name", "홍길순"),
-        ("amount", 499),
-        ("amount", 501),
-        ("occurred_at", "2026-01-19T12:00:00.001Z"),
-        ("bank_name", "국민"),
-        ("bank_name", None),
-    ],
-)
-def test_a_transfer_that_is_told_otherwise_is_another_one(field: str, other: object) -> None:
-    """Each field by itself, and all together; the refusal names just those that differ."""
-    command = BankNotificationPost(bank_transaction_id="KB-1", **{**ON_RECORD, field: other})  # type: ignore[arg-type]
-    with pytest.raises(BankTransactionReused) as refused:
-        check_same_transfer(command, on_record())
-    assert refused.value.members == {"bank_notification_id": 3, "differing_fields": [field]}
-
-
-def test_a_transfer_that_is_told_again_is_the_same() -> None:
-    """Also with the instant in another zone, with the name spelled otherwise, and where it was erased meanwhile."""
-    for name in ("홍 길동", "홍길동\u3000", unicodedata.normalize("NFD", "홍길동")):
-        check_same_transfer(
-            BankNotificationPost(bank_transaction_id="KB-1", **{**ON_RECORD, "depositor_name": name}), on_record()
-        )  # type: ignore[arg-type]
-    for occurred_at in (ON_RECORD["occurred_at"], "2026-01-19T21:00:00.000+09:00"):
-        command = BankNotificationPost(bank_transaction_id="KB-1", **{**ON_RECORD, "occurred_at": occurred_at})  # type: ignore[arg-type]
-        check_same_transfer(command, on_record())
-        check_same_transfer(command, on_record(depositor_name=None))
 
 
 @pytest.mark.parametrize("amount", [499, 500, 501])
