@@ -1,5 +1,6 @@
 """The server as a process: how many connections it takes, what it does when there are no more descriptors."""
 
+import asyncio
 import contextlib
 import os
 import re
@@ -15,6 +16,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from service import server
+from service.connections import Bounds, Connections
+from service.measures import Measures
 from tests.live import LiveService
 from tests.some import some
 from tests.waiting import until
@@ -177,3 +181,45 @@ def test_the_limit_that_is_too_low_for_the_setting_is_told(own_service: LiveServ
     assert metric(own_service, "passbook_connections_limit") == 136
     assert own_service.stop() == 0
     assert "at most 136 connections are taken: the limit of open files leaves no more" in own_service.said
+
+
+def test_who_is_turned_away_gives_its_descriptor_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is kept open for a moment, so that its answer arrives; where no descriptor is left, that moment is over."""
+    monkeypatch.setattr(server, "_ACCEPT_AGAIN_S", 0.05)
+
+    async def turned_away() -> None:
+        loop = asyncio.get_running_loop()
+        with contextlib.ExitStack() as stack:
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            first, second = (stack.enter_context(socket.socket()) for _ in range(2))
+            nothing_free = Connections(Bounds(connections=0), Measures([]))
+            accepting = server._Accepting(listener, nothing_free, pytest.fail, lambda _code: None)
+            accepting.start()
+            stack.callback(accepting.stop)
+            for client in (first, second):
+                client.setblocking(False)
+                await loop.sock_connect(client, listener.getsockname())
+                async with asyncio.timeout(TIMEOUT_S):
+                    assert (await loop.sock_recv(client, 4096)).startswith(b"HTTP/1.1 503")
+                if client is first:
+                    stack.enter_context(no_descriptor_is_free())
+
+    asyncio.run(turned_away())
+
+
+@contextlib.contextmanager
+def no_descriptor_is_free() -> Iterator[None]:
+    """This process may have as many as it has."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, before[1]))
+    fillers = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                fillers.append(os.dup(0))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for filler in fillers:
+            os.close(filler)
