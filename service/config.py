@@ -40,7 +40,8 @@ class Config(Struct, frozen=True, kw_only=True):
         Meta(
             ge=8 * 2**20,
             le=2**40,
-            description="bytes of the bodies of requests under way: of one key at most half (429), of all these (503)",
+            description="most bytes of the bodies of all requests under way; more get 503, and more than half of it "
+            "from one key 429",
         ),
     ] = 32 * 2**20
     key_requests_max: Annotated[
@@ -59,7 +60,7 @@ class Config(Struct, frozen=True, kw_only=True):
             ge=0,
             le=10**6,
             description="requests a second without a valid API key that one client address (of IPv6, /64) may send; "
-            "more get 429 for 401; 0: no limit",
+            "more get 429 in place of 401; 0: no limit",
         ),
     ] = 100
     write_queue_max: Annotated[
@@ -72,7 +73,7 @@ class Config(Struct, frozen=True, kw_only=True):
         ),
     ] = 8192
     write_queue_bytes_max: Annotated[
-        int, Meta(ge=2**20, le=2**34, description="bytes of the bodies of the writes that wait, shared out likewise")
+        int, Meta(ge=2**20, le=2**34, description="bytes of the bodies of the writes that wait, shared in the same way")
     ] = 32 * 2**20
     write_batch_max: Annotated[
         int,
@@ -105,7 +106,7 @@ class Config(Struct, frozen=True, kw_only=True):
             ge=0,
             le=86_400,
             description="how long a commit, or a start of the writing process, may take before that process is "
-            "killed and another one started (at its own start the service ends); 0: never",
+            "killed and replaced (if the service itself is starting, it ends); 0: never",
         ),
     ] = 60
     readers: Annotated[
@@ -128,8 +129,8 @@ class Config(Struct, frozen=True, kw_only=True):
         Meta(
             ge=4,
             le=100,
-            description="columns in which banks print a depositor's name, a Hangul letter two and a Latin one one; "
-            "a name that fills them may have been cut",
+            description="width of the field in which banks print a depositor's name: a Hangul letter counts 2, a Latin "
+            "one 1; a name that fills it may have been cut",
         ),
     ] = 14
     deposit_expiry_s: Annotated[
@@ -177,8 +178,8 @@ class Config(Struct, frozen=True, kw_only=True):
         Meta(
             ge=8,
             le=65_000,
-            description="connections at once, as far as the limit of open files lets it; beyond it the longest idle "
-            "ones are closed, and where none is idle new ones get 503",
+            description="connections at once, or fewer if the limit of open files requires it; then the longest idle "
+            "ones are closed, and if none is idle, new ones get 503",
         ),
     ] = 4096
     shutdown_delay_s: Annotated[

@@ -102,7 +102,7 @@ def test_the_scopes_of_a_key_are_changed_and_bite_on_the_next_request(tmp_path: 
         assert client.write("/v1/users", body).status_code == 201
         assert client.get("/v1/users/1").json()["code"] == "scope_missing"
         same = passbook("keys", "scopes", prefix, "--scope", "audit:write", "--scope", "users:write", *where)
-        assert same.stdout == f"{prefix} (bot) may do just that already: audit:write, users:write.\n"
+        assert same.stdout == f"{prefix} (bot) has exactly these scopes already: audit:write, users:write.\n"
         rows = service.client().get("/v1/audit-logs", params={"action": "api_key_scopes_changed"}).json()["items"]
         assert [row["details"] for row in rows] == [
             {

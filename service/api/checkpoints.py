@@ -41,9 +41,13 @@ class Checkpoints:
                 tree, found = await self._readers.read(self._checked, read)
                 return await self._sign(tree), found
         except TimeoutError as error:
-            raise NotReady(f"No checkpoint got on disk within {self._within_s:g} s: does the disk answer?") from error
+            raise NotReady(
+                f"No checkpoint was written to disk within {self._within_s:g} s: does the disk answer?"
+            ) from error
         except OSError as error:
-            raise NotReady(f"The checkpoint could not be put on disk: {error.strerror}. Nothing was signed.") from error
+            raise NotReady(
+                f"The checkpoint could not be written to disk: {error.strerror}. Nothing was signed."
+            ) from error
 
     async def _sign(self, tree: Tree) -> str:
         """The note, when it is on disk. One that hangs there is waited for, and not joined by others."""

@@ -34,7 +34,8 @@ async def explain_balance(
     """The balance at a moment and every transaction that made it, newest first: what moved, who moved it, the bank's
     line and the row of the audit log. The sums are over all pages; these explain one moment, whatever is written since.
 
-    Of a user with very many transactions the first answers may list none and say not_summed_yet: follow `next_cursor`.
+    For a user with very many transactions, the first answers may list none and say not_summed_yet: follow
+    `next_cursor`.
     """
     key, now = request.passbook.cursor_key, request.passbook.clock()
     start: _Start = _Moment(moment("query/at", at)) if cursor is None else place_of(cursor, telegram_id, key)

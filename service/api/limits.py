@@ -186,7 +186,9 @@ class Limits:
             )
         if self.bodies_bytes + body_bytes > self.bodies_bytes_max:
             self.limited.add("body_bytes")
-            raise Overloaded("The bodies of requests under way take all the memory that they may. Nothing was done.")
+            raise Overloaded(
+                "The bodies of requests under way fill the memory that is set aside for them. Nothing was done."
+            )
         share.body_bytes += body_bytes
         self.bodies_bytes += body_bytes
 

@@ -52,8 +52,8 @@ async def reverse(
 ) -> Response[ReversalWritten]:
     """Moves the whole amount the other way as a transaction of its own; both name each other. Once.
 
-    What a held domain name was paid with is not reversed: release the purchase. Of a registered name it is, with
-    "goodwill": true; the name stays registered, and its purchase says `payment_reversed`.
+    The payment of a held domain name is not reversed: release the purchase. The payment of a registered name is
+    reversed with "goodwill": true. The name stays registered, and its purchase says `payment_reversed`.
     """
     return await write(request, door.REVERSE, data, idempotency_key, int(transaction_id))
 

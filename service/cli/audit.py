@@ -54,16 +54,16 @@ def _of(pattern: str) -> Callable[[click.Context, click.Parameter, str | None], 
 
 
 _FILTERS = (
-    click.option("--telegram-id", callback=_of(TELEGRAM_ID_PATTERN), help="What concerns this user."),
-    click.option("--action", callback=_of(ACTION_PATTERN), help="This action; * at an end stands for anything."),
-    click.option("--resource-type", callback=_of(WORD_PATTERN), help="This kind, such as deposit_transaction."),
-    click.option("--resource-id", callback=_of(ID_PATTERN), help="The resource of this id."),
-    click.option("--actor", help="What this one did: the name of an API key, cli:<user>, system:expiry."),
-    click.option("--request-id", help="What the request of this id did."),
+    click.option("--telegram-id", callback=_of(TELEGRAM_ID_PATTERN), help="Only rows about this user."),
+    click.option("--action", callback=_of(ACTION_PATTERN), help="Only this action; * at an end stands for anything."),
+    click.option("--resource-type", callback=_of(WORD_PATTERN), help="Only this type, such as deposit_transaction."),
+    click.option("--resource-id", callback=_of(ID_PATTERN), help="Only the resource with this id."),
+    click.option("--actor", help="Only this actor: the name of an API key, cli:<user>, system:expiry."),
+    click.option("--request-id", help="Only the request with this id."),
     click.option("--outcome", type=click.Choice([outcome.value for outcome in Outcome])),
-    click.option("--since", callback=_of(INSTANT_OR_DAY_PATTERN), help="From then on: an instant, or a day."),
-    click.option("--until", callback=_of(INSTANT_OR_DAY_PATTERN), help="Before it: an instant, or a day."),
-    click.option("--on", callback=_of(DAY_PATTERN), help="This whole day, such as 2026-11-22."),
+    click.option("--since", callback=_of(INSTANT_OR_DAY_PATTERN), help="The beginning: an instant or a day, included."),
+    click.option("--until", callback=_of(INSTANT_OR_DAY_PATTERN), help="The end: an instant or a day, not included."),
+    click.option("--on", callback=_of(DAY_PATTERN), help="Only this day, such as 2026-11-22."),
     click.option("--tz", default="UTC", show_default=True, help="Time zone of days, and of the times on a terminal."),
 )
 _ASKED = (
@@ -97,7 +97,7 @@ def audit() -> None:
 
 @audit.command("tail")
 @database_option
-@click.option("-f", "--follow", is_flag=True, help="Go on with each row as it comes, until Ctrl+C.")
+@click.option("-f", "--follow", is_flag=True, help="Print each new row when it comes, until Ctrl+C.")
 @click.option(
     "-n", "--lines", type=click.IntRange(0, 1_000_000), default=10, show_default=True, help="Rows to begin with."
 )
@@ -132,9 +132,7 @@ def audit_search_(database: str | None, order: str, limit: int, wanted: Wanted) 
 @audit.command("export")
 @database_option
 @click.option("--format", "kind", type=click.Choice(["csv", "ndjson"]), help="Default: ndjson.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="A file that is not there. Default: standard output."
-)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="A new file. Default: standard output.")
 @click.option("--order", type=click.Choice([order.value for order in Order]), default="oldest", show_default=True)
 @click.option("--limit", type=click.IntRange(1), help="The most rows. Default: all.")
 @click.option("--excel", is_flag=True, help="CSV with a byte-order mark, by which Excel knows UTF-8.")
@@ -152,7 +150,7 @@ def audit_export(
 ) -> None:
     """Write the rows for which all conditions hold as NDJSON or CSV, as GET /v1/audit-logs answers them.
 
-    A file appears whole, or not at all. With --sealed it is the whole log as auditors recompute it.
+    A file appears complete or not at all. With --sealed it is the whole log in the form that auditors check.
     """
     if excel and kind == "ndjson":
         raise click.UsageError("--excel is CSV; leave out --format.")

@@ -31,27 +31,27 @@ class _Instant(click.ParamType[str]):
         except ValueError:
             self.fail("is a day such as 2026-01-01, or an instant such as 2026-01-01T00:00:00Z", param, ctx)
         if moment > bound(system_clock().isoformat()):
-            self.fail("is still to come", param, ctx)
+            self.fail("is in the future", param, ctx)
         return moment
 
 
 @click.command(cls=Command)
 @database_option
-@click.option("--before", required=True, type=_Instant(), help="Rows older than this day (UTC) or instant go.")
+@click.option("--before", required=True, type=_Instant(), help="Archive rows older than this day (UTC) or instant.")
 @click.option(
     "--archive",
     required=True,
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="A name that is not taken, on another disk than the database's if there is one.",
+    help="A new file, if possible on another disk than the database.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be archived; write nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def prune(database: str | None, before: str, archive: Path, dry_run: bool, yes: bool) -> None:
-    """Archive the oldest rows of the audit log in FILE, then remove them; also while the service runs.
+    """Archive the oldest rows of the audit log in FILE, then remove them. The service may run meanwhile.
 
-    FILE is read back and verified row by row before anything is removed; beside it lies FILE.checkpoint, which is
-    signed. The proofs of all rows stay in the database. Stopped or killed, the same command goes on.
+    FILE is read back and verified row by row before anything is removed. FILE.checkpoint beside it is signed. The
+    proofs of all rows stay in the database. If the command was stopped or killed, the same command goes on.
     """
     config = config_of(database=database)
     with lock.exclusive(config.retention_path, purpose="audit prune"), opened(config) as connection:

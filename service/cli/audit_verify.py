@@ -75,8 +75,9 @@ def verify(
 ) -> None:
     """Prove that nobody changed the audit log. Exit code 0: sound, 1: changed, 2: it cannot be checked.
 
-    Reads only; of a backup too, and also while the service runs. Every row's leaf and the whole tree are computed anew.
-    That the log was not rewritten as a whole is proved by what was kept elsewhere: --checkpoint, --receipts.
+    It only reads a database or a backup, and the service may run meanwhile. Every row's leaf and the whole tree are
+    computed again. Only something that was kept elsewhere proves that the log was not rewritten as a whole:
+    --checkpoint, --receipts.
     """
     with checking():
         config = config_of(database=database)
@@ -167,6 +168,8 @@ def _say(report: VerificationReport) -> None:
     if report.sound:
         click.echo("✅ Nobody changed the audit log.")
         if not compared:
-            click.echo("⬜ A rewrite as a whole is found by what was kept elsewhere: --checkpoint, --receipts.")
+            click.echo(
+                "⬜ Only what was kept elsewhere shows whether the whole log was made anew: --checkpoint, --receipts."
+            )
     elif report.faults[0].audit_log_id is not None:
         click.echo("What it should be is in an older backup, or in an export of the log.")

@@ -81,7 +81,7 @@ class _Witness(Struct, kw_only=True):
     required=True,
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
-    help="The witness's own, where nobody can write who can write to the log.",
+    help="The witness's own folder. Whoever can write to the log must not be able to write there.",
 )
 @click.option("--url", metavar="URL", help=f"The service. An API key with audit:read is taken from ${_API_KEY}.")
 @click.option("--checkpoint", type=click.Path(path_type=Path), metavar="FILE", help="A checkpoint, instead of --url.")
@@ -112,8 +112,8 @@ def witness(
 ) -> None:
     """Check that the log only grew since the last time, and keep its checkpoint.
 
-    It is worth what its folder is worth: run it on another machine than the service, as somebody else. Exit code 0: the
-    log only grew. 1: it was cut or made anew. 2: it cannot be told.
+    It protects only as far as its folder is protected: run it on another machine than the service, as another user.
+    Exit code 0: the log only grew. 1: it was cut or made anew. 2: it cannot be told.
     """
     if (url is None) == (checkpoint is None):
         raise click.UsageError("Give either --url or --checkpoint.")

@@ -33,7 +33,7 @@ no_proof_option = click.option(
 )
 @no_proof_option
 def backup(database: str | None, to: Path | None, no_proof: bool) -> None:
-    """Copy the database, also while the service runs; the copy appears whole and proved, or not at all."""
+    """Copy the database. The service may run meanwhile. The copy appears complete and proved, or not at all."""
     config = config_of(database=database)
     path = config.database_path
     require_database(path)
@@ -58,11 +58,11 @@ def backup(database: str | None, to: Path | None, no_proof: bool) -> None:
 @no_proof_option
 @click.argument("file", type=click.Path(path_type=Path))
 def restore(database: str | None, replace: bool, no_proof: bool, file: Path) -> None:
-    """Make FILE, a backup or the copy from before a migration, the database; the service does not run.
+    """Make FILE the database: a backup, or the copy from before a migration. Stop the service first.
 
-    FILE is checked before anything is touched and stays as it is; it may be of an earlier schema, or the bot's own, and
-    then `migrate up` is the next step. What is at the database's place is replaced only with --replace, and then kept
-    beside it.
+    FILE is checked before anything is touched, and stays as it is. If it has an earlier schema, or the bot's own,
+    `migrate up` is the next step. An existing database is replaced only with --replace, and is then kept beside the new
+    one.
     """
     path = config_of(database=database).database_path
     with _shown("Stopped; the database is as it was.") as show:

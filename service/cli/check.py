@@ -45,7 +45,7 @@ class Finding(Struct, frozen=True, kw_only=True):
 def check(database: str | None, host: str | None, port: int | None, as_json: bool) -> None:
     """Say what `passbook serve` would do with these settings, and change nothing.
 
-    Exit code 0: it would start; 1: it would not, and why is said.
+    Exit code 0: it would start. 1: it would not, and the output says why.
     """
     config, found = _settings(database=database, host=host, port=port)
     if config is not None:

@@ -28,17 +28,17 @@ def users() -> None:
 @users.command("erase", cls=Command)
 @database_option
 @click.option(
-    "--force", is_flag=True, help="Also with a balance, pending deposits or held names; they stay as they are."
+    "--force", is_flag=True, help="Erase a user with a balance, pending deposits or held names too; these stay."
 )
-@click.option("--vacuum", is_flag=True, help="With the service stopped: write the whole file anew after it.")
+@click.option("--vacuum", is_flag=True, help="Write the whole file anew afterwards; the service must be stopped.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.argument("telegram_id", required=False)
 def erase(database: str | None, force: bool, vacuum: bool, yes: bool, telegram_id: str | None) -> None:
-    """Erase the personal data of the user TELEGRAM_ID; also while the service runs.
+    """Erase the personal data of the user TELEGRAM_ID. The service may run meanwhile.
 
-    Names, free texts and the telegram id go, from the audit log too; its proofs stay. The user is called erased-<id>
-    from then on, and the balance and the transactions stay. It cannot be undone. Stopped or killed, the same command
-    goes on. --vacuum alone only writes the file anew.
+    Names, free texts and the telegram id are removed, from the audit log as well. Its proofs stay, and so do the
+    balance and the transactions. The user is called erased-<id> from then on. This cannot be undone. If the command was
+    stopped or killed, the same command goes on. --vacuum alone only writes the file anew.
     """
     if telegram_id is None and not vacuum:
         raise click.UsageError("Name a user by TELEGRAM_ID.")

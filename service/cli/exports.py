@@ -81,8 +81,8 @@ def export(
 ) -> None:
     """Write the bot's tables and the audit log to FILE, as SQL that `wrangler d1 execute --file` takes.
 
-    Also while the service runs: FILE is the database as it was at one instant, whole or not there at all. With --like,
-    exit code 1 and no FILE where a row does not fit.
+    The service may run meanwhile. FILE shows the database at one instant, and appears complete or not at all. With
+    --like, a row that does not fit means exit code 1 and no FILE.
     """
     config = config_of(database=database)
     require_database(config.database_path)

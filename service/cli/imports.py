@@ -71,7 +71,7 @@ def _types(_context: click.Context, _option: click.Parameter, given: tuple[str, 
 def import_(
     database: str | None, statuses: dict[str, str], types: dict[str, Direction], report_path: Path | None, file: Path
 ) -> None:
-    """Make a new database from FILE, the bot's.
+    """Make a new database from the bot's data in FILE.
 
     FILE is what `wrangler d1 export` wrote (with the schema, or with --no-schema), an sqlite3 .dump, or an SQLite file.
     """

@@ -44,7 +44,7 @@ EXAMPLES_LIMIT = 10_000
 def integrity(database: str | None, jobs: int | None, as_json: bool, quick: bool, examples: int) -> None:
     """Prove that it adds up. Exit code 0: sound, 1: broken, 2: it cannot be checked.
 
-    Reads only; also while the service runs. The first rows that fail a check are named.
+    It only reads, and the service may run meanwhile. The first rows that fail a check are named.
     """
     with checking():
         report = _prove(config_of(database=database), jobs, quick=quick, examples_max=examples)

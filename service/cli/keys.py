@@ -47,7 +47,7 @@ def _wanted(role: str | None, scopes: tuple[str, ...]) -> frozenset[Scope]:
 
 @keys.command("create")
 @database_option
-@click.option("--name", required=True, help="Who acts with the key; stands in the audit log as actor.")
+@click.option("--name", required=True, help="The name of its user: the actor in the audit log.")
 @_scopes_options
 def keys_create(database: str | None, name: str, role: str | None, scopes: tuple[str, ...]) -> None:
     """Make a key and print it: on standard output, alone, and only this once."""
@@ -108,7 +108,7 @@ def keys_revoke(database: str | None, prefix: str) -> None:
 def keys_scopes(database: str | None, prefix: str, role: str | None, scopes: tuple[str, ...]) -> None:
     """Set what the key with this PREFIX may do (see: passbook keys list): these scopes, and no others.
 
-    The next request with it goes by them.
+    They apply from the next request on.
     """
     wanted = _wanted(role, scopes)
     with opened(config_of(database=database)) as connection:
@@ -120,6 +120,6 @@ def keys_scopes(database: str | None, prefix: str, role: str | None, scopes: tup
             raise click.ClickException(f"{prefix} was revoked and may do nothing; make a new key.") from error
     may = ", ".join(sorted(wanted))
     if not changed:
-        click.echo(f"{prefix} ({key.name}) may do just that already: {may}.")
+        click.echo(f"{prefix} ({key.name}) has exactly these scopes already: {may}.")
         return
     click.echo(f"{prefix} ({key.name}) may now do {may}; before {', '.join(sorted(key.scopes))}.")

@@ -54,12 +54,14 @@ def migrate() -> None:
 
 @migrate.command("plan")
 @database_option
-@click.option("--to", type=click.IntRange(min=0), metavar="N", help="As for `migrate up --to N`.")
+@click.option(
+    "--to", type=click.IntRange(min=0), metavar="N", help="Plan only up to migration N, as `migrate up --to N`."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
 def migrate_plan(database: str | None, to: int | None, as_json: bool) -> None:
     """Show what `migrate up` would do. Reads only.
 
-    Exit code 0: it would start, or nothing is pending; 1: it would refuse, and why is said.
+    Exit code 0: it would start, or nothing is pending. 1: it would refuse, and the output says why.
     """
     config = config_of(database=database)
     with _reading(config) as connection, progress.shown() as show:
@@ -77,7 +79,7 @@ def migrate_plan(database: str | None, to: int | None, as_json: bool) -> None:
 @click.option("--to", type=click.IntRange(min=0), metavar="N", help="Stop after migration N.")
 @click.option("--no-backup", is_flag=True, help="Make no copy of the database first.")
 def migrate_up(database: str | None, to: int | None, no_backup: bool) -> None:
-    """Apply the migrations that are pending, each whole or not at all, and go through the guide's checklist.
+    """Apply the pending migrations, each completely or not at all, and go through the guide's checklist.
 
     A checked copy of the database is made before. Exit code 1: it did not start, or a line of the checklist fails.
     """
@@ -122,10 +124,10 @@ def migrate_up(database: str | None, to: int | None, no_backup: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("target", metavar="SQL", type=click.Path(path_type=Path))
 def migrate_adapt(file: Path, target: Path) -> None:
-    """Write SQL that makes the tables of FILE, the bot's, those that migration 000 describes.
+    """Write SQL that turns the bot's tables in FILE into those of migration 000.
 
     FILE is an export of the D1 or its SQLite file. `wrangler d1 execute --file SQL` takes what is written; then the
-    migrations run on the D1. Exit code 1: it cannot be done, and why is said. (`migrate up` does it by itself.)
+    migrations run on the D1. Exit code 1: it cannot be done, and the output says why. (`migrate up` does it by itself.)
     """
     adopting = _adoption_of(file, target.with_name(f"{target.name}.source"))
     if adopting is None:
@@ -198,7 +200,7 @@ def migrate_down(database: str | None, to: int | None, yes: bool) -> None:
 @database_option
 @click.option("--json", "as_json", is_flag=True, help="Print the checklist as a JSON array.")
 def migrate_verify(database: str | None, as_json: bool) -> None:
-    """Go through the guide's verification checklist. Reads only; also while the service runs.
+    """Go through the guide's verification checklist. It only reads, and the service may run meanwhile.
 
     Exit code 0: no line fails, 1: one does. ⬜ marks what cannot be seen from here.
     """

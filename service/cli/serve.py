@@ -50,7 +50,8 @@ _LOOK_AGAIN_S = 0.02
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one. Default: 8000.")
 @click.option("--new", is_flag=True, help="Begin a new ledger where one is missing, and put its log and key aside.")
 def serve(database: str | None, host: str | None, port: int | None, new: bool) -> None:
-    """Serve the API. Makes the database when there never was one; prints an admin key, once, when there is no key."""
+    """Serve the API. If there never was a database, it is made. If there is no API key, an admin key is made and
+    printed once."""
     config = config_of(database=database, host=host, port=port)
     telemetry = Telemetry(os.environ)
     logs.set_up(format_=config.log_format, level=config.log_level, context=log_context)

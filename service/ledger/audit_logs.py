@@ -93,11 +93,11 @@ class AuditEvent(Struct, frozen=True, kw_only=True):
 
 
 class AuditLogPost(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """An event that a caller wants on record; who, when and from where come from the request.
+    """An event that a caller puts on record. The request tells who sends it, when, and from where.
 
     Neither `action` nor `resource_type` may be one that the ledger itself writes. With the outcome failure, the row's
-    action gets `_failed` at its end if it has it not, as every refusal here does; without an outcome the action tells
-    it. A `telegram_id` that no user has is kept all the same.
+    action gets `_failed` at its end, unless it ends so already. Without an outcome, the end of the action says it. A
+    `telegram_id` that no user has is kept as it is.
     """
 
     action: Annotated[
@@ -295,9 +295,9 @@ def check_is_callers(command: AuditLogPost) -> None:
     What was posted under a name that was reserved only later stays as it was answered.
     """
     if reserved_names.is_action_reserved(command.action):
-        raise Invalid("action", "is one that the ledger itself writes, or may; name it after what it is to you")
+        raise Invalid("action", "is reserved for the ledger; choose another name")
     if reserved_names.is_resource_reserved(_given(command.resource_type) or ""):
-        raise Invalid("resource_type", "is one of the ledger's own, which only the ledger writes about")
+        raise Invalid("resource_type", "is reserved for the ledger; choose another name")
     _check_floats(_given(command.details))
 
 

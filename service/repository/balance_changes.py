@@ -67,7 +67,7 @@ class _Plan:
         if used is not None:
             raise ReferenceUsed(f"The reference names transaction {used} already.", transaction_id=used)
         if reference in self._references:
-            raise ReferenceUsed("The reference stands earlier in the same request.")
+            raise ReferenceUsed("An earlier change of the same request has this reference.")
         account = self._planned.get(telegram_id) or self._session.account(telegram_id)
         if account is None:
             if amount < 0:

@@ -98,7 +98,7 @@ def test_a_reference_stands_once_in_a_request(service: LiveService) -> None:
     refused = post(client, *twice)
     told = refused.json()
     assert (refused.status_code, told.get("code"), told.get("index")) == (409, "reference_used", 1), refused.text
-    assert told["detail"] == "Change 1: The reference stands earlier in the same request."
+    assert told["detail"] == "Change 1: An earlier change of the same request has this reference."
     assert balance(client, "5021") is None
     answer = post(client, *twice, atomic=False).json()
     assert [result["status"] for result in answer["results"]] == ["applied", "refused"]
