@@ -238,6 +238,18 @@ def facts_of(command: BankNotificationPost) -> BankFacts:
     )
 
 
+def facts_on_record(line: BankNotification) -> BankFacts:
+    """What a line on record says of its transfer."""
+    return BankFacts(
+        bank_transaction_id=line.bank_transaction_id,
+        depositor_name=line.depositor_name or "",
+        amount=line.amount,
+        occurred_at=line.occurred_at or line.created_at or "",
+        account=line.account,
+        balance_after=line.bank_balance_after,
+    )
+
+
 def fitting(
     line: PrintedName,
     meant: Sequence[Candidate],

@@ -12,6 +12,7 @@ from service.ledger.bank_notifications import (
     BankNotificationStatus,
     Candidate,
     MatchMethod,
+    facts_on_record,
     fitting,
 )
 from service.ledger.depositor_names import AnnouncedName, announced, printed
@@ -37,7 +38,7 @@ from service.ledger.transactions import TransactionStatus, balance_after_credit
 from service.ledger.users import Account
 from service.repository.unit_of_work import Operation, UnitOfWork, created, ok
 from service.repository.users import find_or_open
-from service.storage import bank_notifications, deposits, learned_names, users
+from service.storage import bank_lines, bank_notifications, deposits, learned_names, users
 
 
 def _announce(work: UnitOfWork, command: DepositAnnounce, _target: int) -> Answer:
@@ -116,9 +117,11 @@ def _lines_of(
 
 
 def _means_it_alone(work: UnitOfWork, line: BankNotification, command: DepositAnnounce) -> bool:
-    """Whether a line that waits confirms what is announced now, as it would had it come after. One that was ambiguous
-    is with people."""
+    """Whether a line that waits confirms what is announced now, as it would had it come after. One that was ambiguous,
+    or whose money another line may have told of, is with people."""
     if line.status is not BankNotificationStatus.UNMATCHED or line.depositor_name is None:
+        return False
+    if bank_lines.may_be_repeated(work.tx, facts_on_record(line), besides=line.id):
         return False
     name = printed(line.depositor_name, field_width=work.policy.bank_name_width)
     occurred_at = bound(line.occurred_at or line.created_at or "")

@@ -255,6 +255,12 @@ def finish(tx: Connection, answers: set[int], *, user_id: int, telegram_id: str,
         " AND (depositor_name IS NOT NULL OR raw_message IS NOT NULL OR match_name <> '')",
         (user_id,),
     ).rowcount
+    tx.execute(
+        "UPDATE bank_notification_events SET depositor_name = NULL, raw_message = NULL, note = NULL"
+        " WHERE (depositor_name IS NOT NULL OR raw_message IS NOT NULL OR note IS NOT NULL) AND bank_notification_id IN"
+        f" (SELECT id FROM bank_notifications WHERE {_OF_THE_USER})",
+        (user_id,),
+    )
     tx.execute("DELETE FROM learned_names WHERE user_id = ?", (user_id,))
     imported = 0
     for table, ids in mine.items():
