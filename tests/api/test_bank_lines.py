@@ -102,3 +102,24 @@ def test_of_one_users_equal_deposits_the_older_is_matched(client: Client) -> Non
     line = {"depositor_name": "홍길동", "amount": amount, "occurred_at": datetime.now(UTC).isoformat()}
     told = [client.write("/v1/bank-notifications", {**line, "bank_transaction_id": f"t-{amount}-{n}"}) for n in "ab"]
     assert [one.json()["matched_deposit_id"] for one in told] == made
+
+
+def test_a_name_that_a_person_settled_once_is_matched_the_next_time(client: Client) -> None:
+    """Another name than was announced: a candidate at first, and with "remember" the user's from then on."""
+    deposit = {"telegram_id": "7791", "depositor_name": "홍길동"}
+    line = {"depositor_name": "길동이네", "occurred_at": datetime.now(UTC).isoformat()}
+    told = []
+    for number in "ab":
+        amount = next(AMOUNTS)
+        made = client.write("/v1/deposits", {**deposit, "amount": amount}).json()["id"]
+        body = {**line, "amount": amount, "bank_transaction_id": f"learned-{amount}-{number}"}
+        told.append(client.write("/v1/bank-notifications", body).json())
+        if number == "a":
+            assert (told[0]["status"], [one["deposit_id"] for one in told[0]["candidates"]]) == ("unmatched", [made])
+            match = {"deposit_id": made, "remember": True}
+            settled = client.write(f"/v1/bank-notifications/{told[0]['id']}/match", match).json()
+    assert (told[1]["status"], told[1]["matched_deposit_id"]) == ("matched", made)
+    forgotten = client.delete(
+        f"/v1/learned-names/{settled['learned_name_id']}", headers={"Idempotency-Key": f"forget-{made}"}
+    )
+    assert forgotten.status_code == 200
