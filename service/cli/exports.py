@@ -1,6 +1,8 @@
 """passbook export: the way back to D1."""
 
+import contextlib
 from pathlib import Path
+from typing import IO
 
 import click
 import msgspec
@@ -8,7 +10,7 @@ import msgspec
 from service.cli import progress
 from service.cli.common import Command, config_of, database_option, load_migrations, require_database
 from service.storage import export_like, private_files
-from service.storage.export_like import DoesNotFit, Words
+from service.storage.export_like import Misfit, Words
 from service.storage.exporter import ExportFailed, export_database
 from service.storage.import_values import logged
 
@@ -89,7 +91,7 @@ def export(
     if like is None and (types or statuses or cut_names or report_path):
         raise click.UsageError("--type, --status, --cut-names and --report go with --like.")
     try:
-        with progress.shown() as show:
+        with progress.shown() as show, _Listing(report_path) as listing:
             if like is None:
                 plain = export_database(
                     config.database_path,
@@ -110,16 +112,13 @@ def export(
                     with_schema=schema != "none",
                     busy_timeout_ms=config.busy_timeout_ms,
                     progress=show,
+                    on_misfit=listing.add,
                 )
                 tables, size = fitted.tables, fitted.size
                 for words, count in fitted.mapped.items():
                     click.echo(f"  {words}: {count:,} transactions")
                 for said in fitted.left_out:
                     click.echo(f"  left out: {said}")
-    except DoesNotFit as error:
-        if report_path is not None:
-            _list(error, report_path)
-        raise click.ClickException(str(error)) from error
     except ExportFailed as error:
         raise click.ClickException(str(error)) from error
     for table, rows in tables.items():
@@ -128,7 +127,19 @@ def export(
     click.echo(f"Next, with an empty D1: wrangler d1 execute NAME --remote --file {file}")
 
 
-def _list(error: DoesNotFit, path: Path) -> None:
-    with private_files.create(path) as report:
-        for one in error.misfits:
-            report.write(msgspec.json.encode({"table": one.table, "row": logged(one.row), "why": one.why}) + b"\n")
+class _Listing(contextlib.ExitStack):
+    """Lists rows in `path` where one is given; the file is made when there is a row. Lifetime: the block."""
+
+    def __init__(self, path: Path | None) -> None:
+        super().__init__()
+        self._path = path
+        self._file: IO[bytes] | None = None
+
+    def add(self, misfit: Misfit) -> None:
+        """One row more."""
+        if self._path is None:
+            return
+        if self._file is None:
+            self._file = self.enter_context(private_files.create(self._path))
+        told = {"table": misfit.table, "row": logged(misfit.row), "why": misfit.why}
+        self._file.write(msgspec.json.encode(told) + b"\n")

@@ -64,14 +64,33 @@ class Misfit(Struct, frozen=True):
     why: str
 
 
+class Misfits:
+    """How many rows the original's tables do not take, the first of them, and `tell`, who hears of each.
+
+    Lifetime: one export. Of a million none but the first few is held.
+    """
+
+    def __init__(self, tell: Callable[[Misfit], None]) -> None:
+        self.count = 0
+        self.first: list[Misfit] = []
+        self._tell = tell
+
+    def add(self, table: str, row: Value, why: str) -> None:
+        """One row."""
+        misfit = Misfit(table, row, why)
+        self.count += 1
+        if len(self.first) < _SHOWN_MAX:
+            self.first.append(misfit)
+        self._tell(misfit)
+
+
 class DoesNotFit(ExportFailed):
     """Rows that the original's tables do not take. No file was made."""
 
-    def __init__(self, misfits: list[Misfit]) -> None:
-        self.misfits = misfits
-        first = "\n  ".join(f"{one.table}, row {shown(one.row)}: {one.why}" for one in misfits[:_SHOWN_MAX])
-        more = f"\n  … and {len(misfits) - _SHOWN_MAX:,} more" if len(misfits) > _SHOWN_MAX else ""
-        super().__init__(f"{len(misfits):,} rows do not fit the tables of the original:\n  {first}{more}")
+    def __init__(self, misfits: Misfits) -> None:
+        first = "\n  ".join(f"{one.table}, row {shown(one.row)}: {one.why}" for one in misfits.first)
+        more = f"\n  … and {misfits.count - _SHOWN_MAX:,} more" if misfits.count > _SHOWN_MAX else ""
+        super().__init__(f"{misfits.count:,} rows do not fit the tables of the original:\n  {first}{more}")
 
 
 class Words(Struct, frozen=True, kw_only=True):
@@ -93,7 +112,7 @@ class Fitted(Struct, kw_only=True):
     others: list[str]
     mapped: dict[str, int]
     left_out: list[str]
-    misfits: list[Misfit]
+    misfits: Misfits
 
 
 def export_database(
@@ -106,6 +125,7 @@ def export_database(
     with_schema: bool,
     busy_timeout_ms: int,
     progress: Progress,
+    on_misfit: Callable[[Misfit], None] = lambda _: None,
 ) -> LikeReport:
     """Writes `database` as it is at one instant to `target`, for the tables of `like`; whole or not at all.
 
@@ -119,9 +139,9 @@ def export_database(
             with contextlib.closing(connection):
                 migrator.require_latest(connection, migrations)
                 connection.execute("BEGIN")
-                found = fitted(connection, like, scratch, migrations, words, progress)
+                found = fitted(connection, like, scratch, migrations, words, progress, on_misfit)
                 with contextlib.closing(found.fit):
-                    if found.misfits:
+                    if found.misfits.count:
                         raise DoesNotFit(found.misfits)
                     with new_text(partial) as file:
                         tables = _write(connection, found, file, with_schema=with_schema, progress=progress)
@@ -170,6 +190,7 @@ def fitted(
     migrations: list[Migration],
     words: Words,
     progress: Progress,
+    on_misfit: Callable[[Misfit], None],
 ) -> Fitted:
     """The rows that `connection` sees, in the tables of `like`; `scratch` is the stem of two files for the caller to
     delete.
@@ -186,7 +207,7 @@ def fitted(
             others=[sql for kind, _, sql in made if kind != "table"],
             mapped={},
             left_out=[],
-            misfits=[],
+            misfits=Misfits(on_misfit),
         )
         if not any(kind in {"trigger", "view"} for kind, _, _ in made):
             result.others += _left_aside(like)
@@ -201,8 +222,8 @@ def fitted(
     for table in _OURS:
         fitting.fill(table)
     result.fit.execute("COMMIT")
-    for table, row, parent, _ in result.fit.execute("PRAGMA foreign_key_check").fetchall():
-        result.misfits.append(Misfit(table, row, f"it points at a row of {parent} that is not there"))
+    for table, row, parent, _ in result.fit.execute("PRAGMA foreign_key_check"):
+        result.misfits.add(table, row, f"it points at a row of {parent} that is not there")
     return result
 
 
@@ -266,7 +287,7 @@ class _Fitting:
             except sqlite.DatabaseError as error:
                 if not sqlite.is_of_statement(error):
                     raise
-                self._result.misfits.append(Misfit(table, row["id"], f"{error} ({_shown(taken)})"))
+                self._result.misfits.add(table, row["id"], f"{error} ({_shown(taken)})")
         if left_out:
             self._result.left_out.append(f"{left_out:,} rows of {table} that are no registered name")
 
@@ -344,7 +365,7 @@ class _Fitting:
             row["amount"] = -row["amount"]
         if not debit and says_debit and row["amount"]:
             why = f"a credit of the type {row['type']} would count as a debit; say another word with --type {kind}=WORD"
-            self._result.misfits.append(Misfit("deposit_transactions", row["id"], why))
+            self._result.misfits.add("deposit_transactions", row["id"], why)
 
     def _type(self, kind: str, direction: str, of_the_bot: str | None) -> str:
         told = self._words.types.get(f"{kind}:{direction}", self._words.types.get(kind))

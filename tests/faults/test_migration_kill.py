@@ -5,6 +5,7 @@ by strace. A sample of the points runs with every test run. With FAULTS_SAMPLE i
 system call (`make faults`); with FAULTS=full it is all of them (`make faults-long`).
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -25,6 +26,9 @@ from tests.some import some
 from tests.storage.test_importer import make_bots_file
 
 MIGRATIONS = migrator.load(resources.folder("migrations"))
+SEED = CHECKOUT / "tests" / "migrations" / "seed_bot.sql"
+"""The bot's database as its public history tells of it."""
+LATEST = len(MIGRATIONS) - 1
 FULL = os.environ.get("FAULTS") == "full"
 SYSCALLS = ("pwrite64", SYNCS, "ftruncate", "unlink", "link", "fchmod")
 CHANGES_FILES = (
@@ -110,6 +114,76 @@ def killed(database: Path, *, at: int, up: bool) -> bool:
         finally:
             os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_killed_at_every_statement_of_an_adoption_and_run_again_is_as_undisturbed(tmp_path: Path) -> None:
+    """The bot's real tables become those of 000 first: as they were or as 000 has them, with every row and archived
+    value; and whatever was reached, the next run ends as one that nobody disturbed."""
+    start, target = bots_own(tmp_path / "start.db", users=10), tmp_path / "killed.db"
+    shutil.copy(start, target)
+    connection, whole, begun = open_for_work(target), list[dict[str, str]](), list[int]()
+    counting = _Killing(connection, at=10**9)
+
+    def begins(_: str) -> None:
+        whole.append(migrator.schema_of(connection))
+        begun.append(10**9 - counting._left)
+
+    assert migrator.up(counting, MIGRATIONS, begins) == LATEST  # type: ignore[arg-type]
+    begins("the end")
+    connection.close()
+    undisturbed, adopted = state(target), 0
+    points = [*range(begun[-1])]
+    if not EACH_STATEMENT:  # before the bot's tables become ours, while they do, and afterwards
+        points = [begun[0], *range(begun[0] + 7, begun[1] + 2, (begun[1] - begun[0]) // 4), begun[5], begun[-1] - 1]
+    for point in some(points):
+        for path in tmp_path.glob("killed.db*"):
+            path.unlink()
+        shutil.copy(start, target)
+        assert killed(target, at=point, up=True)
+        connection = open_for_work(target)
+        reached = migrator.schema_of(connection)
+        assert reached in whole, f"killed before statement {point}: a step is taken whole or not at all"
+        adopted += reached != whole[0]
+        migrate(connection, up=True)
+        connection.close()
+        assert state(target) == undisturbed, f"killed before statement {point}"
+    print(f"killed at {len(points)} points")
+    assert 0 < adopted < len(points), "it is killed before the bot's tables become ours, and afterwards"
+
+
+def bots_own(path: Path, *, users: int) -> Path:
+    """The bot's real tables, with as many users more as told, each with an account, movements, lines and a domain."""
+    with contextlib.closing(sqlite3.connect(path)) as bots, bots:
+        bots.executescript(SEED.read_text("utf-8"))
+        numbers = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {users})"
+        when = "'2026-01-17 03:29:57'"
+        for into, select in (
+            ("users", f"100 + i, 90000000 + i, 'u' || i, '길동' || i, {when}, {when}"),
+            ("user_deposits", f"100 + i, 100 + i, 1000, {when}, {when}, 2 + i % 5"),
+            (
+                "deposit_transactions",
+                "100 + i, 100 + i, 'deposit', 2000, 'confirmed', '홍길동' || i, '홍길동' || substr(i, 1, 4), '입금',"
+                f" {when}, {when}",
+            ),
+            (
+                "deposit_transactions",
+                f"10000000 + i, 100 + i, 'withdrawal', 1000, 'confirmed', NULL, NULL, '도메인', {when}, {when}",
+            ),
+            (
+                "deposit_transactions",
+                "20000000 + i, 100 + i, 'deposit', 5000, iif(i % 2, 'rejected', 'pending'), '가' || i, '가' || i, NULL,"
+                f" NULL, {when}",
+            ),
+            (
+                "bank_notifications",
+                f"100 + i, 'KB', '홍길동' || i, '홍길동', 2000, i, {when}, '입금', iif(i % 3, 100 + i, NULL), {when}",
+            ),
+            ("user_domains", f"100 + i, 100 + i, 'd' || i || '.com', i % 2, {when}"),
+            ("message_buffer", f"100 + i, 100 + i, '1', 'user', '안녕', {when}"),
+        ):
+            bots.execute(f"INSERT INTO {into} {numbers} SELECT {select} FROM n")
+    return path
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from service.cli import main
 from service.storage import export_like
-from service.storage.export_like import DoesNotFit, LikeReport, Words
+from service.storage.export_like import DoesNotFit, LikeReport, Misfit, Misfits, Words
 from service.storage.importer import import_database
 from tests.ledger_check import broken_invariants
 from tests.live import LiveService, passbook
@@ -289,3 +289,17 @@ def test_the_bot_goes_on_with_its_own_statements_on_d1(
     )
     rows = [list(row.values()) for row in results(moved)[2]]
     assert rows == [[1, 37000, 37000], [2, 100000, 100000], [3, 0, 0]]
+
+
+def test_of_many_rows_that_do_not_fit_few_are_held() -> None:
+    """Whoever lists them hears of each; the rest of the program counts them."""
+    told: list[Misfit] = []
+    misfits = Misfits(told.append)
+    for row in range(1000):
+        misfits.add("users", row, "why")
+    assert [one.row for one in told] == list(range(1000))
+    assert misfits.first == told[:20]
+    assert str(DoesNotFit(misfits)).startswith(
+        "1,000 rows do not fit the tables of the original:\n  users, row 0: why\n"
+    )
+    assert str(DoesNotFit(misfits)).endswith("users, row 19: why\n  … and 980 more")

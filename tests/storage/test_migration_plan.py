@@ -45,6 +45,25 @@ def test_plan_counts_rows_and_shows_what_001_rejects_and_cuts(tmp_path: Path) ->
     assert plan.needed_bytes - without.needed_bytes == plan.file_bytes, "the copy takes as much as the file"
 
 
+def test_plan_counts_the_time_of_names_that_are_folded_anew(tmp_path: Path) -> None:
+    """Those that the rules may fold differently, one by one; the plain ones take no time worth a number."""
+    path, seconds = tmp_path / "earlier.db", []
+    for count in (0, 3 * migration_plan.NAMES_PER_S // 10):
+        path.unlink(missing_ok=True)
+        connection = sqlite.connect_writer(path, busy_timeout_ms=0, checkpoints=True)
+        migrator.up(connection, MIGRATIONS, lambda _: None, to=15)
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 21000) INSERT INTO bank_notifications"
+            " (bank_transaction_id, amount, depositor_name, match_name)"
+            " SELECT i, 5, iif(i <= ?, 'Ｗ', 'W') || i, iif(i <= ?, 'ｗ', 'w') || i FROM n",
+            (count, count),
+        )
+        connection.close()
+        seconds.append(plan_of(path).seconds)
+    assert round(seconds[1] - seconds[0], 1) == pytest.approx(0.3, abs=0.11)
+
+
 def test_plan_names_the_newest_backup(tmp_path: Path) -> None:
     """A copy beside the database is found; another database of a like name is none."""
     path = make_bots_file(tmp_path / "bot.db")
