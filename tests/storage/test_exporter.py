@@ -170,6 +170,20 @@ def everything(folder: Path) -> Path:
     return database
 
 
+def test_who_loads_an_export_gives_no_id_out_again(tmp_path: Path) -> None:
+    """Each table has one counter there, the ledger's: SQLite makes one of its own with the rows, and would go by it."""
+    database = ledger(tmp_path)
+    change(database, f"UPDATE sqlite_sequence SET seq = seq + 100 WHERE name IN {TABLES}")
+    write_back(database, tmp_path / "back.sql")
+    with contextlib.closing(sqlite3.connect(tmp_path / "d1.sqlite")) as bot:
+        bot.executescript((tmp_path / "back.sql").read_text("utf-8"))
+        counters = bot.execute(f"SELECT name, seq FROM sqlite_sequence WHERE name IN {TABLES} ORDER BY name").fetchall()
+        asked = f"SELECT name, seq FROM sqlite_sequence WHERE name IN {TABLES} ORDER BY name"
+        assert counters == read(database, asked), "a table has another counter, or two"
+        made = bot.execute("INSERT INTO users (telegram_id) VALUES ('4711')").lastrowid
+        assert made == dict(counters)["users"] + 1, "an id is given out again"
+
+
 def test_every_kind_of_row_comes_back(tmp_path: Path) -> None:
     """Movements of every type, deposits, purchases and bank lines of every status, an erased user: every column."""
     database = everything(tmp_path)

@@ -963,7 +963,7 @@ def test_a_source_that_is_refused_is_closed(tmp_path: Path, monkeypatch: pytest.
         with pytest.raises(ImportFailed):
             take_over(database, tmp_path / "p.db")
     assert len(made) == 2
-    for connection in made:
+    for connection in some(made):
         with pytest.raises(sqlite.driver.ProgrammingError, match="closed"):
             connection.execute("SELECT 1")
 
