@@ -202,7 +202,7 @@ class BoundedHttp(asyncio.BufferedProtocol):
         }
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        """It is gone. Who waits for something of it is told."""
+        """The connection is gone. Those who wait for it are told."""
         self._server_state.connections.discard(self)
         self._connections.remove(self)
         self._lost = True

@@ -72,9 +72,9 @@ def run(
 ) -> None:
     """Serves until SIGTERM or SIGINT; returns when the requests under way are answered and the database is closed.
 
-    `on_ready` is called when requests are taken, `on_stopping` when a signal asked to end, and `on_stop`
-    config.shutdown_delay_s later, when no more are taken and those under way are waited for; a second signal ends the
-    delay. One more (the second, where there is no delay) calls `on_hurry`, and nobody is waited for any more. What the
+    `on_ready` is called when requests are accepted, and `on_stopping` when a signal asked to end. `on_stop` is called
+    config.shutdown_delay_s later, when no more are accepted and those under way are waited for. A second signal ends
+    the delay. One more (the second, if there is no delay) calls `on_hurry`, and nobody is waited for any more. What the
     application's start raises is raised here. The process is expected to end afterwards: from the end of serving on,
     both signals are ignored. A signal during the application's start ends the start. Where something hangs all the
     same, such as a read of a disk that does not answer, the process ends with FORCED_EXIT_CODE.

@@ -1,4 +1,4 @@
-"""The page at /docs, its files, and what a browser is told about them. All from the package: it needs no internet."""
+"""The page at /docs, its files, and their headers. All files come from the package, so no Internet is needed."""
 
 from pathlib import Path
 from typing import Any

@@ -21,9 +21,9 @@ SHARE_MAX = 0.01
 class Figures:
     """The last reading. Lifetime: within the application's, inside `running`.
 
-    It has a connection and a thread of low priority of its own, so that no request waits for it. Between two readings
-    lie at least 30 s and a hundred times what the last one took: with ten million accounts they cost 1 % of a core.
-    read_at: seconds since the epoch; 0 and no `ledger` before the first reading.
+    It has a connection and a thread of low priority of its own, so that no request waits for it. Two readings are at
+    least 30 s apart, and a hundred times as long as the last one took. With ten million accounts they cost 1 % of a
+    core. read_at : seconds since the epoch; 0 and no `ledger` before the first reading.
     """
 
     def __init__(self, path: Path, *, busy_timeout_ms: int) -> None:

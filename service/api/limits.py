@@ -139,7 +139,7 @@ class Limits:
             raise
 
     def _give_turns(self) -> None:
-        """Strictly in turn, so that a body for which there is no room yet is not passed by for ever."""
+        """Strictly in turn, so that a large body for which there is no room yet is not overtaken for ever."""
         while self._turns:
             share = self._turns[0]
             body_bytes, waiting = share.waiting[0]

@@ -56,7 +56,7 @@ def erase(database: str | None, force: bool, vacuum: bool, yes: bool, telegram_i
 
 
 def _erase(connection: Connection, telegram_id: str, *, force: bool, yes: bool) -> list[str]:
-    """Erases the user; what is to be said of it."""
+    """Erases the user. Returns the sentences to print."""
     standing = erasures.find_standing(connection, telegram_id)
     if standing is None or telegram_id == pseudonym(standing.user_id):
         raise click.ClickException(f"There is no user {telegram_id}.")
@@ -94,7 +94,7 @@ def _check(standing: Standing, telegram_id: str, *, force: bool, yes: bool) -> N
 
 
 def _clean(connection: Connection, config: Config, *, vacuum: bool) -> list[str]:
-    """Takes what was erased out of the file's bytes, as far as that can be done now; what is to be said of it."""
+    """Removes what was erased from the file's bytes, as far as possible now. Returns the sentences to print."""
     with contextlib.ExitStack() as stack:
         alone = vacuum
         if not vacuum:

@@ -444,9 +444,9 @@ class Fault(NamedTuple):
 class Verifier:
     """Recomputes the commitments, leaves and nodes of rows as they come, and stops at the first that is not sound.
 
-    It begins at an empty tree, or within one: `frontier` is then that of the leaves before the first row, or a stretch
-    after them, `previous` the last of these and `last_id` its row's id, as far as it is known. What it says of rows is
-    proved by comparing the frontier's root with a signed checkpoint of that size.
+    It begins at an empty tree, or within one. Within one, `frontier` is that of the leaves before the first row, or a
+    stretch after them. `previous` is the last of these leaves, and `last_id` the id of its row, if it is known. A
+    comparison of the frontier's root with a signed checkpoint of that size proves what it says.
     """
 
     def __init__(

@@ -5,8 +5,9 @@ UTF-8 without a byte order mark; every line is one JSON object and ends with a l
     {"passbook_audit_export":1,"first_index":N,"previous_leaf":"<hex>","frontier":["<hex>",…]}
 
 N is 0 for a complete log. Otherwise it is the number of the oldest rows that are left out because they were archived.
-previous_leaf is the leaf before the first row, or 64 zeros if there is none. frontier has the roots of the complete
-subtrees that the first N leaves make up, the largest first: one for every 1 in the binary form of N.
+The member previous_leaf is the leaf before the first row, or 64 zeros if there is none. The member frontier has the
+roots of the complete subtrees that the first N leaves make up, the largest first: one for every 1 in the binary form of
+N.
 
 Then comes a line for each row, in the order of leaf_index without a gap, and with rising id. Its members may have any
 order. Each is there once, and there are no others: leaf_index; the columns of audit_logs by their names; salt,

@@ -148,9 +148,9 @@ class AuditLogPost(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 class AuditLog(Struct, frozen=True, kw_only=True):
     """One row of audit_logs as the API shows it.
 
-    `details` is the JSON object on record, {"text": …} where an old row holds other text, null where it holds none.
-    actor is null in rows from before Passbook; request_id, ip_address and user_agent where there was no request.
-    key_prefix, the public start of the API key, is null where no key acted, and in rows from before it was kept.
+    `details` is the JSON object on record, or {"text": …} if an old row holds other text, or null if it holds none.
+    actor is null in rows from before Passbook. request_id, ip_address and user_agent are null if there was no request.
+    key_prefix, the public start of the API key, is null if no key acted, and in rows from before it was kept.
     """
 
     id: int

@@ -3,9 +3,9 @@
 pending -> registered | released | expired; one call may take both steps. A name has one live purchase (pending or
 registered).
 
-Where the price is: a pending purchase stands on its payment, which nobody can reverse meanwhile; a released or expired
-one was paid back, for good. The payment of a registered name is given back only as goodwill, explicitly, so that nobody
-who wants a held name's money back meets a name that was registered just before; the name stays registered.
+Where the price is: a pending purchase depends on its payment, which nobody can reverse meanwhile. A released or expired
+one was paid back, for good. The payment of a registered name is given back only as goodwill, and the name stays
+registered. The request must say so: it may be meant for a held name that was registered just before.
 """
 
 import re
@@ -143,8 +143,8 @@ def check_paid(purchase: DomainPurchase, last: Transaction | None) -> Transactio
 def check_money_may_move(purchase: DomainPurchase, transaction: Transaction, *, goodwill: bool) -> None:
     """Returns when `transaction`, of the chain that the payment of `purchase` begins, may be reversed.
 
-    Raises PaymentHeld where that would give back what a held name stands on, PaymentRegistered where it would give back
-    the price of a registered one without goodwill, RefundFinal where it would take again what was paid back.
+    Raises PaymentHeld if that would give back the payment of a held name, PaymentRegistered if it would give back the
+    price of a registered one without goodwill, RefundFinal if it would take again what was paid back.
     """
     gives_back = transaction.direction == Direction.DEBIT
     if purchase.status == DomainPurchaseStatus.PENDING and gives_back:

@@ -76,14 +76,14 @@ class BankLine(Struct, frozen=True, kw_only=True):
 class Cause(Struct, frozen=True, kw_only=True):
     """One confirmed transaction. `amount` and balances in won; `effect` is the amount with the sign of its direction.
 
-    version, balance_before and balance_after are null where `source` is not passbook: the bot recorded no order.
-    confirmed_at is null where the bot recorded none; description (a reason, a note or a domain name), reference and
-    depositor_name where none was given, and once the user's personal data was erased. audit_log_id, the row of the
-    audit log that was written with the movement, is null where the bot wrote none and where the row was archived;
-    actor, who acted by the name of its API key, and request_id are null where `source` is not passbook and where the
-    row was archived, request_id also for the service's own work. reverses_id is null for what takes nothing back,
-    reversed_by_id until it is taken back itself, as known now. domain_purchase_id and domain are null for what neither
-    pays nor refunds a purchase made with Passbook; bank_notification where none is matched with the transaction.
+    These are null. version, balance_before and balance_after: if `source` is not passbook, since the bot recorded no
+    order. confirmed_at: if the bot recorded none. description (a reason, a note or a domain name), reference and
+    depositor_name: if none was given, and once the user's personal data was erased. audit_log_id, the row of the audit
+    log that was written with the movement: if the bot wrote none, or the row was archived. actor (who acted, by the
+    name of its API key) and request_id: if `source` is not passbook, or the row was archived. request_id: also for the
+    service's own work. reverses_id: if it takes nothing back. reversed_by_id: until it is taken back itself, as known
+    now. domain_purchase_id and domain: unless it pays or refunds a purchase made with Passbook. bank_notification: if
+    none is matched with the transaction.
     """
 
     transaction_id: int

@@ -52,8 +52,8 @@ def digest(
 def check_same_request(request: Request, *, operation: str, body: str, status: int) -> None:
     """Returns when the stored `operation` and `body` are those of `request`, which was answered with HTTP `status`.
 
-    Raises IdempotencyKeyReused, which names the members of the body that differ, or "path" when another operation was
-    asked for; AnswerErased where the stored body was erased, so that it cannot be compared.
+    Raises IdempotencyKeyReused, which names the members of the body that differ, or "path" for another operation.
+    Raises AnswerErased if the stored body was erased, since it cannot be compared.
     """
     if request.operation == operation and not body:
         outcome = "carried out" if status < 400 else "refused"

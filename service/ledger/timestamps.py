@@ -36,10 +36,10 @@ def system_clock() -> datetime:
 class SteadyClock:
     """`wall`, but never ahead of the time that has really gone by: for deciding that a row has waited long enough.
 
-    Of the rows that were written since this clock was made, none looks older by it than it is, up to `window_s`: a
-    wall clock that jumps ahead makes nothing old, and one that was behind makes nothing old when it comes back. What is
-    not seen is a change that comes and goes between two calls. The price is lateness: a wall clock that jumped ahead
-    is believed again after at most twice `window_s`, or a restart.
+    No row that was written since this clock was made looks older by it than it is, up to `window_s`. A wall clock that
+    jumps ahead makes nothing old, and one that was behind makes nothing old when it comes back. A change that comes and
+    goes between two calls is not seen. The price is lateness: a wall clock that jumped ahead is believed again after at
+    most twice `window_s`, or after a restart.
 
     wall - elapsed is constant but for jumps. This clock starts from its least value within the window, kept as two
     values: that of the part of `window_s` that runs, and that of the part before.
@@ -80,8 +80,8 @@ def spoken(text: str) -> str:
 def restored(value: object) -> tuple[str, bool]:
     """The stored spelling of an old row's time, and whether it is the same instant to the last digit.
 
-    Read are ISO 8601 with T or a space, with or without an offset (without one it is UTC), a bare date, and the
-    seconds (1973 to 2286) or milliseconds (the same years) since 1970 as a number. Raises ValueError for all else.
+    It reads ISO 8601 with T or a space, with or without an offset (UTC without one), and a bare date. It also reads a
+    number of seconds (1973 to 2286) or milliseconds (the same years) since 1970. Raises ValueError for everything else.
     """
     if isinstance(value, str):
         return _restored_text(value.strip())
@@ -133,9 +133,9 @@ def bound(text: str) -> str:
 def around(text: str, seconds: int) -> tuple[str, str]:
     """The stored spellings of the instants `seconds` before and after a stored `text`; clamped to the years 1 to 9999.
 
-    Rows spell an instant with any number of digits, and a shorter text sorts first: the one before is spelled as short
-    as can be, the one after in full, so that a row exactly there lies between them. Raises ValueError when `text` is no
-    instant.
+    Rows spell an instant with any number of digits, and a shorter text sorts first. So the instant before is spelled as
+    short as possible, and the one after in full: a row exactly there lies between them. Raises ValueError when `text`
+    is no instant.
     """
     instant = datetime.fromisoformat(text).replace(tzinfo=None)
     try:

@@ -48,9 +48,9 @@ class TransactionReverse(Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 class Transaction(Struct, frozen=True, kw_only=True):
     """One row of deposit_transactions as the API shows it; amounts and balances in won.
 
-    depositor_name is null for what is not a deposit, reference when the caller gave none, confirmed_at until the
-    transaction is confirmed, reverses_id for what is no reversal, reversed_by_id until it is reversed; balance_before,
-    balance_after and version until it is confirmed, and in rows confirmed before Passbook kept the account;
+    These are null: depositor_name, if it is not a deposit. reference, if the caller gave none. confirmed_at, until it
+    is confirmed. reverses_id, if it is not a reversal. reversed_by_id, until it is reversed. balance_before,
+    balance_after and version, until it is confirmed, and in rows that were confirmed before Passbook kept the account.
     depositor_name and description also once the user's personal data was erased.
     """
 

@@ -112,7 +112,7 @@ class Sweeper:
             return False
 
     async def _expire_all(self, kind: _Kind, before: datetime, counts: Counter[str]) -> None:
-        """Expires batch after batch until no more is due. What cannot expire is passed by and holds nothing up."""
+        """Expires batch after batch until no more is due. A row that cannot expire is skipped and delays nothing."""
         created_before, after = stored(before), FIRST
         while not self._stopping.is_set():
             due = await self._readers.read(kind.list_due, created_before=created_before, after=after, limit=BATCH_MAX)

@@ -141,8 +141,8 @@ def find_after(
 ) -> tuple[list[AuditLog], int, int]:
     """At most `limit` rows behind the id `after`, oldest first; the id up to which it looked; the newest id there is.
 
-    SQLite has one writer at a time, which gives out ids in the order of its commits: no row becomes visible below the
-    newest id that was seen, and so none is left out.
+    SQLite has one writer at a time, which gives out ids in the order of its commits. So no row becomes visible below
+    the newest id that was seen, and none is left out.
     """
     newest = find_newest_id(tx)
     found = search(tx, wanted, order=Order.OLDEST, after=after, limit=limit, budget_s=budget_s, up_to=newest)

@@ -59,7 +59,7 @@ class Owner(Protocol):
         ...
 
     def kill(self) -> bool:
-        """Ends it at once, whatever it does, so that `run` raises; False where nobody can."""
+        """Ends it at once, whatever it does, so that `run` raises. False if it cannot be ended."""
         ...
 
 

@@ -76,8 +76,8 @@ def find_audit_logs(
 ) -> tuple[list[int], int]:
     """The ids of audit rows about the user that hold personal values, in order, and the highest id there is.
 
-    They are about the user by telegram_id, or, without one, by a transaction, a purchase or a bank notification that is
-    the user's; of the rows above `after`, all of which are read, also by user_id.
+    They are about the user by telegram_id. Without one, they are about a transaction, a purchase or a bank notification
+    of the user. Of the rows above `after`, all of which are read, also by user_id.
     """
     found = {row[0] for row in tx.execute(_AUDIT_LOGS, {"user": user_id, "telegram": telegram_id}).fetchall()}
     last: int = tx.execute("SELECT COALESCE(MAX(id), 0) FROM audit_logs").fetchone()[0]

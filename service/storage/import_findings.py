@@ -38,7 +38,7 @@ class Findings:
             self._is_ours = True
 
     def add(self, kind: str, said: str, **fields: object) -> None:
-        """One row that something is to be said of; `fields` as JSON holds them."""
+        """A row that the report names; `fields` as JSON holds them."""
         self.counts[kind] = self.counts.get(kind, 0) + 1
         examples = self.examples.setdefault(kind, [])
         if len(examples) < EXAMPLES_MAX:

@@ -1,12 +1,12 @@
-"""Whether what stands is what the audit log told of it: the statements for it, each with its judge.
+"""Statements that compare the tables with what the audit log told of them, each with its judge.
 
 A statement names its range by :low and :high and selects telegram_id, transaction_id, table, row id, and then the
 arguments of its judge, which says which check failed and how (storage/integrity.py). Most select the failures alone;
 where SQL cannot compare (a hash, a name as matching compares it), they select what is to be compared.
 
-What the log does not tell cannot be compared: rows of the bot's, rows that are archived, and members that rows of an
-earlier version do not have. Of an erased row the personal members are null, as the columns are by then; while an
-erasure is under way they are not compared.
+What the log does not tell cannot be compared: rows of the bot, rows that are archived, and members that rows of an
+earlier version do not have. In an erased row the personal members are null, and so are the columns. While an erasure is
+under way, they are not compared.
 """
 
 from collections.abc import Callable, Iterable, Iterator

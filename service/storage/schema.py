@@ -49,7 +49,8 @@ def read(connection: Connection) -> dict[str, Thing]:
 
 
 def faults(found: Mapping[str, Thing], wanted: Mapping[str, Thing]) -> list[str]:
-    """A sentence for each thing of `wanted` that is missing or changed, and for what else hangs on its tables."""
+    """A sentence for each thing of `wanted` that is missing or changed, and for everything else that is attached to its
+    tables."""
     ours = {thing.table for thing in wanted.values()}
     by_name = {name.lower(): thing for name, thing in found.items()}
     said = []
