@@ -6,9 +6,10 @@ import logging
 import re
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
+import msgspec
 import pytest
 from litestar import get, route
 
@@ -20,6 +21,7 @@ from service.app import create_app
 from service.config import Config
 from service.ledger import errors
 from service.ledger.errors import ErrorCode, Refusal, Unavailable
+from service.ledger.fields import REMEDIES
 from service.storage import sqlite
 from tests.live import LiveService
 from tests.printed import stands
@@ -99,6 +101,14 @@ def test_every_member_of_a_refusal_fits_the_problem_document() -> None:
 def test_messages_of_the_parser_are_put_in_words(said: str, read: str) -> None:
     """No names of Python types and no regular expressions reach a caller."""
     assert readable(said) == read
+
+
+def test_every_pattern_is_told_by_what_it_asks_for() -> None:
+    """As the parser spells it in its message; one that has no words is not shown either."""
+    for pattern, remedy in some([*REMEDIES.items(), (r"^\d{77}$", "text of another form")]):
+        with pytest.raises(msgspec.ValidationError) as refused:
+            msgspec.json.decode(b'"\\u0001"', type=Annotated[str, msgspec.Meta(pattern=pattern)])
+        assert readable(str(refused.value)) == f"must be {remedy}", "a pattern is told for what it asks for"
 
 
 class _Secret(Exception):
