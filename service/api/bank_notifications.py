@@ -12,16 +12,17 @@ from service.api.problems import invalid
 from service.api.request import ApiRequest, was_answered, write
 from service.ledger.access import Scope
 from service.ledger.bank_lines import CONTROL_PADDING, DERIVED, trimmed
+from service.ledger.bank_messages import BankMessagePost, BankReport
 from service.ledger.bank_notifications import (
     BankNotification,
     BankNotificationMatch,
     BankNotificationPage,
-    BankNotificationPost,
     BankNotificationWritten,
 )
 from service.ledger.errors import BankNotificationNotFound, ErrorCode
 from service.ledger.fields import BANK_NOTIFICATION_STATUS_PATTERN, given
 from service.ledger.policy import Policy
+from service.repository import bank_messages as messages_door
 from service.repository import bank_notifications as door
 from service.storage import bank_notifications
 from service.storage.sqlite import Connection
@@ -40,21 +41,28 @@ Limit = Annotated[int, QueryParameter(ge=1, le=100, description="The most items 
     opt=needs(Scope.BANK_NOTIFY, refusals=[ErrorCode.BANK_TRANSACTION_REUSED, ErrorCode.OCCURRED_AHEAD]),
 )
 async def receive(
-    data: JSONBody[BankNotificationPost], request: ApiRequest, idempotency_key: IdempotencyKey
+    data: JSONBody[BankReport], request: ApiRequest, idempotency_key: IdempotencyKey
 ) -> Response[BankNotificationWritten]:
     """Confirms the pending deposit of this name and amount where no other user could be meant; else it waits.
 
     A name that fills the bank's field may have been cut: it confirms the one deposit whose name begins with it.
 
     201 for a new line, 200 with `repeat` for one that is on record: it credits once, whatever the Idempotency-Key.
+
+    A raw_message alone is read. A deposit in it is a line as above. Anything else is kept as a bank message, 202:
+    what nobody could read, money that went, and a cancellation, which takes back the line that it means.
     """
-    instant("#/occurred_at", data.occurred_at)
-    own, name = given(data.bank_transaction_id), given(data.depositor_name)
+    told = data.told()
+    own = given(told.bank_transaction_id)
     if own is not None and own.startswith(DERIVED) and not was_answered(request, idempotency_key):
         raise invalid("#/bank_transaction_id", f"must not begin with {DERIVED} leave it out, and it is derived")
+    if isinstance(told, BankMessagePost):
+        return await write(request, messages_door.RECEIVE, told, idempotency_key)
+    instant("#/occurred_at", told.occurred_at)
+    name = given(told.depositor_name)
     if name is not None and CONTROL_PADDING.intersection(name):
-        data = msgspec.structs.replace(data, depositor_name=trimmed(name))
-    return await write(request, door.RECEIVE, data, idempotency_key)
+        told = msgspec.structs.replace(told, depositor_name=trimmed(name))
+    return await write(request, door.RECEIVE, told, idempotency_key)
 
 
 @get(
@@ -111,6 +119,7 @@ def _found(tx: Connection, notification_id: int, policy: Policy) -> BankNotifica
         refusals=[
             ErrorCode.BANK_NOTIFICATION_NOT_FOUND,
             ErrorCode.BANK_NOTIFICATION_MATCHED,
+            ErrorCode.BANK_NOTIFICATION_CLOSED,
             ErrorCode.DEPOSIT_NOT_FOUND,
             ErrorCode.DEPOSIT_MATCHED,
             ErrorCode.DEPOSIT_AMOUNT_DIFFERS,
@@ -134,7 +143,7 @@ ROUTER = Router(
     "/v1/bank-notifications", route_handlers=[receive, list_notifications, get_notification, match], tags=["bank"]
 )
 BODIES: list[Any] = [
-    BankNotificationPost,
+    BankReport,
     BankNotificationMatch,
     BankNotification,
     BankNotificationWritten,

@@ -78,6 +78,7 @@ _TO_PURCHASE = {
 _TO_NOTIFICATION = {
     name: {"bank_notification_id": "$response.body#/id"} for name in ("getBankNotification", "matchBankNotification")
 }
+_TO_MESSAGE = {name: {"bank_message_id": "$response.body#/id"} for name in ("getBankMessage", "settleBankMessage")}
 _TO_AUDIT_LOG = {"getAuditLog": {"audit_log_id": "$response.body#/audit_log_id"}}
 _LINKS: dict[tuple[str, str], dict[str, dict[str, str]]] = {
     ("createUser", "201"): {**_TO_USER, **_TO_AUDIT_LOG},
@@ -87,6 +88,8 @@ _LINKS: dict[tuple[str, str], dict[str, dict[str, str]]] = {
     ("cancelDeposit", "200"): {**_TO_DEPOSIT, **_TO_TRANSACTION, **_TO_USER, **_TO_AUDIT_LOG},
     ("postBankNotification", "201"): {**_TO_NOTIFICATION, **_TO_AUDIT_LOG},
     ("postBankNotification", "200"): _TO_NOTIFICATION,
+    ("postBankNotification", "202"): _TO_MESSAGE,
+    ("settleBankMessage", "200"): {**_TO_MESSAGE, **_TO_AUDIT_LOG},
     ("matchBankNotification", "200"): {**_TO_NOTIFICATION, **_TO_USER, **_TO_AUDIT_LOG},
     ("postDebit", "201"): {**_TO_TRANSACTION, **_TO_USER, **_TO_AUDIT_LOG},
     ("makeDomainPurchase", "201"): {**_TO_PURCHASE, **_TO_USER, **_TO_AUDIT_LOG},
@@ -118,6 +121,22 @@ _EXAMPLES: dict[str, Any] = {
 
 _ALSO_200 = {"createUser": "The user was there", "postBankNotification": "The bank transaction was on record"}
 """The operations that make a resource once and find it again, and what finding it means."""
+
+
+_SHAPES: dict[str, list[dict[str, Any]]] = {
+    "BankReport": [
+        {"title": "A line", "required": ["amount", "occurred_at"]},
+        {
+            "title": "A message",
+            "required": ["raw_message"],
+            "properties": {"raw_message": {"type": "string", "maxLength": 2000}, "bank_transaction_id": {}},
+            "additionalProperties": False,
+        },
+    ]
+}
+"""A body -> which of its members go together. Its own code says the same of what it is given."""
+_KEPT = {"postBankNotification": ("BankMessageWritten", "It is no deposit: the message is kept, and no money moved")}
+"""The operations that may keep something for people instead of doing it, and what they answer then, with 202."""
 
 
 class _Document(OpenAPI):
@@ -154,6 +173,8 @@ class PassbookOpenAPI(OpenAPIConfig):
         )
         for component_name, component in components.items():
             component["description"] = inspect.cleandoc(component.get("description", ""))
+            if component_name in _SHAPES:
+                component["anyOf"] = _SHAPES[component_name]
             # A body; what is answered needs no example. Callers' events are theirs to name.
             if component.get("additionalProperties") is False and component_name != "AuditLogPost":
                 for name in component["properties"].keys() & _EXAMPLES.keys():
@@ -186,6 +207,14 @@ class PassbookOpenAPI(OpenAPIConfig):
         responses.pop("400", None)
         if operation["operationId"] in _ALSO_200:
             responses["200"] = {**responses["201"], "description": _ALSO_200[operation["operationId"]]}
+        if operation["operationId"] in _KEPT:
+            view, description = _KEPT[operation["operationId"]]
+            schema = {"$ref": f"#/components/schemas/{view}"}
+            responses["202"] = {
+                **responses["201"],
+                "description": description,
+                "content": {"application/json": {"schema": schema}},
+            }
         if operation["operationId"] == "readyz":
             codes.append(ErrorCode.NOT_READY)
         for status in sorted({CATALOGUE[code].status for code in codes}):

@@ -50,6 +50,22 @@ CATALOGUE: dict[ErrorCode, Kind] = {
     ErrorCode.AUDIT_LOG_NOT_FOUND: Kind(404, "There is no such audit log row", "Check the id."),
     ErrorCode.DOMAIN_PURCHASE_NOT_FOUND: Kind(404, "There is no such domain purchase", "Check the id."),
     ErrorCode.BANK_NOTIFICATION_NOT_FOUND: Kind(404, "There is no such bank notification", "Check the id."),
+    ErrorCode.BANK_NOTIFICATION_CLOSED: Kind(
+        409,
+        "The notification is closed",
+        "Look at `current_status`: what the bank took back credits nobody.",
+        ("current_status",),
+    ),
+    ErrorCode.BANK_MESSAGE_NOT_FOUND: Kind(404, "There is no such message of a bank", "Check the id."),
+    ErrorCode.BANK_MESSAGE_SETTLED: Kind(
+        409, "The message waits for nobody", "Look at `current_status`: it is kept, or settled.", ("current_status",)
+    ),
+    ErrorCode.BANK_MESSAGE_UNFIT: Kind(
+        409,
+        "The message is not of this notification",
+        "Name the notification that it belongs to, or leave bank_notification_id out.",
+        ("bank_notification_id",),
+    ),
     ErrorCode.LEARNED_NAME_NOT_FOUND: Kind(404, "There is no such learned name", "Check the id; it may be removed."),
     ErrorCode.METHOD_NOT_ALLOWED: Kind(405, "The path has no such method", "Use a method that Allow lists."),
     ErrorCode.NOT_ACCEPTABLE: Kind(406, "No acceptable media type", "Accept what `errors` names.", ("errors",)),

@@ -16,7 +16,7 @@ import msgspec
 from service.api.problems import EdgeError, Violation, invalid, readable
 from service.ledger.errors import ErrorCode
 
-_MISSING_OR_UNKNOWN = re.compile(r"Object (missing required|contains unknown) field `(.*)`$", re.DOTALL)
+_MISSING_OR_UNKNOWN = re.compile(r"Object (missing required|contains unknown) field `([^`]*)`(.*)$", re.DOTALL)
 _PATH_STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NAME_CHARACTERS_MAX = 100
@@ -167,6 +167,7 @@ def _invalid(message: str, body: bytes) -> EdgeError:
     if not found:
         return invalid(pointer, readable(text))
     said = "is required" if found[1] == "missing required" else "is not a member of this body; leave it out"
+    said += found[3]
     return invalid(f"{pointer}/{_token(found[2])}", said)
 
 

@@ -14,6 +14,8 @@ MONEY_ACTIONS = ("deposit_confirmed", "balance_debited", "balance_credited", "tr
 DEPOSIT_ACTIONS = ("deposit_announced", "deposit_cancelled", "deposit_expired")
 DOMAIN_ACTIONS = ("domain_registered", "domain_held", "domain_released", "domain_expired")
 RECEIVED, MATCHED = "bank_notification_received", "bank_notification_matched"
+CANCELLED = "bank_notification_cancelled"
+MESSAGE_RECEIVED, MESSAGE_SETTLED = "bank_message_received", "bank_message_settled"
 OPENED = "opening_adjustment"
 """The takeover's; no actor is on record for it."""
 
@@ -21,6 +23,8 @@ _RESOURCE_TYPES = {
     **dict.fromkeys(DEPOSIT_ACTIONS, "deposit_transaction"),
     **dict.fromkeys(DOMAIN_ACTIONS, "user_domains"),
     **dict.fromkeys((RECEIVED, MATCHED), "bank_notification"),
+    CANCELLED: "bank_notification",
+    **dict.fromkeys((MESSAGE_RECEIVED, MESSAGE_SETTLED), "bank_message"),
     "user_created": "user",
     "user_erased": "user",
     "user_name_learned": "user",

@@ -15,6 +15,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from service.ledger.bank_lines import BankFacts, spelled, trimmed
 from service.ledger.depositor_names import Meaning, PrintedName, could_be_meant, match_name
 from service.ledger.errors import (
+    BankNotificationClosed,
     BankNotificationMatched,
     DepositAmountDiffers,
     OccurredAhead,
@@ -53,6 +54,8 @@ class BankNotificationStatus(StrEnum):
     UNMATCHED = "unmatched"
     AMBIGUOUS = "ambiguous"
     MATCHED = "matched"
+    DISMISSED = "dismissed"
+    CANCELLED = "cancelled"
 
 
 class MatchMethod(StrEnum):
@@ -175,6 +178,7 @@ class BankNotification(Struct, frozen=True, kw_only=True):
     until it is matched; match_method, matched_by (the name of the API key) and matched_at until then, and in rows that
     the bot matched. `candidates` has ten at most, the likeliest first and then the oldest, and none once it is matched.
     more_candidates: how many are not listed; more_candidates_counted: false when there may be more than that.
+    to_do: what a person has to do about a line that the bank took back after it was credited; null where nothing is.
     balance_gap: no earlier line of the account has the balance that this one began with: one is missing.
     """
 
@@ -197,6 +201,7 @@ class BankNotification(Struct, frozen=True, kw_only=True):
     account: str | None
     bank_balance_after: int | None
     balance_gap: bool
+    to_do: str | None
 
 
 class BankNotificationWritten(BankNotification, frozen=True, kw_only=True):
@@ -250,6 +255,11 @@ def facts_on_record(line: BankNotification) -> BankFacts:
     )
 
 
+def reverse_deposit(deposit_id: int) -> str:
+    """What a person has to do about a deposit whose money the bank took back."""
+    return f"The bank took this money back: reverse deposit {deposit_id}."
+
+
 def fitting(
     line: PrintedName,
     meant: Sequence[Candidate],
@@ -299,7 +309,11 @@ def check_not_ahead(occurred_at: str, now: datetime) -> None:
 
 
 def check_matchable(notification: BankNotification) -> None:
-    """Returns when `notification` is not settled yet. Raises BankNotificationMatched."""
+    """Returns when `notification` is open. Raises BankNotificationMatched, BankNotificationClosed."""
+    if notification.status in {BankNotificationStatus.DISMISSED, BankNotificationStatus.CANCELLED}:
+        raise BankNotificationClosed(
+            f"Bank notification {notification.id} is {notification.status}.", current_status=notification.status
+        )
     if notification.status is BankNotificationStatus.MATCHED:
         raise BankNotificationMatched(
             f"Bank notification {notification.id} is matched with deposit {notification.matched_deposit_id}.",

@@ -24,6 +24,10 @@ class ErrorCode(StrEnum):
     AUDIT_LOG_NOT_FOUND = "audit_log_not_found"
     DOMAIN_PURCHASE_NOT_FOUND = "domain_purchase_not_found"
     BANK_NOTIFICATION_NOT_FOUND = "bank_notification_not_found"
+    BANK_NOTIFICATION_CLOSED = "bank_notification_closed"
+    BANK_MESSAGE_NOT_FOUND = "bank_message_not_found"
+    BANK_MESSAGE_SETTLED = "bank_message_settled"
+    BANK_MESSAGE_UNFIT = "bank_message_unfit"
     LEARNED_NAME_NOT_FOUND = "learned_name_not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     NOT_ACCEPTABLE = "not_acceptable"
@@ -125,6 +129,22 @@ class DepositAmountDiffers(Refusal):
 
 class BankNotificationNotFound(Refusal):
     code = ErrorCode.BANK_NOTIFICATION_NOT_FOUND
+
+
+class BankNotificationClosed(Refusal):
+    code = ErrorCode.BANK_NOTIFICATION_CLOSED
+
+
+class BankMessageNotFound(Refusal):
+    code = ErrorCode.BANK_MESSAGE_NOT_FOUND
+
+
+class BankMessageSettled(Refusal):
+    code = ErrorCode.BANK_MESSAGE_SETTLED
+
+
+class BankMessageUnfit(Refusal):
+    code = ErrorCode.BANK_MESSAGE_UNFIT
 
 
 class LearnedNameNotFound(Refusal):

@@ -39,7 +39,8 @@ PRINTED_NAME_PATTERN = f"^{_PADDING}({_VISIBLE}({_NOT_CONTROL}{{0,48}}{_VISIBLE}
 BANK_ACCOUNT_PATTERN = "^[0-9*-]{1,40}" + _END
 DOMAIN_PATTERN = f"^{_VISIBLE}+[.\u3002\uff0e\uff61]{_VISIBLE}+" + _END
 DEPOSIT_STATUS_PATTERN = r"^(pending|confirmed|cancelled|rejected|expired|reversed)" + _END
-BANK_NOTIFICATION_STATUS_PATTERN = r"^(unmatched|ambiguous|matched)" + _END
+BANK_MESSAGE_STATUS_PATTERN = r"^(unreadable|waiting|kept|settled)" + _END
+BANK_NOTIFICATION_STATUS_PATTERN = r"^(unmatched|ambiguous|matched|dismissed|cancelled)" + _END
 HEADER_TOKEN_PATTERN = r"^(\x22[\x21-\x7e]{1,255}\x22|(?!\x22\x22$)[\x21-\x7e]{1,255})" + _END
 REQUEST_ID_PATTERN = r"^[\x21-\x7e]{1,128}" + _END
 ACTION_PATTERN = r"^\*?[a-z0-9_]{1,64}\*?" + _END
@@ -72,7 +73,8 @@ REMEDIES = {
     BANK_ACCOUNT_PATTERN: "1 to 40 digits, * and -, as the bank prints an account",
     DOMAIN_PATTERN: "a domain name of at least two labels, such as 한글.kr",
     DEPOSIT_STATUS_PATTERN: "one of pending, confirmed, cancelled, rejected, expired, reversed",
-    BANK_NOTIFICATION_STATUS_PATTERN: "one of unmatched, ambiguous, matched",
+    BANK_MESSAGE_STATUS_PATTERN: "one of unreadable, waiting, kept, settled",
+    BANK_NOTIFICATION_STATUS_PATTERN: "one of unmatched, ambiguous, matched, dismissed, cancelled",
     HEADER_TOKEN_PATTERN: "1 to 255 visible ASCII characters without spaces, such as a UUID",
     REQUEST_ID_PATTERN: "1 to 128 visible ASCII characters without spaces",
     ACTION_PATTERN: "lower-case letters, digits and _, optionally with * at one end or both",

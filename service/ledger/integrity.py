@@ -99,6 +99,10 @@ DESCRIPTIONS = {
         "A bank notification that is matched names one confirmed deposit of its amount, which no other names, and the"
         " deposit's audit row names the notification."
     ),
+    "bank_messages": (
+        "Every message of a bank has the text that came and one audit row for each thing that became of it, and the"
+        " notification that it took back is cancelled."
+    ),
     "learned_names": (
         "Every learned name is printed on a bank notification that is matched with a deposit of its user, compared as"
         " it reads, and told by one audit row of its learning and none of its removal; every audit row of a learning"

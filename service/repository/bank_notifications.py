@@ -33,7 +33,7 @@ from service.ledger.users import Account
 from service.repository.deposits import Match, check_creditable, credit, has_room, settle
 from service.repository.learned_names import learn
 from service.repository.unit_of_work import Operation, UnitOfWork, created, ok
-from service.storage import bank_lines, bank_notifications, deposits, learned_names, users
+from service.storage import bank_lines, bank_messages, bank_notifications, deposits, learned_names, users
 
 
 def _receive(work: UnitOfWork, command: BankNotificationPost, _target: int) -> Answer:
@@ -70,7 +70,14 @@ def receive(work: UnitOfWork, facts: BankFacts) -> Answer:
     erased = bank_notifications.has_erased_rival(work.tx, **key)
     learned_of = learned_names.users_of(work.tx, name)
     status, fits = fitting(name, meant.deposits, others_open=others or erased, in_time=in_time, learned_of=learned_of)
-    if bank_lines.may_be_repeated(work.tx, facts):
+    taken_back = bank_messages.may_be_taken_back(
+        work.tx,
+        amount=facts.amount,
+        depositor_name=facts.depositor_name,
+        occurred_at=occurred_at,
+        account=facts.account,
+    )
+    if taken_back or bank_lines.may_be_repeated(work.tx, facts):
         status, fits = BankNotificationStatus.AMBIGUOUS, None
     deposit = deposits.find(work.tx, fits.deposit_id) if fits else None
     account = users.find_account(work.tx, deposit.telegram_id) if deposit else None
@@ -116,7 +123,7 @@ def _told_again(work: UnitOfWork, known: KnownLine, facts: BankFacts) -> Answer:
     """What stands, of a line that is on record; what it did not say yet is kept beside it. Nothing is credited."""
     work.concerning(resource_id=known.id)
     notification = _found(work, known.id)
-    account = _account_of(work, notification.matched_deposit_id)
+    account = account_of(work, notification.matched_deposit_id)
     said, audit_log_id = addition(facts, known), None
     if said is not None:
         event_id = bank_lines.insert_told(work.tx, known.id, said, actor=work.context.actor, now=work.now)
@@ -205,7 +212,7 @@ def _listed(work: UnitOfWork, notification_id: int, candidates: Candidates | Non
     )
 
 
-def _account_of(work: UnitOfWork, deposit_id: int | None) -> Account | None:
+def account_of(work: UnitOfWork, deposit_id: int | None) -> Account | None:
     """The account that the money of a matched notification went to."""
     deposit = deposits.find(work.tx, deposit_id) if deposit_id else None
     return users.find_account(work.tx, deposit.telegram_id) if deposit else None

@@ -38,7 +38,7 @@ from service.ledger.transactions import TransactionStatus, balance_after_credit
 from service.ledger.users import Account
 from service.repository.unit_of_work import Operation, UnitOfWork, created, ok
 from service.repository.users import find_or_open
-from service.storage import bank_lines, bank_notifications, deposits, learned_names, users
+from service.storage import bank_lines, bank_messages, bank_notifications, deposits, learned_names, users
 
 
 def _announce(work: UnitOfWork, command: DepositAnnounce, _target: int) -> Answer:
@@ -127,6 +127,14 @@ def _means_it_alone(work: UnitOfWork, line: BankNotification, command: DepositAn
     occurred_at = bound(line.occurred_at or line.created_at or "")
     since, until = around(occurred_at, work.policy.match_window_s)
     open_since = around(occurred_at, work.policy.deposit_expiry_s)[0]
+    if bank_messages.may_be_taken_back(
+        work.tx,
+        amount=line.amount,
+        depositor_name=line.depositor_name,
+        occurred_at=occurred_at,
+        account=line.account,
+    ):
+        return False
     meant = bank_notifications.meant(
         work.tx, name, amount=line.amount, since=since, until=until, occurred_at=occurred_at, open_since=open_since
     )

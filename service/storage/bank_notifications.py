@@ -20,6 +20,7 @@ from service.ledger.bank_notifications import (
     Candidate,
     Candidates,
     MatchMethod,
+    reverse_deposit,
 )
 from service.ledger.depositor_names import (
     OTHER_THAN_PLAIN,
@@ -38,8 +39,11 @@ from service.storage import bank_lines, learned_names
 from service.storage.sqlite import Connection
 
 _SELECT_OPEN = (
-    "SELECT id, bank_transaction_id, depositor_name, amount, transaction_time, bank_name, raw_message, status,"
-    " matched_transaction_id, match_method, matched_by, matched_at, created_at, account, balance_after FROM"
+    "SELECT id, bank_transaction_id, depositor_name, amount, transaction_time, bank_name, raw_message,"
+    " COALESCE(closed_as, status), matched_transaction_id, match_method, matched_by, matched_at, created_at, account,"
+    " balance_after, iif(EXISTS (SELECT 1 FROM bank_notification_events WHERE bank_notification_id ="
+    " bank_notifications.id AND kind = 'cancelled') AND NOT EXISTS (SELECT 1 FROM deposit_transactions"
+    " WHERE reverses_id = matched_transaction_id), matched_transaction_id, NULL) FROM"
 )
 _SELECT = f"{_SELECT_OPEN} bank_notifications"
 # What the money of a notification could be for: a deposit that waits, one that has expired, and one that was confirmed
@@ -313,7 +317,7 @@ def list_newest(
     tx: Connection, *, status: str | None, window_s: int, field_width: int, before_id: int, limit: int
 ) -> list[BankNotification]:
     """Up to `limit` notifications with an id below `before_id`, newest first, each with its candidates."""
-    condition, values = ("", ()) if status is None else ("status = ? AND ", (status,))
+    condition, values = ("", ()) if status is None else ("COALESCE(closed_as, status) = ? AND ", (status,))
     rows = tx.execute(f"{_SELECT} WHERE {condition}id < ? ORDER BY id DESC LIMIT ?", (*values, before_id, limit))
     return [with_candidates(tx, _shown(tx, row), window_s=window_s, field_width=field_width) for row in rows.fetchall()]
 
@@ -322,7 +326,7 @@ def with_candidates(
     tx: Connection, notification: BankNotification, *, window_s: int, field_width: int
 ) -> BankNotification:
     """The notification with the deposits that its money may be for; none once it is matched."""
-    if notification.status is BankNotificationStatus.MATCHED:
+    if notification.status not in {BankNotificationStatus.UNMATCHED, BankNotificationStatus.AMBIGUOUS}:
         return notification
     try:
         since, until = around(bound(notification.occurred_at or notification.created_at or ""), window_s)
@@ -629,11 +633,12 @@ def _shown(tx: Connection, row: tuple[object, ...]) -> BankNotification:
 
 
 def _notification(row: tuple[object, ...]) -> BankNotification:
-    *said, account, balance = row
+    *said, account, balance, to_reverse = row
     names = BankNotification.__struct_fields__
     # The bot may have kept any text as a balance.
     balance = balance if isinstance(balance, int) else None
-    values = dict(zip(names, (*said, [], 0, True, account, balance, False), strict=True))
+    values = dict(zip(names, (*said, [], 0, True, account, balance, False, None), strict=True))
+    values["to_do"] = None if to_reverse is None else reverse_deposit(int(str(to_reverse)))
     for name in ("bank_transaction_id", "depositor_name", "bank_name", "raw_message"):
         values[name] = None if values[name] is None else str(values[name])
     for moment in ("occurred_at", "matched_at", "created_at"):

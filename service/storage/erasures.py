@@ -21,7 +21,9 @@ _IDS_AT_ONCE = 20_000
 _ANSWERS_AT_ONCE = 5_000
 _KEPT_DESCRIPTIONS = "('domain_purchase', 'domain_refund', 'opening_credit', 'opening_debit')"
 """Types of transactions whose description is no free text: a domain's name, or the takeover's sentence."""
-_PATH = re.compile(r"POST /v1/(deposits|transactions|bank-notifications|domain-purchases)/(\d{1,15})/", re.ASCII)
+_PATH = re.compile(
+    r"POST /v1/(deposits|transactions|bank-notifications|bank-messages|domain-purchases)/(\d{1,15})/", re.ASCII
+)
 
 
 class EraseFailed(Exception):
@@ -43,6 +45,7 @@ class Erased(Struct, frozen=True, kw_only=True):
     audit_logs: int
     transactions: int
     bank_notifications: int
+    bank_messages: int
     stored_answers: int
     imported_rows: int
 
@@ -91,6 +94,13 @@ _PERSONAL = (
     "EXISTS (SELECT 1 FROM audit_leaves AS l WHERE l.audit_log_id = a.id AND l.salt IS NOT NULL"
     " AND (a.telegram_id IS NOT NULL OR l.public_details IS NOT NULL))"
 )
+_LINE_OF_THE_USER = (
+    "m.bank_notification_id IN (SELECT b.id FROM deposit_transactions AS t"
+    " JOIN bank_notifications AS b ON b.matched_transaction_id = t.id WHERE t.user_id = {user}"
+    " UNION SELECT e.bank_notification_id FROM bank_notification_events AS e"
+    " JOIN deposit_transactions AS t ON t.id = e.deposit_id WHERE t.user_id = {user})"
+)
+"""A message is about the user by its notification, also where the deposit of that was reversed since."""
 _AUDIT_LOGS = f"""
 WITH mine(kind, id) AS (
   SELECT 'user', :user
@@ -98,7 +108,8 @@ WITH mine(kind, id) AS (
   UNION ALL SELECT 'user_domains', id FROM user_domains WHERE user_id = :user
   UNION ALL SELECT 'deposit_transaction', id FROM deposit_transactions WHERE user_id = :user
   UNION ALL SELECT 'bank_notification', b.id FROM deposit_transactions AS t
-    JOIN bank_notifications AS b ON b.matched_transaction_id = t.id WHERE t.user_id = :user)
+    JOIN bank_notifications AS b ON b.matched_transaction_id = t.id WHERE t.user_id = :user
+  UNION ALL SELECT 'bank_message', m.id FROM bank_messages AS m WHERE {_LINE_OF_THE_USER.format(user=":user")})
 SELECT a.id FROM mine CROSS JOIN audit_logs AS a ON a.resource_type = mine.kind AND a.resource_id = mine.id
 WHERE (a.telegram_id IS NULL OR a.telegram_id = :telegram) AND {_PERSONAL}
 UNION SELECT a.id FROM audit_logs AS a WHERE a.telegram_id = :telegram AND {_PERSONAL}"""
@@ -162,6 +173,7 @@ _KINDS = {
     "deposits": "deposit_transactions",
     "transactions": "deposit_transactions",
     "bank-notifications": "bank_notifications",
+    "bank-messages": "bank_messages",
     "domain-purchases": "user_domains",
 }
 
@@ -176,6 +188,10 @@ def _ids_of(tx: Connection, user_id: int) -> dict[str, set[int]]:
             ("user_domains", "SELECT id FROM user_domains WHERE user_id = ?"),
             ("deposit_transactions", "SELECT id FROM deposit_transactions WHERE user_id = ?"),
             ("bank_notifications", f"SELECT id FROM bank_notifications WHERE {_OF_THE_USER}"),
+            (
+                "bank_messages",
+                f"SELECT m.id FROM bank_messages AS m WHERE {_LINE_OF_THE_USER.format(user='?1')}",
+            ),
             ("audit_logs", "SELECT audit_log_id FROM audit_erasures WHERE user_id = ?"),
         )
     }
@@ -201,7 +217,11 @@ def _tells_of(
         return True
     if named and any(telegram_id in _telegram_ids(text) for text in (request, body)):
         return True
-    return operation == "POST /v1/bank-notifications" and _id(body) in mine["bank_notifications"]
+    # Of what a watcher posts, a line or a message is told; a message alone has a kind.
+    told = _decoded(body) if operation == "POST /v1/bank-notifications" else None
+    return (
+        isinstance(told, dict) and told.get("id") in mine["bank_messages" if "kind" in told else "bank_notifications"]
+    )
 
 
 def _telegram_ids(text: str | bytes) -> Iterator[str]:
@@ -214,11 +234,6 @@ def _telegram_ids(text: str | bytes) -> Iterator[str]:
             waiting += value.values()
         elif isinstance(value, list):
             waiting += value
-
-
-def _id(body: bytes) -> object:
-    value = _decoded(body)
-    return value.get("id") if isinstance(value, dict) else None
 
 
 def _decoded(text: str | bytes) -> Any:
@@ -261,6 +276,12 @@ def finish(tx: Connection, answers: set[int], *, user_id: int, telegram_id: str,
         f" (SELECT id FROM bank_notifications WHERE {_OF_THE_USER})",
         (user_id,),
     )
+    messages = tx.execute(
+        "UPDATE bank_messages AS m SET raw_message = NULL, depositor_name = NULL, note = NULL"
+        f" WHERE {_LINE_OF_THE_USER.format(user='?1')}"
+        " AND (raw_message IS NOT NULL OR depositor_name IS NOT NULL OR note IS NOT NULL)",
+        (user_id,),
+    ).rowcount
     tx.execute("DELETE FROM learned_names WHERE user_id = ?", (user_id,))
     imported = 0
     for table, ids in mine.items():
@@ -280,6 +301,7 @@ def finish(tx: Connection, answers: set[int], *, user_id: int, telegram_id: str,
         audit_logs=len(mine["audit_logs"]),
         transactions=transactions,
         bank_notifications=notifications,
+        bank_messages=messages,
         stored_answers=len(answers),
         imported_rows=imported,
     )

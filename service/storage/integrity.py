@@ -88,6 +88,7 @@ _MONEY_ACTIONS = str(audit_retention.MONEY_ACTIONS)
 _DEPOSIT_ACTIONS = str(audit_retention.DEPOSIT_ACTIONS)
 _DOMAIN_ACTIONS = str(audit_retention.DOMAIN_ACTIONS)
 _BANK_ACTIONS = str((audit_retention.RECEIVED, audit_retention.MATCHED))
+_MESSAGE_ACTIONS = str((audit_retention.MESSAGE_RECEIVED, audit_retention.MESSAGE_SETTLED))
 _USER_ACTIONS = "('user_created', 'user_renamed')"
 _KEY_ACTIONS = "('api_key_created', 'api_key_scopes_changed', 'api_key_revoked')"
 _archived = audit_prunes.sql_of_told
@@ -407,6 +408,8 @@ WHERE a.id BETWEEN :low AND :high AND a.actor IS NOT NULL AND CASE
     OR NOT EXISTS (SELECT 1 FROM user_domains WHERE id = a.resource_id AND ascii_name IS NOT NULL)
   WHEN a.action IN {_BANK_ACTIONS} THEN a.resource_type IS NOT 'bank_notification'
     OR NOT EXISTS (SELECT 1 FROM bank_notifications WHERE id = a.resource_id)
+  WHEN a.action IN {_MESSAGE_ACTIONS} THEN a.resource_type IS NOT 'bank_message'
+    OR NOT EXISTS (SELECT 1 FROM bank_messages WHERE id = a.resource_id)
   WHEN a.action IN {_USER_ACTIONS} THEN a.resource_type IS NOT 'user'
     OR NOT EXISTS (SELECT 1 FROM users WHERE id = a.resource_id
                    AND (telegram_id = a.telegram_id OR a.telegram_id IS NULL AND {_IS_ERASED}))
@@ -421,6 +424,7 @@ _CHECK_OF_ACTION = {
         ("audit_of_deposits", _DEPOSIT_ACTIONS),
         ("audit_of_domain_purchases", _DOMAIN_ACTIONS),
         ("audit_of_bank_notifications", _BANK_ACTIONS),
+        ("bank_messages", _MESSAGE_ACTIONS),
         ("audit_of_users", _USER_ACTIONS),
         ("audit_of_api_keys", _KEY_ACTIONS),
     )
@@ -468,6 +472,72 @@ _LEARNED_NAMES = _Pass(
         *_agree(integrity_agreement.LEARNED_NAMES),
     ),
 )
+_TELLS_MESSAGE = " AND ".join(
+    f"{_detail(name)} IS m.{column}" for name, column in (("kind", "kind"), ("amount", "amount"))
+)
+_TELLS_TEXTS = " AND ".join(
+    f"{_detail(name)} IS {value}"
+    for name, value in (
+        ("depositor_name", "m.depositor_name"),
+        ("bank_name", "m.bank_name"),
+        ("account", "m.account"),
+        ("bank_balance_after", "m.balance_after"),
+        ("raw_message_sha256", "lower(hex(m.raw_sha256))"),
+    )
+)
+_BANK_MESSAGES = _Pass(
+    "bank_messages",
+    "id",
+    "SELECT COUNT(*) AS bank_messages FROM bank_messages WHERE id BETWEEN :low AND :high",
+    (
+        _Statement(
+            f"""
+            SELECT NULL, NULL, 'bank_messages', m.id,
+              CASE
+                WHEN m.bank_notification_id IS NOT NULL
+                  AND NOT EXISTS (SELECT 1 FROM bank_notifications WHERE id = m.bank_notification_id)
+                  THEN 'The bank notification that it names is not there.'
+                WHEN m.kind = 'deposit_cancelled' AND m.bank_notification_id IS NOT NULL AND NOT EXISTS (
+                  SELECT 1 FROM bank_notification_events
+                  WHERE bank_notification_id = m.bank_notification_id AND kind = 'cancelled')
+                  THEN 'The bank notification that it took back is not cancelled.'
+                WHEN m.kind = 'deposit_cancelled' AND m.bank_notification_id IS NOT NULL
+                  AND (SELECT COUNT(*) FROM audit_logs AS a INDEXED BY idx_audit_logs_resource
+                       WHERE a.resource_type = 'bank_notification' AND a.resource_id = m.bank_notification_id
+                         AND a.action = 'bank_notification_cancelled' AND a.actor IS NOT NULL)
+                    + {_archived("bank_notification_cancelled", "m.bank_notification_id")} <> 1
+                  THEN 'Not exactly one audit row tells that the bank notification was taken back.'
+                WHEN COUNT(*) FILTER (WHERE a.action = 'bank_message_received')
+                     + {_archived("bank_message_received", "m.id")} <> 1
+                  THEN 'Not exactly one audit row tells that it came.'
+                WHEN COUNT(*) FILTER (WHERE a.action = 'bank_message_settled')
+                     + {_archived("bank_message_settled", "m.id")} <> (m.status = 'settled')
+                  THEN 'The audit rows of its settling are not one for a settled one and none for another.'
+                WHEN COUNT(*) FILTER (WHERE a.action = 'bank_message_received' AND (
+                       ({_TELLS_MESSAGE}) IS NOT TRUE OR a.created_at <> m.created_at OR a.actor <> m.received_by
+                       OR NOT {_IS_ERASED} AND (({_TELLS_TEXTS}) IS NOT TRUE))) > 0
+                  THEN 'Its audit row tells another message.'
+                WHEN COUNT(*) FILTER (WHERE a.action = 'bank_message_received' AND m.status <> 'settled'
+                       AND ({_detail("status")} IS NOT m.status
+                         OR {_detail("bank_notification_id")} IS NOT m.bank_notification_id)) > 0
+                  THEN 'Its audit row tells another state.'
+                WHEN COUNT(*) FILTER (WHERE a.action = 'bank_message_settled' AND (
+                       {_detail("bank_notification_id")} IS NOT m.bank_notification_id
+                       OR a.created_at IS NOT m.settled_at OR a.actor IS NOT m.settled_by
+                       OR NOT {_IS_ERASED} AND {_detail("note")} IS NOT m.note)) > 0
+                  THEN 'Its audit row tells that it was settled otherwise.'
+              END AS said
+            FROM bank_messages AS m
+            LEFT JOIN audit_logs AS a
+              ON a.resource_type = 'bank_message' AND a.resource_id = m.id AND a.actor IS NOT NULL
+            WHERE m.id BETWEEN :low AND :high
+            GROUP BY m.id HAVING said IS NOT NULL
+            """,
+            _says("bank_messages"),
+        ),
+        *_agree(integrity_agreement.BANK_MESSAGES),
+    ),
+)
 _LEARNED_AND_GONE = _Statement(
     f"""
     SELECT a.telegram_id, NULL, 'audit_logs', a.id, 'The name that it tells was learned is not there.'
@@ -492,6 +562,7 @@ _AUDIT_LOGS = _Pass(
       COUNT(*) FILTER (WHERE action IN {_DEPOSIT_ACTIONS}) AS audit_of_deposits,
       COUNT(*) FILTER (WHERE action IN {_DOMAIN_ACTIONS}) AS audit_of_domain_purchases,
       COUNT(*) FILTER (WHERE action IN {_BANK_ACTIONS}) AS audit_of_bank_notifications,
+      COUNT(*) FILTER (WHERE action IN {_MESSAGE_ACTIONS}) AS bank_messages,
       COUNT(*) FILTER (WHERE action IN {_USER_ACTIONS}) AS audit_of_users,
       COUNT(*) FILTER (WHERE action IN {_KEY_ACTIONS}) AS audit_of_api_keys
     FROM audit_logs WHERE id BETWEEN :low AND :high AND actor IS NOT NULL
@@ -798,6 +869,7 @@ PASSES = (
         _AUDIT_LOGS,
         _AUDIT_LEAVES,
         _BANK_NOTIFICATIONS,
+        _BANK_MESSAGES,
         _LEARNED_NAMES,
         _USER_DOMAINS,
         _REFERENCES,

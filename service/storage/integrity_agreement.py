@@ -26,7 +26,7 @@ from service.ledger.depositor_names import (
 )
 from service.ledger.domain_purchases import parse_name
 from service.ledger.idempotency import digest
-from service.ledger.timestamps import bound
+from service.ledger.timestamps import bound, spoken
 from service.storage import audit_logs, audit_prunes, audit_told
 from service.storage.sqlite import Connection
 
@@ -443,6 +443,26 @@ BANK_NOTIFICATIONS: tuple[Agreement, ...] = (
     ),
 )
 
+
+def _message(raw_message: Any, raw_sha256: Any, occurred_at: Any, told_at: Any) -> Failures:
+    if raw_message is not None and sha256(str(raw_message).encode()).digest() != raw_sha256:
+        yield "bank_messages", "Its text is not the one that came."
+    if told_at is not None and _stored(told_at) != _stored(spoken(str(occurred_at))):
+        yield "bank_messages", f"Its audit row tells that it is of {told_at}."
+
+
+BANK_MESSAGES: tuple[Agreement, ...] = (
+    (
+        """
+        SELECT NULL, NULL, 'bank_messages', m.id, m.raw_message, m.raw_sha256, m.transaction_time,
+          (SELECT iif(json_valid(details), json_extract(details, '$.occurred_at'), NULL) FROM audit_logs AS a
+           WHERE a.resource_type = 'bank_message' AND a.resource_id = m.id AND a.action = 'bank_message_received'
+             AND a.actor IS NOT NULL)
+        FROM bank_messages AS m WHERE m.id BETWEEN :low AND :high
+        """,
+        _message,
+    ),
+)
 
 LEARNED_NAMES: tuple[Agreement, ...] = (
     (

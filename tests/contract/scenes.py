@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from litestar.routes import HTTPRoute
 
@@ -154,6 +155,19 @@ class Scene:
             "occurred_at": self.service.clock.now.replace(tzinfo=None).isoformat() + "Z",
         }
 
+    def message(self, amount: int = 1000, name: str = "홍길동", kind: str = "입금취소") -> Any:
+        """A message of a bank that is no deposit; the answer to it."""
+        minute = self.service.clock.now.astimezone(ZoneInfo("Asia/Seoul"))
+        text = f"하나,{minute:%m/%d,%H:%M}\n427******27104\n{kind}{amount:,}원\n{name}\n잔액{self.number()}원"
+        return self.made("/v1/bank-notifications", {"raw_message": text})
+
+    def taken_back(self) -> int:
+        """The id of a notification that the bank took back."""
+        body = self.line_body()
+        line_id = int(self.made("/v1/bank-notifications", body)["id"])
+        assert self.message(body["amount"], body["depositor_name"])["bank_notification_id"] == line_id
+        return line_id
+
     def purchase(self, telegram_id: str, *, hold: bool = True, price: int = 1000, domain: str | None = None) -> Any:
         """A purchase; the answer to it."""
         body = {"telegram_id": telegram_id, "domain": domain or self.domain(), "price": price, "hold": hold}
@@ -187,6 +201,10 @@ REQUESTS: dict[str, Callable[[Scene], tuple[str, dict[str, Any]]]] = {
     "/v1/balance-changes": lambda s: ("/v1/balance-changes", _changes(s)),
     "/v1/bank-notifications": lambda s: ("/v1/bank-notifications", s.line_body()),
     "/v1/bank-notifications/{bank_notification_id}/match": _match,
+    "/v1/bank-messages/{bank_message_id}/settle": lambda s: (
+        f"/v1/bank-messages/{s.message(name=f'박{s.number()}')['id']}/settle",
+        {"note": "n"},
+    ),
     "/v1/debits": lambda s: ("/v1/debits", {"telegram_id": s.user(1000), "amount": 10, "reason": "x"}),
     "/v1/deposits": lambda s: (
         "/v1/deposits",

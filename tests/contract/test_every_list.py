@@ -119,6 +119,17 @@ def _fill(scene: Scene) -> World:
             by_hand, taught = scene.line(1700), {"deposit_id": scene.deposit(user, 1700), "remember": True}
             assert scene.made(f"/v1/bank-notifications/{by_hand}/match", taught)["learned_name_id"]
         scene.line(1800)
+        scene.taken_back()
+        credited = scene.line_body(1650)
+        scene.deposit(user, 1650, credited["depositor_name"])
+        assert scene.made("/v1/bank-notifications", credited)["matched_deposit_id"]
+        assert scene.message(1650, credited["depositor_name"])["to_do"]
+        scene.message(1660, "없음")
+        scene.message(1670, kind="출금")
+        scene.message(1670, kind="출금취소")
+        unreadable = scene.made("/v1/bank-notifications", {"raw_message": f"안녕하세요 {user}"})
+        scene.made("/v1/bank-notifications", {"raw_message": f"모름 {user}"})
+        scene.made(f"/v1/bank-messages/{unreadable['id']}/settle", {"note": "광고"})
         name = f"이{scene.number()}"
         scene.deposit(one, 1900, name)
         scene.deposit(other, 1900, name)
@@ -227,6 +238,8 @@ def _purchases(world: World) -> list[Row]:
 
 def _bank_lines(world: World) -> list[Row]:
     deposits = _deposits(world)
+    events = world.rows("bank_notification_events")
+    cancelled = {row["bank_notification_id"] for row in events if row["kind"] == "cancelled"}
     return [
         {
             "id": row["id"],
@@ -236,7 +249,7 @@ def _bank_lines(world: World) -> list[Row]:
             "occurred_at": _spoken(row["transaction_time"]),
             "bank_name": row["bank_name"],
             "raw_message": row["raw_message"],
-            "status": row["status"],
+            "status": row["closed_as"] or row["status"],
             "matched_deposit_id": row["matched_transaction_id"],
             "match_method": row["match_method"],
             "matched_by": row["matched_by"],
@@ -254,15 +267,46 @@ def _bank_lines(world: World) -> list[Row]:
                 and (one["depositor_name"] == row["depositor_name"]) == (likeness == "same_name")
                 and (likeness == "same_name" or _may_be_paid_by(one, row))
                 and row["status"] != "matched"
+                and row["closed_as"] is None
             ],
             "more_candidates": 0,
             "more_candidates_counted": True,
             "account": row["account"],
             "bank_balance_after": row["balance_after"],
             "balance_gap": False,
+            "to_do": _reverse(row["matched_transaction_id"]) if row["id"] in cancelled else None,
         }
         for row in world.rows("bank_notifications")
     ]
+
+
+def _bank_messages(world: World) -> list[Row]:
+    lines = {row["id"]: row["matched_transaction_id"] for row in world.rows("bank_notifications")}
+    same = ("kind", "status", "raw_message", "bank_name", "account", "depositor_name", "amount")
+    to_do = {
+        "unreadable": "Read it. Post a deposit in it as a notification with its amount; then settle it.",
+        "waiting": "Find the notification that the bank took back, and settle this with its bank_notification_id.",
+    }
+    return [
+        {
+            "id": row["id"],
+            **{name: row[name] for name in same},
+            "bank_balance_after": row["balance_after"],
+            "occurred_at": _spoken(row["transaction_time"]),
+            "bank_notification_id": row["bank_notification_id"],
+            "note": row["note"],
+            "settled_by": row["settled_by"],
+            "settled_at": _spoken(row["settled_at"]),
+            "received_by": row["received_by"],
+            "created_at": _spoken(row["created_at"]),
+            "to_do": _reverse(lines.get(row["bank_notification_id"])) or to_do.get(row["status"]),
+        }
+        for row in world.rows("bank_messages")
+    ]
+
+
+def _reverse(deposit_id: int | None) -> str | None:
+    return f"The bank took this money back: reverse deposit {deposit_id}." if deposit_id else None
 
 
 def _learned_names(world: World) -> list[Row]:
@@ -352,6 +396,7 @@ def _acted(world: World, moved: Row) -> Row:
 MOVES = {"deposit_confirmed", "balance_debited", "balance_credited", "transaction_reversed"}
 VIEWS: dict[str, Callable[[World], list[Row]]] = {
     "/v1/audit-logs": _log,
+    "/v1/bank-messages": _bank_messages,
     "/v1/bank-notifications": _bank_lines,
     "/v1/deposits": _deposits,
     "/v1/domain-purchases": _purchases,
@@ -428,7 +473,8 @@ FILTERS: dict[tuple[str, str], Callable[[World], list[tuple[Any, Holds]]]] = {
     ("/v1/audit-logs", "since"): lambda world: _instants(world, since=True),
     ("/v1/audit-logs", "until"): lambda world: _instants(world, since=False),
     ("/v1/audit-logs", "on"): _days,
-    ("/v1/bank-notifications", "status"): _equal("status", "unmatched", "ambiguous", "matched"),
+    ("/v1/bank-messages", "status"): _equal("status", "unreadable", "waiting", "kept", "settled"),
+    ("/v1/bank-notifications", "status"): _equal("status", "unmatched", "ambiguous", "matched", "cancelled"),
     ("/v1/deposits", "status"): _equal("status", *STATUSES),
     ("/v1/deposits", "telegram_id"): _of_users,
     ("/v1/domain-purchases", "telegram_id"): _of_users,
@@ -558,6 +604,7 @@ def test_two_filters_hold_together(world: World, path: str) -> None:
 
 SINGLE: dict[str, Callable[[World], list[Row]]] = {
     "/v1/audit-logs/{audit_log_id}": _log,
+    "/v1/bank-messages/{bank_message_id}": _bank_messages,
     "/v1/bank-notifications/{bank_notification_id}": _bank_lines,
     "/v1/deposits/{deposit_id}": _deposits,
     "/v1/domain-purchases/{domain_purchase_id}": _purchases,

@@ -17,6 +17,7 @@ from tests.stateful.served import CALLERS, user_agent_of
 
 CONFIRM, CANCEL = "/v1/deposits/{deposit_id}/confirm", "/v1/deposits/{deposit_id}/cancel"
 MATCH = "/v1/bank-notifications/{bank_notification_id}/match"
+SETTLE = "/v1/bank-messages/{bank_message_id}/settle"
 REVERSE = "/v1/transactions/{transaction_id}/reverse"
 PURCHASE = "/v1/domain-purchases"
 COMPLETE = "/v1/domain-purchases/{domain_purchase_id}/complete"
@@ -27,6 +28,7 @@ OPERATIONS = {
     DEBITS: ("debit", "deposit_transaction"),
     RECEIVE: ("bank_notification_receive", "bank_notification"),
     MATCH: ("bank_notification_match", "bank_notification"),
+    SETTLE: ("bank_message_settle", "bank_message"),
     CONFIRM: ("deposit_confirm", "deposit_transaction"),
     CANCEL: ("deposit_cancel", "deposit_transaction"),
     PURCHASE: ("domain_purchase", "user_domains"),
@@ -98,6 +100,29 @@ def _matched_line(scene: Scene) -> Refused:
     scene.made(f"/v1/bank-notifications/{line_id}/match", {"deposit_id": deposit_id})
     members = {"current_status": "matched", "deposit_id": deposit_id}
     return _verb(MATCH, line_id, {"deposit_id": scene.deposit(), "note": "또"}, members=members)
+
+
+def _closed_line(scene: Scene) -> Refused:
+    members = {"current_status": "cancelled"}
+    return _verb(MATCH, scene.taken_back(), {"deposit_id": scene.deposit(), "note": "또"}, members=members)
+
+
+def _settled_message(scene: Scene) -> Refused:
+    """Money that went waits for nobody."""
+    message = scene.message(kind="출금")
+    return _verb(SETTLE, message["id"], {"note": "n"}, members={"current_status": "kept"})
+
+
+def _message_of_nothing(scene: Scene) -> Refused:
+    waits = scene.message(name=f"박{scene.number()}")
+    assert waits["status"] == "waiting"
+    return _verb(SETTLE, waits["id"], {"note": "n", "bank_notification_id": UNKNOWN_ID})
+
+
+def _message_of_another(scene: Scene) -> Refused:
+    waits, line_id = scene.message(1001, f"박{scene.number()}"), scene.line()
+    body, members = {"note": "n", "bank_notification_id": line_id}, {"bank_notification_id": line_id}
+    return _verb(SETTLE, waits["id"], body, members=members)
 
 
 def _matched_deposit(scene: Scene) -> Refused:
@@ -227,6 +252,11 @@ CASES: dict[tuple[str, ErrorCode], Callable[[Scene], Refused]] = {
     (RECEIVE, Code.OCCURRED_AHEAD): _line_of_the_future,
     (MATCH, Code.BANK_NOTIFICATION_NOT_FOUND): lambda s: _verb(MATCH, UNKNOWN_ID, {"deposit_id": s.deposit()}),
     (MATCH, Code.BANK_NOTIFICATION_MATCHED): _matched_line,
+    (MATCH, Code.BANK_NOTIFICATION_CLOSED): _closed_line,
+    (SETTLE, Code.BANK_MESSAGE_NOT_FOUND): lambda _: _verb(SETTLE, UNKNOWN_ID, {"note": "n"}),
+    (SETTLE, Code.BANK_MESSAGE_SETTLED): _settled_message,
+    (SETTLE, Code.BANK_NOTIFICATION_NOT_FOUND): _message_of_nothing,
+    (SETTLE, Code.BANK_MESSAGE_UNFIT): _message_of_another,
     (MATCH, Code.DEPOSIT_NOT_FOUND): lambda s: _verb(MATCH, s.line(), {"deposit_id": UNKNOWN_ID, "late": True}),
     (MATCH, Code.DEPOSIT_MATCHED): _matched_deposit,
     (MATCH, Code.DEPOSIT_AMOUNT_DIFFERS): _other_amount,

@@ -89,6 +89,9 @@ def seed_with_what_the_configuration_names(client: Client) -> None:
         line_id = client.write("/v1/bank-notifications", line).json()["id"]
         told = {"deposit_id": deposit_id, "remember": True}
         assert client.write(f"/v1/bank-notifications/{line_id}/match", told).status_code == 200
+    for number in range(60):
+        text = {"raw_message": f"fuzz {number}"}
+        assert client.write("/v1/bank-notifications", text).json()["id"] == 1 + number
     taught = client.get("/v1/learned-names?limit=1000").json()["items"]
     assert [item["id"] for item in taught] == list(range(40, 0, -1))
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from service.ledger import bank_formats
 from service.ledger.bank_formats import FORMATS, MESSAGE_MAX, MessageKind, ReadMessage, read
+from tests.live import CHECKOUT
 from tests.some import some
 
 ARRIVED = datetime(2026, 11, 28, 3, 0, tzinfo=UTC)
@@ -346,3 +347,13 @@ def test_each_kind_is_told_apart() -> None:
     assert {kind: message and message.kind for kind, message in read_kinds.items()} == {
         kind: kind for kind in MessageKind
     }
+
+
+def test_the_page_has_an_example_of_each_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/bank-messages.md: each is read, by the bank that stands beside it, and no shape is without one."""
+    page = (CHECKOUT / "docs" / "bank-messages.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\w+은행) \| `([^`]+)` \|$", page, re.MULTILINE)
+    for one, (bank, text) in zip(FORMATS, rows, strict=True):
+        monkeypatch.setattr(bank_formats, "FORMATS", (one,))
+        message = _read(text, datetime(2026, 11, 28, 3, 0, tzinfo=UTC))
+        assert (message and message.bank_name) == bank
