@@ -55,13 +55,13 @@ TelegramIdPath = Annotated[
 IdPath = Annotated[str, PathParameter(pattern=ID_PATTERN, description="The id that the answer to the write gave.")]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="The most items on a page.")]
 OptionalLimit = Annotated[
-    int | None, QueryParameter(ge=1, le=1000, description="The most items: 50 on a page unless given, in a stream all.")
+    int | None, QueryParameter(ge=1, le=1000, description="The most items. Default: 50 on a page, all in a stream.")
 ]
 Cursor = Annotated[
     str | None, QueryParameter(pattern=ID_PATTERN, description="next_cursor of the page before; none for the first.")
 ]
 TelegramIdQuery = Annotated[
-    str | None, QueryParameter(pattern=KNOWN_USER_PATTERN, description="Only what concerns this user.")
+    str | None, QueryParameter(pattern=KNOWN_USER_PATTERN, description="Only rows about this user.")
 ]
 ActionQuery = Annotated[
     str | None,
@@ -72,13 +72,15 @@ ActionQuery = Annotated[
 ResourceTypeQuery = Annotated[
     str | None, QueryParameter(pattern=WORD_PATTERN, description="Only this kind, such as deposit_transaction.")
 ]
-ResourceIdQuery = Annotated[str | None, QueryParameter(pattern=ID_PATTERN, description="Only the resource of this id.")]
+ResourceIdQuery = Annotated[
+    str | None, QueryParameter(pattern=ID_PATTERN, description="Only the resource with this id.")
+]
 ActorQuery = Annotated[
     str | None,
-    QueryParameter(max_length=128, pattern=TEXT_PATTERN, description="Only what this one did: the name of an API key."),
+    QueryParameter(max_length=128, pattern=TEXT_PATTERN, description="Only this actor: the name of an API key."),
 ]
 RequestIdQuery = Annotated[
-    str | None, QueryParameter(pattern=REQUEST_ID_PATTERN, description="Only what the request of this id did.")
+    str | None, QueryParameter(pattern=REQUEST_ID_PATTERN, description="Only the request with this id.")
 ]
 OutcomeQuery = Annotated[
     str | None, QueryParameter(pattern=OUTCOME_PATTERN, description="Only success, or only failure.")
@@ -96,7 +98,7 @@ Until = Annotated[
     QueryParameter(
         max_length=40,
         pattern=INSTANT_OR_DAY_PATTERN,
-        description="Rows before it: RFC 3339 instant, or a day in tz, which is left out.",
+        description="Rows before it: RFC 3339 instant, or a day in tz, which is not included.",
     ),
 ]
 On = Annotated[
@@ -136,7 +138,7 @@ At = Annotated[
     QueryParameter(
         max_length=40,
         pattern=INSTANT_PATTERN,
-        description="RFC 3339 instant to explain; now where it is left out or still to come. A cursor has its own.",
+        description="RFC 3339 instant to explain. Default, and for a later instant: now. A cursor has its own.",
         schema_extra={"format": "date-time"},
     ),
 ]
@@ -163,7 +165,7 @@ MaxAge = Annotated[
         description="How old the answer may be: ISO 8601, PT1H; PT0S asks for a new one.",
     ),
 ]
-Threshold = Annotated[int, QueryParameter(ge=0, le=1_000_000, description="Listed are those with more attempts.")]
+Threshold = Annotated[int, QueryParameter(ge=0, le=1_000_000, description="The list has those with more attempts.")]
 
 _FIRST_PAGE = 2**53
 LIMIT_DEFAULT = 50
