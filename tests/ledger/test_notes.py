@@ -292,6 +292,15 @@ def test_a_checkpoint_counts_only_under_the_key_of_its_log() -> None:
         open_checkpoint(foreign, [LOG.verifier])
 
 
+def test_a_witness_with_the_name_of_the_log_does_not_speak_for_it() -> None:
+    """It says that it saw the checkpoint, and not that the log made it."""
+    namesake = make_signing_key(LOG.verifier.name, bytes(32), algorithm=COSIGNATURE)
+    seen = CHECKPOINT.text() + "\n" + cosign(CHECKPOINT_NOTE, namesake, now_s=1_679_315_147)
+    assert open_note(seen, [namesake.verifier]).signers == (namesake.verifier,)
+    with pytest.raises(NoteError, match="does not sign for"):
+        open_checkpoint(seen, [namesake.verifier])
+
+
 @given(st.integers(0, SIZE_MAX), st.lists(HASHES, max_size=PATH_LENGTH_MAX).map(tuple), st.none() | st.binary())
 def test_a_proof_is_read_as_it_was_written(index: int, path: tuple[bytes, ...], extra: bytes | None) -> None:
     """c2sp.org/tlog-proof@v1, with the checkpoint as it stands."""
