@@ -133,7 +133,7 @@ def _told_again(work: UnitOfWork, known: KnownLine, facts: BankFacts) -> Answer:
             known.id,
             account,
             {
-                "id": event_id,
+                "event_id": event_id,
                 "occurred_at": said.transaction_time and spoken(said.transaction_time),
                 "bank_name": said.bank_name,
                 "depositor_name": said.depositor_name,

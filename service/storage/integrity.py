@@ -674,6 +674,7 @@ _BANK_NOTIFICATIONS = _Pass(
             _says("foreign_keys"),
         ),
         *_agree(integrity_agreement.BANK_NOTIFICATIONS),
+        *_agree(integrity_agreement.TOLD_LATER),
     ),
 )
 

@@ -78,6 +78,13 @@ def _bank_row(
         yield check, "Its message is not the one that its audit row tells of."
 
 
+def _added_row(agrees: int, stands_at: Any, message: Any, told_at: Any, told_digest: Any) -> Failures:
+    digest = None if message is None else sha256(str(message).encode()).hexdigest()
+    if agrees and _stored(told_at) == stands_at and digest == told_digest:
+        return []
+    return [("audit_of_bank_notifications", "Its audit row tells that something else was added.")]
+
+
 def _stored(text: Any) -> str | None:
     try:
         return bound(text) if isinstance(text, str) else None
@@ -443,6 +450,30 @@ BANK_NOTIFICATIONS: tuple[Agreement, ...] = (
     ),
 )
 
+_ADDED = " AND ".join(
+    f"json_extract(a.details, '$.{member}') IS e.{column}"
+    for member, column in (
+        ("bank_name", "bank_name"),
+        ("depositor_name", "depositor_name"),
+        ("account", "account"),
+        ("bank_balance_after", "balance_after"),
+    )
+)
+TOLD_LATER: tuple[Agreement, ...] = (
+    (
+        f"""
+        SELECT NULL, NULL, 'bank_notification_events', e.id, {_ADDED} AS agrees, e.transaction_time, e.raw_message,
+          json_extract(a.details, '$.occurred_at'), json_extract(a.details, '$.raw_message_sha256')
+        FROM bank_notification_events AS e CROSS JOIN audit_logs AS a
+          ON a.resource_type = 'bank_notification' AND a.resource_id = e.bank_notification_id AND a.actor IS NOT NULL
+          AND +a.action = 'bank_notification_told'
+        WHERE e.bank_notification_id BETWEEN :low AND :high AND e.kind = 'told' AND json_valid(a.details)
+          AND json_extract(a.details, '$.event_id') = e.id AND NOT {_IS_FORGETTING}
+        """,
+        _added_row,
+    ),
+)
+"""What a bank notification was told later is what its audit rows tell, until the user is erased."""
 
 def _message(raw_message: Any, raw_sha256: Any, occurred_at: Any, told_at: Any) -> Failures:
     if raw_message is not None and sha256(str(raw_message).encode()).digest() != raw_sha256:

@@ -197,12 +197,52 @@ def test_what_is_told_later_stands_beside_the_line(client: Client, service: Live
             (made["id"],),
         ).fetchall()
     seconds = datetime.fromisoformat(f"{at}:30+09:00").astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
-    assert events == [(details["id"], "told", seconds, "하나", "홍 길동", account, 0, "[Web발신]\n하나", "first-admin")]
+    assert events == [
+        (details["event_id"], "told", seconds, "하나", "홍 길동", account, 0, "[Web발신]\n하나", "first-admin")
+    ]
     assert (details["depositor_name"], details["account"], details["bank_balance_after"]) == ("홍 길동", account, 0)
     assert details["occurred_at"] == seconds.replace(" ", "T") + "Z"
     assert tell(client, better).json()["audit_log_id"] is None
     refused = client.write(PATH, {**better, "account": "428******27104", "balance_after": 1, "bank_name": "KB"})
     assert (refused.status_code, refused.json()["differing_fields"]) == (409, ["bank_name", "account", "balance_after"])
+
+
+def test_an_addition_that_is_changed_by_hand_is_found(own_service: LiveService) -> None:
+    """Each column of the event by itself, around the triggers: the ledger no longer adds up, and says where."""
+    client = own_service.start().client()
+    body = line(5000, at=f"{minute()}:00+09:00", bank_transaction_id="KB-1")
+    tell(client, body)
+    better = {
+        "account": ACCOUNT,
+        "balance_after": 7,
+        "bank_name": "하나",
+        "raw_message": "하나",
+        "depositor_name": "홍 길동",
+    }
+    assert tell(client, {**body, **better, "occurred_at": f"{body['occurred_at'][:17]}42+09:00"}).status_code == 200
+    assert client.get("/v1/integrity?max_age=PT0S").json()["status"] == "sound"
+    assert own_service.stop() == 0
+    with closing(sqlite3.connect(own_service.database)) as database:
+        (trigger,) = database.execute(
+            "SELECT sql FROM sqlite_master WHERE name = 'bank_notification_events_refuse_update'"
+        ).fetchone()
+    columns = ("transaction_time", "bank_name", "depositor_name", "account", "balance_after", "raw_message")
+    for place, column in enumerate(columns):
+        value = f"(SELECT {column} || '1' FROM bank_notification_events)" if place % 2 else "NULL"
+        with closing(sqlite3.connect(own_service.database)) as database:
+            was = database.execute(f"SELECT {column} FROM bank_notification_events").fetchone()
+            database.execute("DROP TRIGGER bank_notification_events_refuse_update")
+            database.execute(f"UPDATE bank_notification_events SET {column} = {value}")
+            database.execute(trigger)
+            database.commit()
+        said = passbook("integrity", "--database", str(own_service.database))
+        assert said.returncode == 1, (column, value, said)
+        assert "Its audit row tells that something else was added." in said.stdout, (column, value, said)
+        with closing(sqlite3.connect(own_service.database)) as database:
+            database.execute("DROP TRIGGER bank_notification_events_refuse_update")
+            database.execute(f"UPDATE bank_notification_events SET {column} = ?", was)
+            database.execute(trigger)
+            database.commit()
 
 
 def test_a_line_without_a_name_waits_for_a_person(client: Client) -> None:
