@@ -112,6 +112,8 @@ LINE_ACTS: "dict[str, Callable[[LedgerMachine, int], None]]" = {
     "announced": lambda m, user: m.announce_what_was_heard_of(user, 0, 0) if m.waiting_lines() else None,
     "announced to be less": lambda m, user: m.announce(user, 1000, m.model.lines[-1].depositor_name),
     "heard again": lambda m, _: m.hear_again(0, kst=True, other={}),
+    "heard without its id": lambda m, _: m.hear_without_id(m.model.lines[-1]),
+    "heard with an id": lambda m, _: m.hear_of_the_same(m.model.lines[-1]),
     "heard otherwise": lambda m, _: m.hear_again(0, kst=False, other={"amount": 7}),
     "matched": lambda m, _: m.match(0, 0, unknown=False, late=True) if m.model.deposits else None,
     "matched twice": lambda m, _: m.match_twice() if m.model.deposits else None,
@@ -192,9 +194,18 @@ class LedgerMachine(RuleBasedStateMachine):
         deposit = _pick(waiting if pending and waiting else self.model.deposits, place)
         self._post(CALLERS[0], f"/v1/deposits/{deposit.id}/cancel", note=note)
 
-    @rule(name=names, amount=amounts, offset=offsets, kst=st.booleans(), bank_name=st.sampled_from([None, "KB"]))
-    def hear_from_the_bank(self, name: str, amount: int, offset: timedelta, kst: bool, bank_name: str | None) -> None:
-        self._notify(name, amount, self.model.now + offset, kst, bank_name)
+    @rule(
+        name=names,
+        amount=amounts,
+        offset=offsets,
+        kst=st.booleans(),
+        bank_name=st.sampled_from([None, "KB"]),
+        id_told=mostly,
+    )
+    def hear_from_the_bank(
+        self, name: str, amount: int, offset: timedelta, kst: bool, bank_name: str | None, id_told: bool
+    ) -> None:
+        self._notify(name, amount, self.model.now + offset, kst, bank_name, id_told=id_told)
 
     @precondition(lambda self: self.model.deposits)
     @rule(place=places, spelling=places, offset=offsets, kst=st.booleans())
@@ -219,7 +230,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self._post(
             CALLERS[1],
             "/v1/bank-notifications",
-            bank_transaction_id=line.bank_transaction_id,
+            bank_transaction_id=None if line.derived else line.bank_transaction_id,
             occurred_at=when,
             **body,
         )
@@ -518,16 +529,27 @@ class LedgerMachine(RuleBasedStateMachine):
             self.sent.append((request, answer))
         self._compare_what_moved()
 
+    def hear_without_id(self, line: Line) -> None:
+        """The newest line again, as a watcher tells of it that has no id, and another spelling."""
+        name = next(name for name in NAMES if NAMES[name] == line.folded)
+        self._notify(name, line.amount, line.occurred_at, kst=True, bank_name=None, id_told=False)
+
+    def hear_of_the_same(self, line: Line) -> None:
+        """The newest line again, under an id of its own."""
+        self._notify(line.depositor_name, line.amount, line.occurred_at, kst=False, bank_name=None)
+
     def hear_of_the_printed_name(self, deposit: Transaction) -> None:
         """Cut to the bank's field where it is longer."""
         name = deposit.depositor_name or ""
         self._notify(CUT.get(name, name), deposit.amount, deposit.created_at, kst=False, bank_name=None)
 
-    def _notify(self, name: str, amount: int, at: datetime, kst: bool, bank_name: str | None) -> None:
+    def _notify(
+        self, name: str, amount: int, at: datetime, kst: bool, bank_name: str | None, *, id_told: bool = True
+    ) -> None:
         self._post(
             CALLERS[1],
             "/v1/bank-notifications",
-            bank_transaction_id=f"{self.prefix}-{len(self.model.lines)}",
+            bank_transaction_id=f"{self.prefix}-{len(self.model.lines)}" if id_told else None,
             depositor_name=name,
             amount=amount,
             occurred_at=_spelled(at, kst),

@@ -5,9 +5,11 @@ and returns what the answer must say. Where an answer must name a thing whose id
 expected value is that thing: it learns its id from the first answer that tells it, and every later one must agree.
 """
 
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 BALANCE_MAX = 9_007_199_254_740_991
@@ -19,6 +21,8 @@ HOLD_EXPIRY = timedelta(hours=1)
 NEARBY_MAX = 100
 CUT_NAME_MIN = 2
 CANDIDATES_MAX = 10
+TOLD_MAX = 100
+KOREA_AHEAD = timedelta(hours=9)
 SWEEPER = "system:expiry"
 
 
@@ -77,7 +81,10 @@ class Transaction(Thing):
 
 @dataclass(eq=False)
 class Line(Thing):
-    """What the bank said arrived. `full`: the name fills the bank's field, so that it may have been cut."""
+    """What the bank said arrived. `full`: the name fills the bank's field, so that it may have been cut.
+
+    derived: its id is made of what it says; told: what was said of it since, member by member.
+    """
 
     bank_transaction_id: str
     depositor_name: str
@@ -92,6 +99,21 @@ class Line(Thing):
     method: str | None = None
     matched_by: str | None = None
     matched_at: datetime | None = None
+    derived: bool = False
+    told: list[dict[str, Any]] = field(default_factory=list)
+
+    def said(self, member: str) -> list[Any]:
+        """All that was said of it under this name, the first first."""
+        every = [getattr(self, member), *(added.get(member) for added in self.told)]
+        return [one for one in every if one is not None]
+
+    def may_repeat(self, other: "Line") -> bool:
+        """Whether both may tell of one transfer, and nobody can say so: one of them has no id of the bank's."""
+        return (
+            (self.derived or other.derived)
+            and (self.amount, self.folded) == (other.amount, other.folded)
+            and _minute(self.occurred_at) == _minute(other.occurred_at)
+        )
 
     def prints(self, name: str) -> bool:
         """Whether it prints this name, whole or cut by the bank's field."""
@@ -371,7 +393,12 @@ class Model:
             if _may_be_printed_alike(deposit, other) and (other.user is not user or other.status == "confirmed")
         ]
         lines = self._open_lines(deposit, self.now)
-        fits = len(lines) == 1 and lines[0].status == "unmatched" and self._judge(lines[0], deposit)[1] is deposit
+        fits = (
+            len(lines) == 1
+            and lines[0].status == "unmatched"
+            and not any(lines[0].may_repeat(other) for other in self.lines if other is not lines[0])
+            and self._judge(lines[0], deposit)[1] is deposit
+        )
         collision = None
         if not fits and (rivals or lines):
             quiet = (other for other in _nearby(amount) if self._is_quiet(other, deposit))
@@ -433,23 +460,23 @@ class Model:
     def _receive(self, body: Mapping[str, Any]) -> Expected:
         occurred_at = datetime.fromisoformat(body["occurred_at"]).astimezone(UTC)
         name, amount, bank_name = body["depositor_name"], body["amount"], body.get("bank_name")
-        line = next((known for known in self.lines if known.bank_transaction_id == body["bank_transaction_id"]), None)
-        if line is not None:
-            self._about = (line, None)
-            before = (line.folded, line.amount, line.occurred_at, line.bank_name)
-            fields = ("depositor_name", "amount", "occurred_at", "bank_name")
-            now = (self.folded[name], amount, occurred_at, bank_name)
-            differing = [member for member, old, new in zip(fields, before, now, strict=True) if old != new]
-            if differing:
-                raise Refused("bank_transaction_reused", bank_notification_id=line, differing_fields=differing)
-            return Expected(200, {**self.line_view(line), **_account(line), "audit_log_id": None})
+        bank_id, folded = body.get("bank_transaction_id"), self.folded[name]
+        full = folded in self.cut.values()
+        new = Line(bank_id or "", name, folded, full, amount, occurred_at, bank_name, self.now, derived=bank_id is None)
+        if bank_id is None:
+            new.bank_transaction_id = _derived_id(new)
+            same = [known for known in self.lines if new.may_repeat(known)]
+        else:
+            same = [known for known in self.lines if known.bank_transaction_id == bank_id]
+        if same:
+            return self._told_again(same[0], new, may_be_other=bank_id is not None)
         if occurred_at - self.now > AHEAD_MAX:
             raise Refused("occurred_ahead", ahead_s=(occurred_at - self.now) // timedelta(seconds=1))
-        folded = self.folded[name]
-        full = folded in self.cut.values()
-        line = Line(body["bank_transaction_id"], name, folded, full, amount, occurred_at, bank_name, self.now)
+        line = new
         alike = self._may_be_for(line)
         ambiguous, fits = self._judge(line)
+        if any(map(line.may_repeat, self.lines)):
+            ambiguous, fits = True, None
         self.lines.append(line)
         if fits is not None and fits.user.balance + amount > BALANCE_MAX:
             fits = None
@@ -462,6 +489,8 @@ class Model:
             "amount": amount,
             "occurred_at": body["occurred_at"],
             "bank_name": bank_name,
+            "account": None,
+            "bank_balance_after": None,
             "raw_message_sha256": None,
             "status": "matched" if fits else line.status,
             "matched_deposit_id": fits,
@@ -470,6 +499,37 @@ class Model:
         log = self._log("bank_notification_received", "bank_notification", line, telegram_id, told)
         balances = self._settle(line, fits, "automatic", note=None) if fits else _account(line)
         return Expected(201, {**self.line_view(line), "telegram_id": telegram_id, **balances, "audit_log_id": log})
+
+    def _told_again(self, line: Line, new: Line, *, may_be_other: bool) -> Expected:
+        """What stands of a line that is on record; what it did not say yet is kept beside it."""
+        self._about = (line, None)
+        exact = [at for at in line.said("occurred_at") if at != _minute(at)]
+        differs = {
+            "depositor_name": new.folded != line.folded,
+            "amount": new.amount != line.amount,
+            "occurred_at": _minute(new.occurred_at) != _minute(line.occurred_at)
+            or (bool(exact) and new.occurred_at != _minute(new.occurred_at) and new.occurred_at not in exact),
+            "bank_name": bool(new.bank_name and line.said("bank_name")) and new.bank_name not in line.said("bank_name"),
+        }
+        differing = [member for member, differs_in_it in differs.items() if differs_in_it]
+        if may_be_other and differing:
+            raise Refused("bank_transaction_reused", bank_notification_id=line, differing_fields=differing)
+        spellings = [unicodedata.normalize("NFC", one) for one in line.said("depositor_name")]
+        added = {
+            "occurred_at": None if exact or new.occurred_at == _minute(new.occurred_at) else new.occurred_at,
+            "bank_name": None if new.bank_name in line.said("bank_name") else new.bank_name,
+            "depositor_name": None
+            if unicodedata.normalize("NFC", new.depositor_name) in spellings
+            else new.depositor_name,
+        }
+        log = None
+        if any(value is not None for value in added.values()) and len(line.told) < TOLD_MAX:
+            line.told.append(added)
+            nothing = {"account": None, "bank_balance_after": None, "raw_message_sha256": None}
+            telegram_id = line.deposit.user.telegram_id if line.deposit else None
+            told = {"id": Thing(), **added, **nothing}
+            log = self._log("bank_notification_told", "bank_notification", line, telegram_id, told)
+        return Expected(200, {**self.line_view(line), **_account(line), "audit_log_id": log, "repeat": True})
 
     def _match(self, notification_id: int, body: Mapping[str, Any]) -> Expected:
         self._about = (notification_id, None)
@@ -996,6 +1056,18 @@ def _may_have_come(deposit: Transaction, at: datetime) -> bool:
         and deposit.created_at <= at + MATCH_WINDOW
         and confirmed_at >= at - MATCH_WINDOW
     )
+
+
+def _minute(at: datetime) -> datetime:
+    """Of what banks print: its minute."""
+    return at.replace(second=0, microsecond=0)
+
+
+def _derived_id(line: Line) -> str:
+    """The recipe of docs/bank-lines.md, for a line that says neither account nor balance."""
+    minute = f"{(line.occurred_at + KOREA_AHEAD).replace(tzinfo=None).isoformat()[:16]}+09:00"
+    text = "\n".join((minute, str(line.amount), line.folded, "", ""))
+    return f"derived:{sha256(text.encode()).hexdigest()}"
 
 
 def _begins(printed: str, deposit: Transaction) -> bool:

@@ -17,6 +17,7 @@ import pytest
 
 from service.ledger.audit_logs import Details
 from service.ledger.balance_changes import BalanceChangesPost
+from service.ledger.bank_lines import BankFacts
 from service.ledger.bank_notifications import BankNotificationStatus, Candidate, fitting
 from service.ledger.depositor_names import AnnouncedName, PrintedName
 from service.ledger.deposits import check_confirmable
@@ -38,9 +39,9 @@ from service.repository import (
 from service.repository.session import Session
 from service.repository.unit_of_work import UnitOfWork
 from service.storage import balance_changes as references_taken
+from service.storage import bank_lines, idempotency, learned_names, users
 from service.storage import bank_notifications as lines
 from service.storage import domain_purchases as names
-from service.storage import idempotency, learned_names, users
 from service.storage.bank_notifications import Meant
 from service.storage.sqlite import Connection
 from tests.stateful.served import CALLERS
@@ -287,6 +288,14 @@ def _a_learned_name_counts_where_it_is_printed_whole_alone(breaker: Breaker) -> 
         return users_of(tx, PrintedName(line.name, fills_field=False))
 
     breaker.replace(learned_names, "users_of", broken)
+
+
+@_found_as(r"answer\.status is '(?:un)?matched', not 'ambiguous'|answer\.status is 'confirmed', not 'pending'")
+def _a_line_with_an_id_credits_what_one_without_may_have_credited(breaker: Breaker) -> None:
+    def broken(tx: Connection, facts: BankFacts, *, besides: int = 0) -> bool:
+        return False
+
+    breaker.replace(bank_lines, "may_be_repeated", broken)
 
 
 @_found_as(r"answer\.status is 'ambiguous', not '(?:un)?matched'")
