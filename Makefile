@@ -13,7 +13,7 @@ WORKERS ?= 2
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test coverage lint container faults faults-long mutants fuzz stateful bench bench-full bench-docs openapi docs audit licences sbom lock lock-bench clean
+.PHONY: help serve test check matrix coverage lint container faults faults-long mutants fuzz stateful bench bench-full bench-docs openapi docs audit licences sbom lock lock-bench clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -70,6 +70,25 @@ $(VENV)/.browser: | $(BIN)/python
 
 test: $(VENV)/.installed-dev $(VENV)/.tools $(VENV)/.browser $(BIN)/promtool lint ## Everything: lint, types, contract, fuzzing, real wrangler, tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+# What a save asks: no server, no command, no browser, no wrangler (tests/outside.py tells those by their text).
+FAST := -m "not outside and not long" -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 5
+check: $(VENV)/.installed-dev lint ## For every save: lint, types, and the tests that start no process and take no second
+	$(BIN)/python -m pytest $(FAST)
+
+# The fast part on each Python that pyproject.toml promises, and once on the SQLite of the standard library, which serves where
+# pysqlite3 has no wheel. A Python that is not found fails it. The whole suite is run by `make test`, on one.
+MATRIX := 3.11 3.12 3.13 sqlite
+matrix: $(MATRIX:%=$(VENV)-%/.ran) ## The fast part on every promised Python, and on the standard library's SQLite
+
+$(VENV)-%/.ran: requirements.lock requirements-dev.lock FORCE
+	$(if $(filter sqlite,$*),$(PYTHON),python$*) -m venv $(VENV)-$*
+	$(VENV)-$*/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock -r requirements-dev.lock
+	$(if $(filter sqlite,$*),$(VENV)-$*/bin/python -m pip uninstall -q -y pysqlite3)
+	$(VENV)-$*/bin/python -m pytest $(FAST) -p no:cacheprovider
+	@touch $@
+.PHONY: FORCE
+FORCE:
 
 # Commands, the service and its writing process are measured too (pyproject.toml). A test that counts or times what a process
 # does may fail here: that is told, and what was run is told all the same.
@@ -159,4 +178,4 @@ lock-bench: $(VENV)/.installed-dev ## The same for what the benchmarks measure b
 	  --no-header --strip-extras -c requirements.lock -c requirements-dev.lock -o tests/benchmarks/requirements.lock tests/benchmarks/requirements.in
 
 clean: ## Remove what make made, except data/
-	rm -rf $(VENV) $(VENV_BENCH) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(MATRIX:%=$(VENV)-%) $(VENV_BENCH) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

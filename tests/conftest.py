@@ -7,7 +7,7 @@ import coverage
 import pytest
 from hypothesis import settings
 
-from tests import bounds, looks, order
+from tests import bounds, looks, order, outside
 from tests.ledger_check import broken_invariants
 from tests.live import LiveService
 from tests.migrations.d1 import LocalD1, installed_node_modules
@@ -45,6 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[STDERR] = bounds.begin()
     looks.watch_httpx()
     looks.watch_subprocess()
+    if "not outside" in config.getoption("markexpr"):
+        outside.forbid()
 
 
 def pytest_sessionfinish() -> None:
@@ -68,6 +70,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files of LONGEST before all others; each file's tests stay together, in an order of this run.
 
+    A test that starts a process is marked `outside`.
+
     First of all, for pytest then brings together those that share a costly fixture.
     """
     folder = Path(__file__).parent
@@ -75,6 +79,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = order.ordered(items, order.choose())
     items.sort(key=lambda item: turns.get(item.path, len(turns)))
     for item in items:
+        if outside.is_outside(item):
+            item.add_marker(pytest.mark.outside)
         if item.path in turns and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(max(LONGEST_S, float(item.config.getini("timeout")))))
 

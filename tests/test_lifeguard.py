@@ -70,6 +70,7 @@ def test_who_says_nothing_does_not_keep_the_next_one_waiting() -> None:
     _while_held(lambda: True, asks)
 
 
+@pytest.mark.long
 def test_a_loop_that_is_only_busy_is_not_stood_in_for() -> None:
     """Its thread does not wait for a disk: whoever restarts what does not answer is right to do so."""
 
@@ -80,6 +81,7 @@ def test_a_loop_that_is_only_busy_is_not_stood_in_for() -> None:
     _while_held(None, asks)
 
 
+@pytest.mark.long
 def test_a_loop_that_turns_again_has_the_port_for_itself() -> None:
     """The stand-in ends with the wait: every connection that comes then is left to the service; refusals count."""
 

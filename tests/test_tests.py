@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests import order, vacuous
+from tests import order, outside, vacuous
 from tests.live import CHECKOUT
 from tests.some import some
 
@@ -140,12 +140,12 @@ def test_that_nothing_ends():
 """
 
 
-def _pytest(folder: Path, text: str) -> "subprocess.CompletedProcess[str]":
+def _pytest(folder: Path, text: str, *more: str) -> "subprocess.CompletedProcess[str]":
     """A run of a file of tests under the rules of this one."""
     path = folder / "test_behaviour.py"
     path.write_text(text, "utf-8")
     command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", "-v", "-c",
-               str(CHECKOUT / "pyproject.toml"), "--rootdir", str(folder), str(path)]  # fmt: skip
+               str(CHECKOUT / "pyproject.toml"), "--rootdir", str(folder), str(path), *more]  # fmt: skip
     return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=200, check=False)
 
 
@@ -189,6 +189,43 @@ def test_a_test_that_cannot_be_failed_ends_its_process(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert re.search(r"test_that_nothing_ends hangs though its processes were killed\. It stands here:", done.stderr)
     assert re.search(r'File ".*test_behaviour\.py", line \d+ in test_that_nothing_ends', done.stderr)
+
+
+STARTS_A_PROCESS = """
+import subprocess, sys
+
+def test_starts_one_unseen():
+    getattr(subprocess, "r" + "un")([sys.executable, "-c", ""], check=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "leads"),
+    [
+        ("tests.live", "passbook", True),
+        ("tests.live", "LiveService", True),
+        ("tests.live", "CHECKOUT", False),
+        ("tests.conftest", "service", True),
+        ("tests.conftest", "local_d1", True),
+        ("tests.conftest", "every_failure_is_looked_at", False),
+        ("tests.test_tests", "_pytest", True),
+        ("tests.test_tests", "test_a_test_that_cannot_be_failed_ends_its_process", True),
+        ("tests.test_tests", "_items", False),
+        ("tests.storage.test_connection_process", "test_what_is_raised_there_is_raised_here", True),
+    ],
+)
+def test_what_starts_a_process_is_told_by_its_text(module: str, name: str, leads: bool) -> None:
+    """Through whatever functions, classes and modules of tests/: `make check` leaves such a test out."""
+    assert outside.leads_outside(module, name) is leads
+
+
+def test_a_process_that_the_text_does_not_tell_fails_its_test_in_make_check(tmp_path: Path) -> None:
+    """The failure says what to do; `make test` runs the same test as it is."""
+    assert _pytest(tmp_path, STARTS_A_PROCESS).returncode == 0
+    failed = _pytest(tmp_path, STARTS_A_PROCESS, "-m", "not outside and not long")
+    assert failed.returncode == 1, failed.stdout + failed.stderr
+    assert "make check runs no test that starts a process (subprocess.Popen" in failed.stdout
+    assert "mark it pytest.mark.long" in failed.stdout
 
 
 def _items(*names: str) -> list[Any]:

@@ -27,6 +27,7 @@ BODY = {"telegram_id": "1", "amount": 5, "reason": "x"}
         ("POST", "/v1/debits", "outcome_unknown"),
     ],
 )
+@pytest.mark.long
 def test_a_request_that_a_stop_cuts_off_says_what_may_have_come_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, path: str, code: str
 ) -> None:

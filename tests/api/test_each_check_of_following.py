@@ -133,6 +133,7 @@ def asked_of(database: Path) -> Iterator[Callable[[Asker], Callable[[], bool]]]:
     yield attempt
 
 
+@pytest.mark.long
 def test_each_end_and_each_bound_of_following_is_needed(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows, the time, the client's leaving, the service's stop, a place beyond the end, an archive, and two bounds."""
     monkeypatch.setattr(audit_feed, "FOLLOWERS_MAX", MOST)

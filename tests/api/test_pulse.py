@@ -24,6 +24,7 @@ def path(tmp_path: Path) -> Iterator[Path]:
         yield made
 
 
+@pytest.mark.long
 def test_a_read_that_hangs_is_told_in_time_and_joined_by_no_other(path: Path) -> None:
     """A hundred ask while the thread hangs: each hears of it within the limit, and afterwards it answers again."""
 

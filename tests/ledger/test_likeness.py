@@ -157,6 +157,7 @@ def test_likely_names_are_looked_for_by_themselves(printed_name: str, looked_for
 
 
 @given(st.text(max_size=80), st.text(max_size=80), st.booleans())
+@pytest.mark.long
 def test_any_text_can_be_read(announced: str, printed_name: str, fills_field: bool) -> None:
     """Nothing raises, the same name is always the same, and what is seen without a reading is what the rules say."""
     line = Printed(read(printed_name), fills_field)

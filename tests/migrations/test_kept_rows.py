@@ -395,6 +395,7 @@ def test_every_file_that_moves_rows_is_asked_about() -> None:
 
 
 @pytest.mark.parametrize("step", _ASKED)
+@pytest.mark.long
 def test_every_clause_that_moves_rows_decides_a_story(step: str) -> None:
     """What is left out or confused in a statement makes one of the file's stories end otherwise.
 

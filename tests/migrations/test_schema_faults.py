@@ -200,6 +200,7 @@ def _seen_in_a_story(step: str, number: int, changed: Sequence[str]) -> bool:
 
 
 @pytest.mark.parametrize("step", FILES)
+@pytest.mark.long
 def test_what_a_file_makes_is_seen(step: str) -> None:
     """schema.sql, a rollback or a story says otherwise when a word of a file that makes or drops something is gone.
 

@@ -43,6 +43,7 @@ def _expired_in_each_commit(house: House) -> list[int]:
     return [len(expired) for expired in commits if expired]
 
 
+@pytest.mark.long
 def test_two_thousand_rows_expire_in_batches_and_requests_wait_for_one(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -239,6 +240,7 @@ def test_an_unexpected_error_is_logged_and_the_task_lives(path: Path, caplog: py
     asyncio.run(run())
 
 
+@pytest.mark.long
 def test_a_stop_finishes_the_batch_and_begins_no_other(path: Path) -> None:
     """Ended within a sweep: whole batches are done, the rest is left for the next process, nothing is half."""
 

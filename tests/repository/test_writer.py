@@ -697,6 +697,7 @@ def test_whoever_waits_too_long_is_told_whether_it_was_begun(path: Path, stall_s
     asyncio.run(run())
 
 
+@pytest.mark.long
 def test_a_full_disk_is_tried_again_by_a_commit_that_changes_nothing(path: Path) -> None:
     """The state says so until the commit succeeds, and the ledger is what it was."""
 

@@ -40,6 +40,7 @@ OF_WHAT_IS_DELETED = {ErrorCode.LEARNED_NAME_NOT_FOUND}
 """The machine posts; tests/api/test_learned_names.py deletes."""
 REACHED_MIN = 5
 MUTANT_EXAMPLES = 60
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture

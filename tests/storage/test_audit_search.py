@@ -148,6 +148,7 @@ COMBINATIONS = [
 
 
 @pytest.mark.parametrize("order", Order)
+@pytest.mark.long
 def test_any_combination_finds_what_a_filter_in_python_picks(log: Connection, order: Order) -> None:
     """In order, each row once, whatever the size of the page, and when the time for a page is always up."""
     rows = [dict(zip(NAMES, row, strict=True)) for row in log.execute(f"SELECT {COLUMNS} FROM audit_logs ORDER BY id")]
@@ -325,6 +326,7 @@ def thousands_of_steps(connection: Connection) -> list[int]:
     return steps
 
 
+@pytest.mark.long
 def test_a_pattern_of_too_many_actions_is_answered_all_the_same(tmp_path: Path) -> None:
     """Then the rows themselves are looked through, a bounded number for each page."""
     with writing(make_database(tmp_path / "passbook.db")) as connection:
@@ -336,6 +338,7 @@ def test_a_pattern_of_too_many_actions_is_answered_all_the_same(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("order", Order)
+@pytest.mark.long
 def test_large_rows_make_short_pages_and_none_is_left_out(tmp_path: Path, order: Order) -> None:
     """A thousand rows could have 64 MB of details, which would be in memory until the caller has taken them."""
     size, count = 60_000, 200

@@ -386,6 +386,7 @@ OF_MANY: dict[str, tuple[Callable[[int], str], str, bool]] = {
 
 
 @pytest.mark.parametrize("kind", OF_MANY)
+@pytest.mark.long
 def test_of_thousands_of_deposits_of_one_amount_few_leave_sqlite(tx: sqlite.Connection, kind: str) -> None:
     """To judge a line and to warn of a collision takes few rows and a bounded walk, whatever they are named. Those of
     other amounts cost nothing."""
@@ -619,6 +620,7 @@ def test_of_many_of_the_same_name_only_the_oldest_are_read(tx: sqlite.Connection
     ],
     ids="-".join,
 )
+@pytest.mark.long
 def test_what_waits_is_of_the_name_and_the_amount_within_the_window(
     tx: sqlite.Connection, other: dict[str, object]
 ) -> None:

@@ -280,6 +280,7 @@ def test_a_log_that_nobody_changed_is_sound(logs: dict[str, Connection]) -> None
     assert faults(logs["whole"], Tampered(NOTHING, worker=first_word)) == []
 
 
+@pytest.mark.long
 def test_each_check_of_the_proof_is_needed(logs: dict[str, Connection]) -> None:
     """Of rows, nodes, roots, checkpoints, receipts, prunes and erasures."""
     attempts = {name: partial(faults, logs[case.log], case) for name, case in TAMPERED.items()}

@@ -275,6 +275,7 @@ ONE_CHARACTER_LEFT = "x" * (exporter._FIRST_PIECE + 10 * exporter._PIECE + 1)
 @pytest.mark.parametrize(
     "text", ["'" * 150_000, "🐙" * 60_000, "a\0'" * 50_000, "BEGIN TRANSACTION" * 9_000, ONE_CHARACTER_LEFT]
 )
+@pytest.mark.long
 def test_no_statement_is_longer_than_d1_takes(tmp_path: Path, text: str) -> None:
     """A row beyond 100,000 bytes comes in pieces and is whole again."""
     database = ledger(tmp_path)
@@ -374,6 +375,7 @@ _WHEN = st.sampled_from(["2026-01-01 00:00:00", "2026-01-01 00:00:00.123", None]
     domains=st.lists(st.tuples(st.integers(1, 4), _TEXT, st.none() | _AMOUNT, _WHEN), max_size=4),
     log=st.lists(st.tuples(_TEXT, _TEXT, _TEXT), max_size=4),
 )
+@pytest.mark.long
 def test_any_ledger_comes_back(
     users: list[str | None],
     accounts: list[int],

@@ -366,6 +366,7 @@ def test_a_database_of_a_later_passbook_is_called_one(tmp_path: Path, behind: in
 
 
 @pytest.mark.parametrize("schema", [SCHEMA + 'CREATE TABLE "a""b" (x);\n', ""], ids=["with a schema", "data alone"])
+@pytest.mark.long
 def test_a_table_with_a_quote_in_its_name_is_counted_and_left_aside(tmp_path: Path, schema: str) -> None:
     """Whatever a name holds; it is written doubled."""
     text = schema + USER + ACCOUNT + moved(1) + 'INSERT INTO "a""b" VALUES(1);\n'

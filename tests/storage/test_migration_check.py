@@ -37,6 +37,7 @@ def lines_of(path: Path, before: Before | None, backup: Path | None = None) -> d
 
 
 @pytest.mark.parametrize("version", range(len(MIGRATIONS)))
+@pytest.mark.long
 def test_every_line_passes_at_every_version_up_and_down(tmp_path: Path, version: int) -> None:
     """With rows of every kind the accounts add up after each migration, and after the way back to 000."""
     path, before = migrated(tmp_path, to=version)
@@ -86,6 +87,7 @@ REBUILT = (
          "No errors in the file", "points at no row of users"),
     ],
 )  # fmt: skip
+@pytest.mark.long
 def test_each_line_fails_for_what_it_tells_of(tmp_path: Path, sql: str, check: str, said: str) -> None:
     """The mutants of the checklist: break one thing, and its line names it."""
     path, before = migrated(tmp_path)
@@ -118,6 +120,7 @@ def test_a_row_of_the_log_that_is_lost_on_the_way_up_is_counted(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("gone", [4, 5, 6, 8])
+@pytest.mark.long
 def test_five_faults_of_a_line_are_named_and_the_others_counted(tmp_path: Path, gone: int) -> None:
     """Whatever is wrong, a line stays a line."""
     path, before = migrated(tmp_path)
@@ -132,6 +135,7 @@ def test_five_faults_of_a_line_are_named_and_the_others_counted(tmp_path: Path, 
     assert said.endswith(f" and {gone - 5} more") if gone > 5 else " more" not in said, said
 
 
+@pytest.mark.long
 def test_what_is_counted_before_a_migration_is_what_it_goes_by(tmp_path: Path) -> None:
     """Negative accounts without empty ones, openings of both directions, and whether 001 stopped half-way."""
     path = make_bots_file(tmp_path / "bot.db")
@@ -162,6 +166,7 @@ def test_what_is_counted_before_a_migration_is_what_it_goes_by(tmp_path: Path) -
         counted(f"DROP TABLE {table}")
 
 
+@pytest.mark.long
 def test_opening_entries_of_an_earlier_way_up_are_not_expected_again(tmp_path: Path) -> None:
     """Up, back to the beginning and up once more: those that 003 made the first time are history by then."""
     path, _ = migrated(tmp_path)
@@ -173,6 +178,7 @@ def test_opening_entries_of_an_earlier_way_up_are_not_expected_again(tmp_path: P
     assert [line for line in lines_of(path, before).values() if line.passed is False] == []
 
 
+@pytest.mark.long
 def test_backup_line_reads_the_backup(tmp_path: Path) -> None:
     """A copy whose pages are damaged fails the line; without one it is left open."""
     path, before = migrated(tmp_path)

@@ -77,6 +77,7 @@ def test_plan_names_the_newest_backup(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stop", range(1, len(list(migrator.statements(MIGRATIONS[1].up))), 4))
+@pytest.mark.long
 def test_interrupted_001_is_explained_and_not_in_the_way(tmp_path: Path, stop: int) -> None:
     """wrangler stopped after any statement of 001: the plan says so, counts all rows, and up would go on."""
     statements = list(migrator.statements(MIGRATIONS[1].up))

@@ -149,6 +149,7 @@ def test_a_table_of_the_bot_that_deletes_with_its_transaction_keeps_its_rows(bot
 
 
 @pytest.mark.parametrize("version", range(len(MIGRATIONS)))
+@pytest.mark.long
 def test_database_migrated_by_wrangler_is_recognised(bots: sqlite.Connection, version: int) -> None:
     """Without a record the version is told from the schema, and the rest is applied."""
     for migration in MIGRATIONS[1 : version + 1]:
@@ -159,6 +160,7 @@ def test_database_migrated_by_wrangler_is_recognised(bots: sqlite.Connection, ve
     assert migrator.version_of(bots, MIGRATIONS) == LATEST
 
 
+@pytest.mark.long
 def test_half_finished_001_is_recognised_at_every_statement_and_ends_well(tmp_path: Path) -> None:
     """Stopped after any statement of 001, `up` goes on to the same schema as an undisturbed run."""
     statements = list(migrator.statements(MIGRATIONS[1].up))
