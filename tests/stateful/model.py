@@ -527,7 +527,7 @@ class Model:
             line.told.append(added)
             nothing = {"account": None, "bank_balance_after": None, "raw_message_sha256": None}
             telegram_id = line.deposit.user.telegram_id if line.deposit else None
-            told = {"id": Thing(), **added, **nothing}
+            told = {"event_id": Thing(), **added, **nothing}
             log = self._log("bank_notification_told", "bank_notification", line, telegram_id, told)
         return Expected(200, {**self.line_view(line), **_account(line), "audit_log_id": log, "repeat": True})
 
