@@ -157,6 +157,13 @@ def _use(service: LiveService) -> tuple[dict[int, bytes], str]:
     bot = service.client(key)
     write("/v1/deposits", {"telegram_id": "100", "amount": 77, "depositor_name": "홍길동"}, by=bot)
     write("/v1/audit-logs", {**event, "action": "basket_emptied"})
+    texts = (
+        "안녕하세요",
+        "하나,01/16,12:39\n427******27104\n출금5원\n홍길동",
+        "하나,01/16,12:39\n427******27104\n입금취소5원\n홍길동",
+    )
+    unreadable, *_ = [write("/v1/bank-notifications", {"raw_message": text}, status=202)["id"] for text in texts]
+    write(f"/v1/bank-messages/{unreadable}/settle", {"note": "a greeting"}, status=200)
     checkpoint = client.get("/v1/audit-logs/checkpoint")
     assert checkpoint.status_code == 200, checkpoint.text
     return receipts, checkpoint.text
