@@ -160,6 +160,7 @@ def test_other_money_has_another_account_or_balance() -> None:
     for balance, account in product((None, 1), (None, "1*2")):
         assert not contradicts(said(balance_after=balance, account=account), spare)
         assert not contradicts(said(**SPARE), known(said(balance_after=balance, account=account)))
+    assert contradicts(said(balance_after=0), known(said(balance_after=1)))
     told = known(said(**SPARE), Addition(account="427******27104", balance_after=0))
     for line in (known(said(balance_after=0)), told):
         assert contradicts(said(balance_after=1), line)
