@@ -7,7 +7,20 @@ from litestar import Response, Router, get, post
 from litestar.params import JSONBody, QueryParameter
 
 from service.api.auth import needs
-from service.api.params import LIMIT_DEFAULT, Cursor, IdempotencyKey, IdPath, before_id, instant, page
+from service.api.params import (
+    LIMIT_DEFAULT,
+    AmountQuery,
+    IdempotencyKey,
+    IdPath,
+    Since,
+    TelegramIdQuery,
+    Until,
+    Zone,
+    before_id,
+    instant,
+    page_reached,
+    period,
+)
 from service.api.problems import invalid
 from service.api.request import ApiRequest, was_answered, write
 from service.ledger.access import Scope
@@ -15,22 +28,37 @@ from service.ledger.bank_lines import CONTROL_PADDING, DERIVED, trimmed
 from service.ledger.bank_messages import BankMessagePost, BankReport
 from service.ledger.bank_notifications import (
     BankNotification,
+    BankNotificationFilter,
     BankNotificationMatch,
     BankNotificationPage,
     BankNotificationWritten,
 )
 from service.ledger.errors import BankNotificationNotFound, ErrorCode
-from service.ledger.fields import BANK_NOTIFICATION_STATUS_PATTERN, given
+from service.ledger.fields import BANK_NOTIFICATION_STATUS_PATTERN, QUEUE_CURSOR_PATTERN, SWITCH_PATTERN, given
 from service.ledger.policy import Policy
 from service.repository import bank_messages as messages_door
 from service.repository import bank_notifications as door
-from service.storage import bank_notifications
+from service.storage import bank_notification_lists, bank_notifications
 from service.storage.sqlite import Connection
 
 StatusQuery = Annotated[
     str | None, QueryParameter(pattern=BANK_NOTIFICATION_STATUS_PATTERN, description="Only those in this state.")
 ]
-
+Open = Annotated[
+    str | None,
+    QueryParameter(
+        name="open",
+        pattern=SWITCH_PATTERN,
+        description="true: only those that a person has to settle, the oldest first; false: only the others.",
+    ),
+]
+QueueCursor = Annotated[
+    str | None,
+    QueryParameter(
+        pattern=QUEUE_CURSOR_PATTERN,
+        description="next_cursor of the page before, of the same open; none for the first.",
+    ),
+]
 Limit = Annotated[int, QueryParameter(ge=1, le=100, description="The most items on a page; each has its candidates.")]
 
 
@@ -68,22 +96,53 @@ async def receive(
 @get(
     "/",
     operation_id="listBankNotifications",
-    summary="Bank notifications, newest first",
+    summary="Bank notifications, newest first, or the queue of those that wait",
     opt=needs(Scope.DEPOSITS_CONFIRM),
 )
 async def list_notifications(
-    request: ApiRequest, status: StatusQuery = None, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None
+    request: ApiRequest,
+    status: StatusQuery = None,
+    is_open: Open = None,
+    telegram_id: TelegramIdQuery = None,
+    amount: AmountQuery = None,
+    since: Since = None,
+    until: Until = None,
+    tz: Zone = "UTC",
+    limit: Limit = LIMIT_DEFAULT,
+    cursor: QueueCursor = None,
 ) -> Response[BankNotificationPage]:
-    """All of them, or those in one state, each with the deposits that its money may be for."""
-    found = await request.read(
-        bank_notifications.list_newest,
+    """All conditions hold together; each notification has the deposits that its money may be for.
+
+    since and until are of occurred_at, or of created_at where the bot kept no time. telegram_id: those that are matched
+    with a deposit of the user, and those that wait and could mean one that is pending or expired.
+
+    With `open=true` the queue of what a person has to settle, in the order in which it came to Passbook, the oldest
+    first. Its cursor goes on behind the last one: what comes meanwhile stands at the end, and what is settled is left
+    out. A search that finds little in much may make a short page, and `next_cursor` says that there is more.
+    """
+    queue = is_open == "true"
+    if cursor is not None and queue != cursor.startswith("o"):
+        raise invalid("query/cursor", f"is of a list {'without' if queue else 'with'} open=true")
+    since, until = period(tz, since, until)
+    wanted = BankNotificationFilter(
         status=status,
-        window_s=request.passbook.policy.match_window_s,
-        field_width=request.passbook.policy.bank_name_width,
-        before_id=before_id(cursor),
-        limit=limit + 1,
+        open=None if is_open is None else queue,
+        telegram_id=telegram_id,
+        amount=amount,
+        since=since,
+        until=until,
     )
-    return page(request, BankNotificationPage, found, limit)
+    policy = request.passbook.policy
+    found = await request.read(
+        bank_notification_lists.find_page,
+        wanted,
+        window_s=policy.match_window_s,
+        field_width=policy.bank_name_width,
+        after=int(cursor.removeprefix("o")) if cursor and queue else 0 if queue else before_id(cursor),
+        limit=limit,
+    )
+    next_cursor = f"{'o' if queue else ''}{found.reached}" if found.reached is not None else None
+    return page_reached(request, BankNotificationPage, found.items, next_cursor, limit)
 
 
 @get(

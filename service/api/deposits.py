@@ -7,7 +7,21 @@ from litestar.params import JSONBody, QueryParameter
 
 from service.api.auth import needs
 from service.api.new_users import check_none_is_padded
-from service.api.params import LIMIT_DEFAULT, Cursor, IdempotencyKey, IdPath, Limit, TelegramIdQuery, before_id, page
+from service.api.params import (
+    LIMIT_DEFAULT,
+    AmountQuery,
+    Cursor,
+    IdempotencyKey,
+    IdPath,
+    Limit,
+    Since,
+    TelegramIdQuery,
+    Until,
+    Zone,
+    before_id,
+    page_reached,
+    period,
+)
 from service.api.request import ApiRequest, write
 from service.ledger.access import Scope
 from service.ledger.deposits import (
@@ -16,13 +30,17 @@ from service.ledger.deposits import (
     DepositAnnounced,
     DepositCancel,
     DepositConfirm,
+    DepositFilter,
     DepositPage,
     DepositWritten,
+    as_it_stands,
 )
 from service.ledger.errors import DepositNotFound, ErrorCode
 from service.ledger.fields import DEPOSIT_STATUS_PATTERN
+from service.ledger.policy import Policy
 from service.repository import deposits as door
-from service.storage import deposits
+from service.storage import deposits, lists, reviews
+from service.storage.sqlite import Connection
 
 StatusQuery = Annotated[
     str | None, QueryParameter(pattern=DEPOSIT_STATUS_PATTERN, description="Only deposits in this state.")
@@ -51,14 +69,34 @@ async def list_deposits(
     request: ApiRequest,
     status: StatusQuery = None,
     telegram_id: TelegramIdQuery = None,
+    amount: AmountQuery = None,
+    since: Since = None,
+    until: Until = None,
+    tz: Zone = "UTC",
     limit: Limit = LIMIT_DEFAULT,
     cursor: Cursor = None,
 ) -> Response[DepositPage]:
-    """All deposits, or those in one state, or of one user."""
-    found = await request.read(
-        deposits.list_newest, status=status, telegram_id=telegram_id, before_id=before_id(cursor), limit=limit + 1
-    )
-    return page(request, DepositPage, found, limit)
+    """All conditions hold together; since and until are of created_at.
+
+    A search that finds little in much may make a short page, and `next_cursor` says that there is more.
+    """
+    since, until = period(tz, since, until)
+    wanted = DepositFilter(status=status, telegram_id=telegram_id, amount=amount, since=since, until=until)
+    found = await request.read(_listed, wanted, request.passbook.policy, before_id=before_id(cursor), limit=limit)
+    next_cursor = str(found.reached) if found.reached is not None else None
+    return page_reached(request, DepositPage, found.items, next_cursor, limit)
+
+
+def _listed(
+    tx: Connection, wanted: DepositFilter, policy: Policy, *, before_id: int, limit: int
+) -> lists.Page[Deposit]:
+    found = deposits.list_newest(tx, wanted, before_id=before_id, limit=limit)
+    return lists.Page(_as_they_stand(tx, found.items, policy), found.reached)
+
+
+def _as_they_stand(tx: Connection, found: list[Deposit], policy: Policy) -> list[Deposit]:
+    in_review = reviews.in_review(tx, found, window_s=policy.match_window_s)
+    return [as_it_stands(one, expiry_s=policy.deposit_expiry_s, in_review=one.id in in_review) for one in found]
 
 
 @get(
@@ -69,10 +107,11 @@ async def list_deposits(
 )
 async def get_deposit(deposit_id: IdPath, request: ApiRequest) -> Deposit:
     """The deposit as it stands."""
-    found = deposits.find(request.passbook.lookups, int(deposit_id))
+    tx = request.passbook.lookups
+    found = deposits.find(tx, int(deposit_id))
     if found is None:
         raise DepositNotFound(f"There is no deposit {deposit_id}.")
-    return found
+    return _as_they_stand(tx, [found], request.passbook.policy)[0]
 
 
 @post(

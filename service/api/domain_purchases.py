@@ -17,6 +17,7 @@ from service.ledger.domain_purchases import (
     DomainPurchasePage,
     DomainPurchaseRelease,
     DomainPurchaseWritten,
+    as_it_stands,
     check_is_registrable,
     parse_name,
 )
@@ -65,7 +66,8 @@ async def list_purchases(
     found = await request.read(
         domain_purchases.list_newest, telegram_id=telegram_id, before_id=before_id(cursor), limit=limit + 1
     )
-    return page(request, DomainPurchasePage, found, limit)
+    expiry_s = request.passbook.policy.hold_expiry_s
+    return page(request, DomainPurchasePage, [as_it_stands(one, expiry_s=expiry_s) for one in found], limit)
 
 
 @get(
@@ -79,7 +81,7 @@ async def get_purchase(domain_purchase_id: IdPath, request: ApiRequest) -> Domai
     found = domain_purchases.find(request.passbook.lookups, int(domain_purchase_id))
     if found is None:
         raise DomainPurchaseNotFound(f"There is no domain purchase {domain_purchase_id}.")
-    return found
+    return as_it_stands(found, expiry_s=request.passbook.policy.hold_expiry_s)
 
 
 @post(

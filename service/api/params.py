@@ -10,8 +10,10 @@ from litestar.params import HeaderParameter, PathParameter, QueryParameter
 
 from service.api.problems import invalid
 from service.api.request import ApiRequest
+from service.ledger import audit_logs
 from service.ledger.fields import (
     ACTION_PATTERN,
+    AMOUNT_MAX,
     AUDIT_CURSOR_PATTERN,
     DAY_PATTERN,
     DURATION_PATTERN,
@@ -62,6 +64,9 @@ Cursor = Annotated[
 ]
 TelegramIdQuery = Annotated[
     str | None, QueryParameter(pattern=KNOWN_USER_PATTERN, description="Only rows about this user.")
+]
+AmountQuery = Annotated[
+    int | None, QueryParameter(ge=1, le=AMOUNT_MAX, description="Only what is of this amount, in won.")
 ]
 ActionQuery = Annotated[
     str | None,
@@ -209,6 +214,24 @@ def page(request: ApiRequest, page_type: type[Any], found: Sequence[Identified],
     """A page of the first `limit` of `found`, which holds one more when there is a next page; with its Link header."""
     items = list(found[:limit])
     next_cursor = str(items[-1].id) if len(found) > limit else None
+    return Response(page_type(items=items, next_cursor=next_cursor), headers=link_to(request, next_cursor, limit))
+
+
+def period(tz: str, since: str | None, until: str | None) -> tuple[str | None, str | None]:
+    """The stored instants from which and before which rows are wanted, of instants or days in `tz`.
+
+    Raises EdgeError.
+    """
+    try:
+        return audit_logs.period(None, tz, since, until)
+    except audit_logs.Invalid as error:
+        raise invalid(f"query/{error.name}", error.message) from error
+
+
+def page_reached(
+    request: ApiRequest, page_type: type[Any], items: Sequence[Any], next_cursor: str | None, limit: int
+) -> Response[Any]:
+    """A page that may be short though there is a next one; with its Link header."""
     return Response(page_type(items=items, next_cursor=next_cursor), headers=link_to(request, next_cursor, limit))
 
 

@@ -221,8 +221,25 @@ class BankNotificationWritten(BankNotification, frozen=True, kw_only=True):
     repeat: bool
 
 
+class BankNotificationFilter(Struct, frozen=True, kw_only=True):
+    """All given conditions hold together. Of when the money came, `since` is inclusive and `until` exclusive: both are
+    stored UTC text. open: whether a person has to settle it.
+
+    telegram_id: what is matched with a deposit of the user, and what waits and could mean one whose money may still
+    come.
+    """
+
+    status: str | None = None
+    open: bool | None = None
+    telegram_id: str | None = None
+    amount: int | None = None
+    since: str | None = None
+    until: str | None = None
+
+
 class BankNotificationPage(Struct, frozen=True, kw_only=True):
-    """Newest first; `next_cursor` is null on the last page."""
+    """Newest first, or of the queue oldest first. `next_cursor` is null on the last page; a page before it may be
+    short, or empty."""
 
     items: list[BankNotification]
     next_cursor: str | None

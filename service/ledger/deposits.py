@@ -5,9 +5,11 @@ pending -> confirmed | cancelled | expired; an expired one is confirmed only as 
 
 from collections.abc import Iterator
 
+import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from service.ledger.errors import DepositExpired, DepositNotPending
+from service.ledger.expiry import expires_at
 from service.ledger.fields import AMOUNT_MAX, Amount, DepositorName, Instant, NewTelegramId, OptionalNote
 from service.ledger.transactions import TransactionStatus
 
@@ -40,8 +42,9 @@ class Deposit(Struct, frozen=True, kw_only=True):
     """A deposit as the API shows it; `amount` in won. confirmed_at is null until it is confirmed.
 
     depositor_name and created_at are null only in rows that the bot wrote without them, depositor_name also once it was
-    erased; matched_bank_notification_id
-    until the bank's notification of the money is matched with it.
+    erased; matched_bank_notification_id until the bank's notification of the money is matched with it. expires_at is
+    null unless it is pending: the first sweep after it closes it. in_review: it is pending or expired, and a
+    notification that could mean it waits for a person.
     """
 
     id: int
@@ -52,6 +55,19 @@ class Deposit(Struct, frozen=True, kw_only=True):
     created_at: Instant | None
     confirmed_at: Instant | None
     matched_bank_notification_id: int | None
+    expires_at: Instant | None
+    in_review: bool
+
+
+class DepositFilter(Struct, frozen=True, kw_only=True):
+    """All given conditions hold together. Of when it was announced, `since` is inclusive and `until` exclusive: both
+    are stored UTC text."""
+
+    status: str | None = None
+    telegram_id: str | None = None
+    amount: int | None = None
+    since: str | None = None
+    until: str | None = None
 
 
 class DepositWritten(Deposit, frozen=True, kw_only=True):
@@ -85,10 +101,23 @@ class DepositAnnounced(DepositWritten, frozen=True, kw_only=True):
 
 
 class DepositPage(Struct, frozen=True, kw_only=True):
-    """Newest first; `next_cursor` is null on the last page."""
+    """Newest first. `next_cursor` is null on the last page; a page before it may be short, or empty."""
 
     items: list[Deposit]
     next_cursor: str | None
+
+
+def is_open(deposit: Deposit) -> bool:
+    """Whether its money may still come, in time or late."""
+    return deposit.status in {TransactionStatus.PENDING, TransactionStatus.EXPIRED}
+
+
+def as_it_stands(deposit: Deposit, *, expiry_s: int, in_review: bool) -> Deposit:
+    """The deposit with when it expires, and with whether its notification waits for a person."""
+    pending = deposit.status == TransactionStatus.PENDING
+    return msgspec.structs.replace(
+        deposit, expires_at=expires_at(deposit.created_at, expiry_s) if pending else None, in_review=in_review
+    )
 
 
 def nearby_amounts(amount: int) -> Iterator[int]:

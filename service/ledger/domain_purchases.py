@@ -12,9 +12,11 @@ import re
 from enum import StrEnum
 
 import idna
+import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from service.ledger.errors import DomainPurchaseNotPending, PaymentHeld, PaymentRegistered, PaymentReversed, RefundFinal
+from service.ledger.expiry import expires_at
 from service.ledger.fields import Amount, DomainName, Instant, OptionalNote, TelegramId
 from service.ledger.transactions import Direction, Transaction
 
@@ -54,7 +56,8 @@ class DomainPurchase(Struct, frozen=True, kw_only=True):
 
     ascii_name, price and transaction_id are null in rows that the bot wrote; registered_at until it is registered.
     payment_reversed: the user has the price back, by the refund of a release or an expiry, or, while the name is
-    registered, by a reversal of its payment.
+    registered, by a reversal of its payment. expires_at: when a name that is held is given up, by the first sweep after
+    it; null for every other. It says nothing of how long a registration lasts.
     """
 
     id: int
@@ -67,6 +70,7 @@ class DomainPurchase(Struct, frozen=True, kw_only=True):
     created_at: Instant | None
     registered_at: Instant | None
     payment_reversed: bool
+    expires_at: Instant | None
 
 
 class DomainPurchaseWritten(DomainPurchase, frozen=True, kw_only=True):
@@ -106,6 +110,15 @@ def parse_name(text: str) -> Name:
     if "." not in ascii_name or len(ascii_name) > 253:
         raise ValueError("it takes at least two labels and at most 253 ASCII characters")
     return Name(readable, ascii_name)
+
+
+def as_it_stands(purchase: DomainPurchase, *, expiry_s: int) -> DomainPurchase:
+    """The purchase with when its hold expires."""
+    held = purchase.status == DomainPurchaseStatus.PENDING and None not in {
+        purchase.ascii_name,
+        purchase.transaction_id,
+    }
+    return msgspec.structs.replace(purchase, expires_at=expires_at(purchase.created_at, expiry_s) if held else None)
 
 
 def check_pending(purchase: DomainPurchase) -> None:

@@ -1,8 +1,12 @@
 """Expiry: pending deposits and held domain purchases that have waited too long, a bounded batch at a time."""
 
+from datetime import timedelta
+from functools import lru_cache
+
 from msgspec import Struct
 
 from service.ledger.audit_logs import SERVICE_ACTOR
+from service.ledger.timestamps import parsed, spoken, stored
 
 ACTOR = f"{SERVICE_ACTOR}expiry"
 """Who acts in the audit rows of what expires."""
@@ -41,3 +45,18 @@ class Expired(Struct, frozen=True, kw_only=True):
 
     expired: list[int]
     refused: list[int]
+
+
+@lru_cache(maxsize=64)  # all announcements of a batch ask for the same one
+def expires_at(created_at: str | None, expiry_s: int) -> str | None:
+    """When what was made at `created_at` and is open for `expiry_s` may expire: the next sweep after it closes it.
+
+    Both are spoken instants. None without a readable time: that counts as older than all others, and is closed by the
+    next sweep.
+    """
+    if created_at is None or not created_at.endswith("Z"):
+        return None
+    try:
+        return spoken(stored(parsed(created_at) + timedelta(seconds=expiry_s)))
+    except (ValueError, OverflowError):
+        return None

@@ -41,6 +41,7 @@ DOMAIN_PATTERN = f"^{_VISIBLE}+[.\u3002\uff0e\uff61]{_VISIBLE}+" + _END
 DEPOSIT_STATUS_PATTERN = r"^(pending|confirmed|cancelled|rejected|expired|reversed)" + _END
 BANK_MESSAGE_STATUS_PATTERN = r"^(unreadable|waiting|kept|settled)" + _END
 BANK_NOTIFICATION_STATUS_PATTERN = r"^(unmatched|ambiguous|matched|dismissed|cancelled)" + _END
+QUEUE_CURSOR_PATTERN = r"^o?[1-9][0-9]{0,14}" + _END
 HEADER_TOKEN_PATTERN = r"^(\x22[\x21-\x7e]{1,255}\x22|(?!\x22\x22$)[\x21-\x7e]{1,255})" + _END
 REQUEST_ID_PATTERN = r"^[\x21-\x7e]{1,128}" + _END
 ACTION_PATTERN = r"^\*?[a-z0-9_]{1,64}\*?" + _END
@@ -75,6 +76,7 @@ REMEDIES = {
     DEPOSIT_STATUS_PATTERN: "one of pending, confirmed, cancelled, rejected, expired, reversed",
     BANK_MESSAGE_STATUS_PATTERN: "one of unreadable, waiting, kept, settled",
     BANK_NOTIFICATION_STATUS_PATTERN: "one of unmatched, ambiguous, matched, dismissed, cancelled",
+    QUEUE_CURSOR_PATTERN: "next_cursor of the page before, as it is",
     HEADER_TOKEN_PATTERN: "1 to 255 visible ASCII characters without spaces, such as a UUID",
     REQUEST_ID_PATTERN: "1 to 128 visible ASCII characters without spaces",
     ACTION_PATTERN: "lower-case letters, digits and _, optionally with * at one end or both",

@@ -30,6 +30,7 @@ from service.ledger.deposits import (
     nearby_amounts,
 )
 from service.ledger.errors import BalanceLimitExceeded, DepositNotFound, DepositNotPending
+from service.ledger.expiry import expires_at
 from service.ledger.fields import given
 from service.ledger.idempotency import Answer
 from service.ledger.likeness import Likeness
@@ -38,12 +39,12 @@ from service.ledger.transactions import TransactionStatus, balance_after_credit
 from service.ledger.users import Account
 from service.repository.unit_of_work import Operation, UnitOfWork, created, ok
 from service.repository.users import find_or_open
-from service.storage import bank_lines, bank_messages, bank_notifications, deposits, learned_names, users
+from service.storage import bank_lines, bank_messages, bank_notifications, deposits, learned_names, reviews, users
 
 
 def _announce(work: UnitOfWork, command: DepositAnnounce, _target: int) -> Answer:
     name = announced(command.depositor_name, field_width=work.policy.bank_name_width)
-    waiting, collision = _looked_for(work, command, name)
+    waiting, collision, in_review = _looked_for(work, command, name)
     account = find_or_open(work, command.telegram_id)
     deposit_id = work.session.announce(account, amount=command.amount, depositor_name=command.depositor_name, name=name)
     audit_log_id = work.audit(
@@ -53,15 +54,18 @@ def _announce(work: UnitOfWork, command: DepositAnnounce, _target: int) -> Answe
         account,
         {"amount": command.amount, "depositor_name": command.depositor_name},
     )
+    created_at = spoken(work.now)
     answer = DepositAnnounced(
         id=deposit_id,
         telegram_id=account.telegram_id,
         amount=command.amount,
         depositor_name=command.depositor_name,
         status=TransactionStatus.PENDING,
-        created_at=spoken(work.now),
+        created_at=created_at,
         confirmed_at=None,
         matched_bank_notification_id=None,
+        expires_at=expires_at(created_at, work.policy.deposit_expiry_s),
+        in_review=in_review,
         balance_before=account.balance,
         balance_after=account.balance,
         version=account.version,
@@ -73,8 +77,11 @@ def _announce(work: UnitOfWork, command: DepositAnnounce, _target: int) -> Answe
     return created(answer, f"/v1/deposits/{deposit_id}")
 
 
-def _looked_for(work: UnitOfWork, command: DepositAnnounce, name: AnnouncedName) -> tuple[int | None, Collision | None]:
-    """The one notification that waits for such a deposit, and what a transfer of this name and amount collides with.
+def _looked_for(
+    work: UnitOfWork, command: DepositAnnounce, name: AnnouncedName
+) -> tuple[int | None, Collision | None, bool]:
+    """The one notification that waits for such a deposit, and what a transfer of this name and amount collides with;
+    and whether a notification waits that could mean it.
 
     Neither is guessed: with another deposit that the money could be for, or two notifications, people settle it.
     """
@@ -83,11 +90,12 @@ def _looked_for(work: UnitOfWork, command: DepositAnnounce, name: AnnouncedName)
     tx = work.session.looking_for(amount=amount, name=name)
     who: Any = {"since": since, "until": until, "telegram_id": command.telegram_id}
     if bank_notifications.is_quiet(tx, amount=amount, name=name, **who):
-        return None, None
+        return None, None, False
     names = [name, *(AnnouncedName(one, one) for one in learned_names.of_user(work.tx, command.telegram_id))]
     lines = _lines_of(work, names, amount=amount, since=since, until=until)
+    in_review = bool(lines) or reviews.waits(work.tx, amount=amount, names=names, since=since, until=until)
     if len(lines) == 1 and _means_it_alone(work, lines[0], command):
-        return lines[0].id, None
+        return lines[0].id, None, in_review
     width = work.policy.bank_name_width
     rivals = {
         rival
@@ -95,7 +103,7 @@ def _looked_for(work: UnitOfWork, command: DepositAnnounce, name: AnnouncedName)
         for rival in bank_notifications.rivals(work.tx, amount=amount, name=one, field_width=width, **who)
     }
     if not rivals and not lines:
-        return None, None
+        return None, None, in_review
     suggested = next(
         (
             other
@@ -104,7 +112,8 @@ def _looked_for(work: UnitOfWork, command: DepositAnnounce, name: AnnouncedName)
         ),
         None,
     )
-    return None, collision_of(amount, deposits=len(rivals), notifications=len(lines), suggested_amount=suggested)
+    collision = collision_of(amount, deposits=len(rivals), notifications=len(lines), suggested_amount=suggested)
+    return None, collision, in_review
 
 
 def _lines_of(
@@ -310,6 +319,8 @@ def _written(
         created_at=deposit.created_at,
         confirmed_at=confirmed_at,
         matched_bank_notification_id=notification_id,
+        expires_at=None,
+        in_review=False,
         balance_before=account.balance,
         balance_after=balance_after,
         version=version,

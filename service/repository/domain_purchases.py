@@ -8,6 +8,7 @@ from service.ledger.domain_purchases import (
     DomainPurchaseRelease,
     DomainPurchaseStatus,
     DomainPurchaseWritten,
+    as_it_stands,
     check_paid,
     check_pending,
     parse_name,
@@ -68,7 +69,8 @@ def _make(work: UnitOfWork, command: DomainPurchaseMake, _target: int) -> Answer
             "transaction_id": transaction_id,
         },
     )
-    purchase = domain_purchases.find(work.tx, purchase_id)
+    made = domain_purchases.find(work.tx, purchase_id)
+    purchase = as_it_stands(made, expiry_s=work.policy.hold_expiry_s) if made else None
     answer = _written(purchase, account, balance_after, account.version + 1, audit_log_id)
     return created(answer, f"/v1/domain-purchases/{purchase_id}")
 
@@ -171,6 +173,7 @@ def _written(
         created_at=purchase.created_at,
         registered_at=purchase.registered_at,
         payment_reversed=purchase.payment_reversed,
+        expires_at=purchase.expires_at,
         balance_before=account.balance,
         balance_after=balance_after,
         version=version,

@@ -313,15 +313,6 @@ def find_of_deposit(tx: Connection, deposit_id: int) -> int | None:
     return row[0] if row else None
 
 
-def list_newest(
-    tx: Connection, *, status: str | None, window_s: int, field_width: int, before_id: int, limit: int
-) -> list[BankNotification]:
-    """Up to `limit` notifications with an id below `before_id`, newest first, each with its candidates."""
-    condition, values = ("", ()) if status is None else ("COALESCE(closed_as, status) = ? AND ", (status,))
-    rows = tx.execute(f"{_SELECT} WHERE {condition}id < ? ORDER BY id DESC LIMIT ?", (*values, before_id, limit))
-    return [with_candidates(tx, _shown(tx, row), window_s=window_s, field_width=field_width) for row in rows.fetchall()]
-
-
 def with_candidates(
     tx: Connection, notification: BankNotification, *, window_s: int, field_width: int
 ) -> BankNotification:

@@ -1,15 +1,16 @@
 """Table deposit_transactions, its rows of type deposit."""
 
-import heapq
-from itertools import chain
+from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
-from service.ledger.deposits import Deposit
+from service.ledger.deposits import Deposit, DepositFilter
 from service.ledger.expiry import Due
 from service.ledger.timestamps import spoken
 from service.ledger.transactions import TransactionStatus
 from service.ledger.users import Account
+from service.storage import lists
 from service.storage.sqlite import Connection
 
 _SELECT = (
@@ -54,7 +55,8 @@ def _expect_one(moved: int, deposit: Deposit) -> None:
 
 
 def find(tx: Connection, deposit_id: int) -> Deposit | None:
-    """One deposit, or None; a transaction of another type is no deposit."""
+    """One deposit, or None; a transaction of another type is no deposit. When it expires and whether it is in review
+    are said by who shows it."""
     row = tx.execute(f"{_SELECT} WHERE t.id = ? AND t.type = 'deposit'", (deposit_id,)).fetchone()
     return _deposit(row) if row else None
 
@@ -94,41 +96,174 @@ def list_due(tx: Connection, *, created_before: str, after: Due, limit: int) -> 
     return [Due(*row) for row in found]
 
 
-def list_newest(
-    tx: Connection, *, status: str | None, telegram_id: str | None, before_id: int, limit: int
-) -> list[Deposit]:
-    """Up to `limit` deposits with an id below `before_id`, newest first, of that status and user where given."""
-    if telegram_id is not None:
-        ids = _ids_of_user(tx, telegram_id, status, before_id, limit)
-    elif status == TransactionStatus.REVERSED:
-        ids = _ids(tx, _REVERSED, (before_id, limit))
+def list_newest(tx: Connection, wanted: DepositFilter, *, before_id: int, limit: int) -> lists.Page[Deposit]:
+    """Up to `limit` deposits with an id below `before_id` for which all of `wanted` holds, newest first.
+
+    They are chosen by the index on the user, on the amount or on the day, where one of these leaves few; else by walks
+    of bounded length along the index that has the ids of each status in order. Then a page may be short.
+    """
+    user = user_id_of(tx, wanted.telegram_id)
+    values: lists.Values = {
+        "user": user,
+        "status": TransactionStatus.CONFIRMED if wanted.status == TransactionStatus.REVERSED else wanted.status,
+        "amount": wanted.amount,
+        "since": wanted.since,
+        "until": wanted.until,
+    }
+    if wanted.telegram_id is not None and user is None:
+        return lists.Page([], None)
+    conditions = _conditions(wanted)
+    chosen = lists.first_served(_sources(tx, wanted, values))
+    if chosen is not None:
+        counted = partial(_counted, tx, conditions, values)
+        ids, reached = lists.page_of(chosen, counted, after=before_id, oldest_first=False, limit=limit)
     else:
-        # Each is a walk along the index, which has the ids of one status in order; those of several are merged.
-        statuses = _statuses(tx) if status is None else [status]
-        walk = _OF_STATUS if status is None else _OF_STATUS_AND_NOT_REVERSED
-        found = (_ids(tx, walk, (one, before_id, limit)) for one in statuses)
-        ids = heapq.nlargest(limit, chain.from_iterable(found))
-    wanted = msgspec.json.encode(ids).decode()
-    rows = tx.execute(f"{_SELECT} WHERE t.id IN (SELECT value FROM json_each(?)) ORDER BY t.id DESC", (wanted,))
-    return [_deposit(row) for row in rows.fetchall()]
+        walks = _walks(tx, wanted, conditions, {**values, "before": before_id, "limit": limit + 1})
+        ids, reached = lists.merged(walks, oldest_first=False, limit=limit)
+    in_page = msgspec.json.encode(ids).decode()
+    rows = tx.execute(f"{_SELECT} WHERE t.id IN (SELECT value FROM json_each(?)) ORDER BY t.id DESC", (in_page,))
+    return lists.Page([_deposit(row) for row in rows.fetchall()], reached)
 
 
-_OF_STATUS = (
-    "SELECT id FROM deposit_transactions AS t INDEXED BY idx_transactions_type"
-    " WHERE type = 'deposit' AND status = ? AND id < ? ORDER BY id DESC LIMIT ?"
-)
 # A reversed deposit keeps `confirmed` in its row: it did move the balance.
 _IS_REVERSED = "EXISTS (SELECT 1 FROM deposit_transactions WHERE reverses_id = t.id)"
-_OF_STATUS_AND_NOT_REVERSED = _OF_STATUS.replace(" ORDER", f" AND NOT {_IS_REVERSED} ORDER")
-_REVERSED = (
-    "SELECT t.id FROM deposit_transactions AS r INDEXED BY idx_transactions_reverses"
+_OF_USER = "SELECT id FROM deposit_transactions INDEXED BY idx_transactions_user WHERE user_id = :user"
+_OF_DAYS = "deposit_transactions INDEXED BY idx_transactions_match WHERE type = 'deposit'"
+_DAY = "substr(created_at, 1, 10)"
+_DAYS_MAX = 5000
+"""How many days are asked for an amount, one by one: those of thirteen years."""
+
+
+def list_open_of_user(tx: Connection, user_id: int) -> list[Deposit]:
+    """The user's deposits whose money may still come, of an amount of which a bank notification waits.
+
+    They are looked for among the user's last READ_MAX transactions.
+    """
+    rows = tx.execute(
+        f"{_SELECT} WHERE t.id IN (SELECT o.id FROM (SELECT id FROM deposit_transactions INDEXED BY"
+        " idx_transactions_user WHERE user_id = ? ORDER BY created_at DESC LIMIT ?) AS last"
+        " CROSS JOIN deposit_transactions AS o ON o.id = last.id"
+        " WHERE o.type = 'deposit' AND o.status IN ('pending', 'expired') AND EXISTS ("
+        " SELECT 1 FROM bank_notifications INDEXED BY idx_bank_notifications_waiting"
+        " WHERE status <> 'matched' AND closed_as IS NULL AND bank_transaction_id IS NOT NULL AND amount = o.amount))",
+        (user_id, lists.READ_MAX),
+    ).fetchall()
+    return [_deposit(row) for row in rows]
+
+
+def user_id_of(tx: Connection, telegram_id: str | None) -> int | None:
+    """users.id, or None; also where nobody is asked for."""
+    row = tx.execute("SELECT id FROM users WHERE telegram_id = ?", (telegram_id,)).fetchone() if telegram_id else None
+    return row[0] if row else None
+
+
+def _conditions(wanted: DepositFilter) -> str:
+    """What is asked of each row `t`; beginning with AND, or empty."""
+    said = {
+        "telegram_id": "t.user_id = :user",
+        "amount": "t.amount = :amount",
+        "since": "t.created_at >= :since",
+        "until": "t.created_at < :until",
+        "status": f"t.status = :status AND NOT {_IS_REVERSED}",
+    }
+    if wanted.status == TransactionStatus.REVERSED:
+        said["status"] = f"t.status = :status AND {_IS_REVERSED}"
+    return "".join(f" AND {sql}" for name, sql in said.items() if getattr(wanted, name) is not None)
+
+
+def _sources(tx: Connection, wanted: DepositFilter, values: lists.Values) -> list[Callable[[], list[int] | None]]:
+    """Ways to the ids by one condition, the one that leaves the fewest first."""
+    period = "".join(
+        f" AND created_at {sign} :{name}"
+        for name, sign in (("since", ">="), ("until", "<"))
+        if values[name] is not None
+    )
+    found: list[Callable[[], list[int] | None]] = []
+    if wanted.telegram_id is not None:
+        found.append(partial(lists.few, tx, f"{_OF_USER}{period} LIMIT :read", values))
+    if wanted.amount is not None:
+        found.append(partial(_of_amount, tx, wanted, values))
+    if period:
+        days = "".join(f" AND {_DAY} {sign} substr(:{name}, 1, 10)" for name, sign in _bounds_of_days(wanted))
+        found.append(partial(lists.few, tx, f"SELECT id FROM {_OF_DAYS}{days} LIMIT :read", values))
+    return found
+
+
+def _bounds_of_days(wanted: DepositFilter) -> list[tuple[str, str]]:
+    return [(name, sign) for name, sign in (("since", ">="), ("until", "<=")) if getattr(wanted, name) is not None]
+
+
+def _of_amount(tx: Connection, wanted: DepositFilter, values: lists.Values) -> list[int] | None:
+    """The deposits of the amount, day by day: the index begins with the day. None where there are too many of them, or
+    of the days."""
+    bounds = dict(_bounds_of_days(wanted))
+    first = f" AND {_DAY} <= substr(:until, 1, 10)" if "until" in bounds else ""
+    more = " AND days.day >= substr(:since, 1, 10)" if "since" in bounds else ""
+    sql = (
+        f"WITH RECURSIVE days(day, number) AS (SELECT MAX({_DAY}), 1 FROM {_OF_DAYS}{first}"
+        f" UNION ALL SELECT (SELECT MAX({_DAY}) FROM {_OF_DAYS} AND {_DAY} < days.day), days.number + 1 FROM days"
+        f" WHERE days.day IS NOT NULL{more} LIMIT {_DAYS_MAX + 1})"
+        " SELECT t.id, days.number FROM days LEFT JOIN deposit_transactions AS t INDEXED BY idx_transactions_match"
+        " ON t.type = 'deposit' AND substr(t.created_at, 1, 10) = days.day AND t.amount = :amount LIMIT :read"
+    )
+    rows = tx.execute(sql, {**values, "read": lists.READ_MAX + 1}).fetchall()
+    if len(rows) > lists.READ_MAX or (rows and rows[-1][1] > _DAYS_MAX):
+        return None
+    # Without a time there is no day; no period has such a row.
+    undated = f"SELECT id FROM {_OF_DAYS} AND {_DAY} IS NULL AND amount = :amount LIMIT :read"
+    without = [] if bounds else lists.few(tx, undated, values)
+    return None if without is None else [*without, *(row[0] for row in rows if row[0] is not None)]
+
+
+def _counted(tx: Connection, conditions: str, values: lists.Values, ids: list[int]) -> list[int]:
+    sql = (
+        "SELECT t.id FROM deposit_transactions AS t WHERE t.id IN (SELECT value FROM json_each(:ids))"
+        f" AND t.type = 'deposit'{conditions}"
+    )
+    return [row[0] for row in tx.execute(sql, {**values, "ids": msgspec.json.encode(ids).decode()}).fetchall()]
+
+
+def _walks(tx: Connection, wanted: DepositFilter, conditions: str, values: lists.Values) -> list[lists.Walk]:
+    """Each along an index that has the ids of one status in order."""
+    if wanted.status == TransactionStatus.REVERSED:
+        return [_walk(tx, _REVERSED, conditions, {**values, "last": lists.READ_MAX})]
+    statuses = _statuses(tx) if wanted.status is None else [wanted.status]
+    last = lists.READ_MAX // max(len(statuses), 1)
+    return [_walk(tx, _OF_STATUS, conditions, {**values, "one": one, "last": last}) for one in statuses]
+
+
+class _Path(msgspec.Struct, frozen=True):
+    """A walk along an index, newest first: the id at which it ends, and the rows from there on."""
+
+    end: str
+    rows: str
+
+
+_OF_STATUS = _Path(
+    end="SELECT id FROM deposit_transactions INDEXED BY idx_transactions_type"
+    " WHERE type = 'deposit' AND status = :one AND id < :before ORDER BY id DESC LIMIT 1 OFFSET :last",
+    rows="SELECT t.id FROM deposit_transactions AS t INDEXED BY idx_transactions_type"
+    " WHERE t.type = 'deposit' AND t.status = :one AND t.id < :before AND t.id >= :end{conditions}"
+    " ORDER BY t.id DESC LIMIT :limit",
+)
+_REVERSED = _Path(
+    end="SELECT reverses_id FROM deposit_transactions INDEXED BY idx_transactions_reverses"
+    " WHERE reverses_id < :before ORDER BY reverses_id DESC LIMIT 1 OFFSET :last",
+    rows="SELECT t.id FROM deposit_transactions AS r INDEXED BY idx_transactions_reverses"
     " CROSS JOIN deposit_transactions AS t ON t.id = r.reverses_id"  # in this order
-    " WHERE r.reverses_id < ? AND t.type = 'deposit' AND t.status = 'confirmed' ORDER BY r.reverses_id DESC LIMIT ?"
+    " WHERE r.reverses_id < :before AND r.reverses_id >= :end AND t.type = 'deposit'{conditions}"
+    " ORDER BY r.reverses_id DESC LIMIT :limit",
 )
 
 
-def _ids(tx: Connection, walk: str, values: tuple[str | int, ...]) -> list[int]:
-    return [row[0] for row in tx.execute(walk, values).fetchall()]
+def _walk(tx: Connection, path: _Path, conditions: str, values: lists.Values) -> lists.Walk:
+    """Where only the status is asked for, each row counts but the reversed ones, and the walk ends with the page."""
+    end = tx.execute(path.end, values).fetchone()
+    sql = path.rows.replace("{conditions}", conditions)
+    ids = [row[0] for row in tx.execute(sql, {**values, "end": end[0] if end else 0}).fetchall()]
+    if len(ids) == values["limit"]:
+        return lists.Walk(ids, ids[-1])
+    return lists.Walk(ids, end[0] if end else None)
 
 
 def _statuses(tx: Connection) -> list[str]:
@@ -142,20 +277,6 @@ def _statuses(tx: Connection) -> list[str]:
     return found
 
 
-def _ids_of_user(tx: Connection, telegram_id: str, status: str | None, before_id: int, limit: int) -> list[int]:
-    """Of the user's own rows, by the index on them, whatever else would look as good to SQLite without statistics."""
-    conditions, values = "", []
-    if status == TransactionStatus.REVERSED:
-        conditions = f" AND status = 'confirmed' AND {_IS_REVERSED}"
-    elif status is not None:
-        conditions, values = f" AND status = ? AND NOT {_IS_REVERSED}", [status]
-    walk = (
-        "SELECT id FROM deposit_transactions AS t INDEXED BY idx_transactions_user"
-        " WHERE user_id = (SELECT id FROM users WHERE telegram_id = ?) AND id < ? AND type = 'deposit'"
-    )
-    return _ids(tx, f"{walk}{conditions} ORDER BY id DESC LIMIT ?", (telegram_id, before_id, *values, limit))
-
-
 def _deposit(row: tuple[int, str, int, str | None, str, str | None, str | None, int | None]) -> Deposit:
     deposit_id, telegram_id, amount, depositor_name, status, created_at, confirmed_at, notification_id = row
     return Deposit(
@@ -167,4 +288,6 @@ def _deposit(row: tuple[int, str, int, str | None, str, str | None, str | None, 
         created_at=created_at and spoken(created_at),
         confirmed_at=confirmed_at and spoken(confirmed_at),
         matched_bank_notification_id=notification_id,
+        expires_at=None,
+        in_review=False,
     )

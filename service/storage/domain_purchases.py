@@ -122,7 +122,7 @@ def settle(tx: Connection, purchase: DomainPurchase, status: DomainPurchaseStatu
 
 
 def _purchase(row: tuple[object, ...]) -> DomainPurchase:
-    values = dict(zip(DomainPurchase.__struct_fields__, row, strict=True))
+    values = dict(zip(DomainPurchase.__struct_fields__, (*row, None), strict=True))
     for moment in ("created_at", "registered_at"):
         text = values[moment]
         values[moment] = spoken(text) if isinstance(text, str) else None

@@ -25,6 +25,8 @@ from tests.stateful.served import CALLERS, served
 
 Row = dict[str, Any]
 Holds = Callable[[Row], bool]
+HOLD = timedelta(hours=1)
+QUEUE = "open=true"
 OF_USER = {"/v1/users/{telegram_id}/transactions", "/v1/users/{telegram_id}/balance/explain"}
 """Lists of the user in the path."""
 ORDERS = ("newest", "oldest")
@@ -210,11 +212,32 @@ def _transactions(world: World) -> list[Row]:
 def _deposits(world: World) -> list[Row]:
     lines = {row["matched_transaction_id"]: row["id"] for row in world.rows("bank_notifications")}
     members = ("id", "telegram_id", "amount", "depositor_name", "status", "created_at", "confirmed_at")
+    waiting = [row for row in world.rows("bank_notifications") if _is_open(row)]
     return [
-        {**{name: row[name] for name in members}, "matched_bank_notification_id": lines.get(row["id"])}
+        {
+            **{name: row[name] for name in members},
+            "matched_bank_notification_id": lines.get(row["id"]),
+            "expires_at": _later(row["created_at"], timedelta(days=1)) if row["status"] == "pending" else None,
+            "in_review": any(_could_be_of(row, line) for line in waiting),
+        }
         for row in _transactions(world)
         if row["type"] == "deposit"
     ]
+
+
+def _is_open(line: Row) -> bool:
+    return line["status"] != "matched" and line["closed_as"] is None
+
+
+def _could_be_of(deposit: Row, line: Row) -> bool:
+    """Whether the line that waits may be the money of the deposit. No printed name here is another one's beginning."""
+    same = deposit["amount"] == line["amount"] and deposit["depositor_name"] == line["depositor_name"]
+    return same and _may_be_paid_by(deposit, line)
+
+
+def _later(at: str | None, duration: timedelta) -> str:
+    then = datetime.fromisoformat(str(at)) + duration
+    return then.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _purchases(world: World) -> list[Row]:
@@ -231,6 +254,7 @@ def _purchases(world: World) -> list[Row]:
             "created_at": _spoken(row["created_at"]),
             "registered_at": _spoken(row["registered_at"]),
             "payment_reversed": moved[row["transaction_id"]]["reversed_by_id"] is not None,
+            "expires_at": _later(_spoken(row["created_at"]), HOLD) if row["status"] == "pending" else None,
         }
         for row in world.rows("user_domains")
     ]
@@ -430,12 +454,38 @@ def _instants(world: World, *, since: bool) -> list[tuple[Any, Holds]]:
     return [*found, ("2026-03-09", _from(day) if since else _before(day))]
 
 
-def _from(at: datetime) -> Holds:
-    return lambda row: datetime.fromisoformat(row["created_at"]) >= at
+def _from(at: datetime, name: str = "created_at") -> Holds:
+    return lambda row: datetime.fromisoformat(row[name]) >= at
 
 
-def _before(at: datetime) -> Holds:
-    return lambda row: datetime.fromisoformat(row["created_at"]) < at
+def _before(at: datetime, name: str = "created_at") -> Holds:
+    return lambda row: datetime.fromisoformat(row[name]) < at
+
+
+def _around(world: World, path: str, name: str, holds: Callable[[datetime, str], Holds]) -> list[tuple[Any, Holds]]:
+    """The instant of a row in the middle exactly, and a millisecond beside it; in Seoul's time; and far away."""
+    rows = sorted(world.view(path), key=lambda row: row[name])
+    at = datetime.fromisoformat(rows[len(rows) // 2][name])
+    edges = [at + edge for edge in (timedelta(0), MILLISECOND, -MILLISECOND)]
+    far = [datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)]
+    spelled = [one.astimezone(ZoneInfo("Asia/Seoul")).isoformat(timespec="milliseconds") for one in edges]
+    found = [*zip(spelled, edges, strict=True), *((one.strftime("%Y-%m-%d").zfill(10), one) for one in far)]
+    return [(text, holds(moment, name)) for text, moment in found]
+
+
+def _lines_of_users(world: World) -> list[tuple[Any, Holds]]:
+    """Those that are matched with a deposit of the user, and those that wait and could mean an open one."""
+    deposits, lines = _deposits(world), {row["id"]: row for row in world.rows("bank_notifications")}
+    owners = {row["id"]: row["telegram_id"] for row in deposits}
+
+    def holds(user: str) -> Holds:
+        own = [one for one in deposits if one["telegram_id"] == user]
+        return lambda row: (
+            owners.get(row["matched_deposit_id"]) == user
+            or (_is_open(lines[row["id"]]) and any(_could_be_of(one, lines[row["id"]]) for one in own))
+        )
+
+    return [(user, holds(user)) for user in (*world.users, "123454321", "erased-1")]
 
 
 def _days(_: World) -> list[tuple[Any, Holds]]:
@@ -474,9 +524,22 @@ FILTERS: dict[tuple[str, str], Callable[[World], list[tuple[Any, Holds]]]] = {
     ("/v1/audit-logs", "until"): lambda world: _instants(world, since=False),
     ("/v1/audit-logs", "on"): _days,
     ("/v1/bank-messages", "status"): _equal("status", "unreadable", "waiting", "kept", "settled"),
-    ("/v1/bank-notifications", "status"): _equal("status", "unmatched", "ambiguous", "matched", "cancelled"),
-    ("/v1/deposits", "status"): _equal("status", *STATUSES),
+    ("/v1/bank-notifications", "status"): _equal(
+        "status", "unmatched", "ambiguous", "matched", "dismissed", "cancelled"
+    ),
+    ("/v1/bank-notifications", "open"): lambda _: [
+        ("true", lambda row: row["status"] in {"unmatched", "ambiguous"}),
+        ("false", lambda row: row["status"] not in {"unmatched", "ambiguous"}),
+    ],
+    ("/v1/bank-notifications", "telegram_id"): _lines_of_users,
+    ("/v1/bank-notifications", "amount"): _equal("amount", 1900, 1700, 1600, 5),
+    ("/v1/bank-notifications", "since"): lambda world: _around(world, "/v1/bank-notifications", "occurred_at", _from),
+    ("/v1/bank-notifications", "until"): lambda world: _around(world, "/v1/bank-notifications", "occurred_at", _before),
+    ("/v1/deposits", "status"): _equal("status", *STATUSES, "rejected"),
     ("/v1/deposits", "telegram_id"): _of_users,
+    ("/v1/deposits", "amount"): _equal("amount", 1900, 1100, 1700, 5),
+    ("/v1/deposits", "since"): lambda world: _around(world, "/v1/deposits", "created_at", _from),
+    ("/v1/deposits", "until"): lambda world: _around(world, "/v1/deposits", "created_at", _before),
     ("/v1/domain-purchases", "telegram_id"): _of_users,
     ("/v1/learned-names", "telegram_id"): _of_users,
 }
@@ -531,7 +594,7 @@ def _check_pages(world: World, url: str, wanted: list[Row], sizes: Iterable[int]
     """The pages are the whole, item for item, without a gap and without one twice, in every order that there is."""
     for limit, order in some(itertools.product(sizes, ORDERS if "/audit-logs" in url else ("",))):
         asked = _url(url, limit=limit, **({"order": order} if order else {}))
-        expected = wanted[::-1] if order == "oldest" else wanted
+        expected = wanted[::-1] if order == "oldest" or QUEUE in url else wanted
         pages = _walk(world, asked, limit)
         found = [item for page in pages for item in page]
         assert _named(found) == _named(expected), f"{asked}: its pages are not the whole"
@@ -599,7 +662,8 @@ def test_two_filters_hold_together(world: World, path: str) -> None:
             asked = f"{_asked(one, value)}&{_asked(other, other_value)}"
             wanted = [row for row in view if holds(row) and other_holds(row)]
             pages = _walk(world, _url(path, asked, limit=7), 7)
-            assert [item["id"] for page in pages for item in page] == [row["id"] for row in wanted], asked
+            expected = wanted[::-1] if QUEUE in asked else wanted
+            assert [item["id"] for page in pages for item in page] == [row["id"] for row in expected], asked
 
 
 SINGLE: dict[str, Callable[[World], list[Row]]] = {

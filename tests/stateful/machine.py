@@ -26,7 +26,6 @@ from tests.stateful.model import (
     Thing,
     Transaction,
     User,
-    deposit_view,
     differences,
     purchase_view,
     transaction_view,
@@ -579,7 +578,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self._same({"items": expected, "next_cursor": None}, answer, f"transactions of {telegram_id}")
 
     def _compare_lists(self, telegram_id: str) -> None:
-        deposits = [deposit_view(d) for d in reversed(self.model.deposits) if d.user.telegram_id == telegram_id]
+        deposits = [
+            self.model.deposit_view(d) for d in reversed(self.model.deposits) if d.user.telegram_id == telegram_id
+        ]
         purchases = [purchase_view(p) for p in reversed(self.model.purchases) if p.user.telegram_id == telegram_id]
         for noun, expected in (("deposits", deposits), ("domain-purchases", purchases)):
             answer = self.service.get(f"/v1/{noun}?telegram_id={telegram_id}&limit=1000")

@@ -412,14 +412,14 @@ class Model:
             log = self.logged[-1]
             told = {"matched_deposit_id": deposit, "method": "automatic", "amount": amount}
             self._log("bank_notification_matched", "bank_notification", lines[0], user.telegram_id, told)
-        return Expected(201, {**deposit_view(deposit), **balances, "audit_log_id": log, "collision": collision})
+        return Expected(201, {**self.deposit_view(deposit), **balances, "audit_log_id": log, "collision": collision})
 
     def _confirm(self, deposit_id: int, body: Mapping[str, Any]) -> Expected:
         deposit = self._find_deposit(deposit_id)
         _check_confirmable(deposit, late=body.get("late", False))
         _check_room(deposit.user, deposit.amount)
         balances = self._credit(deposit, line=None, note=body.get("note"))
-        return Expected(200, {**deposit_view(deposit), **balances, "audit_log_id": self.logged[-1]})
+        return Expected(200, {**self.deposit_view(deposit), **balances, "audit_log_id": self.logged[-1]})
 
     def _cancel(self, deposit_id: int, body: Mapping[str, Any]) -> Expected:
         deposit = self._find_deposit(deposit_id)
@@ -429,7 +429,7 @@ class Model:
         self.touched.add(deposit.user.telegram_id)
         told = {"amount": deposit.amount, "depositor_name": deposit.depositor_name, "note": body.get("note")}
         log = self._log("deposit_cancelled", "deposit_transaction", deposit, deposit.user.telegram_id, told)
-        return Expected(200, {**deposit_view(deposit), **_unmoved(deposit.user), "audit_log_id": log})
+        return Expected(200, {**self.deposit_view(deposit), **_unmoved(deposit.user), "audit_log_id": log})
 
     def _find_deposit(self, deposit_id: int) -> Transaction:
         self._about = (deposit_id, None)
@@ -925,6 +925,22 @@ class Model:
         self.logged.append(row)
         return row
 
+    def deposit_view(self, deposit: Transaction) -> dict[str, Any]:
+        """A deposit as the API must show it now: with when it expires, and whether a line that waits could mean it."""
+        could_mean = (
+            line.status in {"unmatched", "ambiguous"}
+            and line.amount == deposit.amount
+            and abs(deposit.created_at - line.occurred_at) <= MATCH_WINDOW
+            and bool(line.folded)
+            and any(name.startswith(line.folded) for name in _names_of(deposit))
+            for line in self.lines
+        )
+        return {
+            **deposit_view(deposit),
+            "expires_at": deposit.created_at + DEPOSIT_EXPIRY if deposit.status == "pending" else None,
+            "in_review": deposit.status in {"pending", "expired"} and any(could_mean),
+        }
+
     def line_view(self, line: Line) -> dict[str, Any]:
         """A bank notification as the API must show it now, with the deposits that it may be for."""
         alike = self._may_be_for(line) if line.status != "matched" else {}
@@ -978,6 +994,7 @@ def purchase_view(purchase: Purchase) -> dict[str, Any]:
         "status": purchase.status,
         "transaction_id": purchase.payment,
         "created_at": purchase.created_at,
+        "expires_at": purchase.created_at + HOLD_EXPIRY if purchase.status == "pending" else None,
         "registered_at": purchase.registered_at,
         "payment_reversed": purchase.payment_reversed,
     }
