@@ -8,13 +8,16 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from service import __version__
 from service.cli import main
 from service.cli.common import Command
 from service.ledger.access import ROLES, Scope
@@ -272,6 +275,44 @@ def test_installed_wheel_needs_no_checkout(tmp_path: Path) -> None:
     ).stdout
     assert "✅ Migration 001 completed successfully" in said
     assert "passbook = service.cli:main" in next(installed.glob("*.dist-info/entry_points.txt")).read_text()
+
+
+class _Installed(LiveService):
+    """Served by the program that an environment has."""
+
+    def command(self) -> list[str]:
+        program = self.database.parent / "empty/bin/passbook"
+        return [str(program), "serve", "--database", str(self.database), "--port", "0"]
+
+
+def test_wheel_of_the_sdist_is_installed_into_an_empty_environment_and_served(tmp_path: Path) -> None:
+    """What a release publishes: the wheel is built from the sdist, both have its version, and nothing else is needed.
+
+    The requirements are those that the tests run with; only Passbook itself is installed anew.
+    """
+    run: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 200, "cwd": tmp_path}
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(CHECKOUT)]
+    subprocess.run(build, check=True, **run)
+    name = f"passbook-{__version__}"
+    wheel = tmp_path / "dist" / f"{name}-py3-none-any.whl"
+    assert {path.name for path in wheel.parent.iterdir()} == {wheel.name, f"{name}.tar.gz"}
+    empty = tmp_path / "empty"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(empty)], check=True, **run)
+    pip = [sys.executable, "-m", "pip", "--python", str(empty / "bin/python"), "install", "--no-deps", "--no-index"]
+    subprocess.run([*pip, str(wheel)], check=True, **run)
+    (packages,) = empty.glob("lib/python*/site-packages")
+    (packages / "requirements.pth").write_text(sysconfig.get_path("purelib"), "utf-8")
+    said = subprocess.run([empty / "bin/passbook", "--version"], check=True, **run).stdout
+    assert said == f"passbook, version {__version__}\n"
+    # A checkout that Python finds by itself would serve in the wheel's place.
+    apart = {"PYTHONPATH": "", "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    live = _Installed(tmp_path / "p.db", apart).start()
+    ready = live.client().get("/readyz")
+    assert ready.status_code == 200, ready.text
+    assert ready.json()["version"] == __version__
+    where = [str(empty / "bin/python"), "-c", "import service; print(service.__file__)"]
+    assert subprocess.run(where, check=True, **run).stdout.startswith(str(packages))
+    assert live.stop() == 0, live.said
 
 
 @pytest.mark.parametrize(
