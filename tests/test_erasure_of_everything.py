@@ -49,6 +49,8 @@ HOLDS = {
     "bank_messages.depositor_name",
     "bank_messages.note",
     "bank_messages.raw_message",
+    "bank_notification_events.depositor_name",
+    "bank_notification_events.raw_message",
     "bank_notifications.depositor_name",
     "bank_notifications.match_name",
     "bank_notifications.raw_message",
@@ -93,7 +95,16 @@ KEPT = {
     "bank_messages.settled_by": "a caller",
     "bank_messages.status": "one of four words",
     "bank_messages.transaction_time": "a time",
+    "bank_notification_events.account": "the operator's, masked",
+    "bank_notification_events.actor": "a caller",
+    "bank_notification_events.bank_name": "the bank's",
+    "bank_notification_events.created_at": "a time",
+    "bank_notification_events.kind": "one of five words",
+    "bank_notification_events.note": "of dismissed lines, which no user has",
+    "bank_notification_events.transaction_time": "a time",
+    "bank_notifications.account": "the operator's, masked",
     "bank_notifications.bank_name": "the bank's",
+    "bank_notifications.closed_as": "one of two words",
     "bank_notifications.bank_transaction_id": "the bank's; docs/operating.md says so",
     "bank_notifications.created_at": "a time",
     "bank_notifications.match_method": "one of two words",
@@ -142,7 +153,12 @@ def spellings(name: str) -> list[bytes]:
     return found
 
 
-SECRETS = [*spellings(NAMES[USER]), USER.encode(), NEW_USER.encode()]
+def spaced(name: str) -> str:
+    """The same name as another message of the bank may print it."""
+    return f"{name[:2]} {name[2:]}"
+
+
+SECRETS = [*spellings(NAMES[USER]), *spellings(spaced(NAMES[USER])), USER.encode(), NEW_USER.encode()]
 
 
 def holds_secret(value: object) -> bool:
@@ -262,6 +278,8 @@ def use(client: Client, telegram_id: str) -> None:
     line = {"bank_transaction_id": f"B-{number}", "depositor_name": name, "amount": amount, "occurred_at": now}
     received = write("/v1/bank-notifications", {**line, "raw_message": f"입금 {name}"}, 201)
     assert received["status"] == "matched"
+    again = {**line, "depositor_name": spaced(name), "raw_message": f"다시 {name}"}
+    assert write("/v1/bank-notifications", again, 200)["repeat"]
     minute = datetime.now(ZoneInfo("Asia/Seoul"))
     text = f"하나,{minute:%m/%d,%H:%M}\n427******27104\n입금취소{amount:,}원\n{name}"
     taken_back = client.write("/v1/bank-notifications", {"raw_message": text}).json()
