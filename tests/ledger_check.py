@@ -62,7 +62,10 @@ SELECT b.id FROM bank_notifications AS b WHERE b.bank_transaction_id IS NOT NULL
         AND (action = 'bank_notification_matched'
           OR iif(json_valid(details), json_extract(details, '$.status'), '') = 'matched'))
      <> (b.status = 'matched')
+        + (SELECT COUNT(*) FROM bank_notification_events WHERE bank_notification_id = b.id AND kind = 'freed')
   OR (SELECT COUNT(*) FROM audit_logs WHERE action = 'deposit_confirmed' AND resource_id <> b.matched_transaction_id
+        AND resource_id NOT IN (SELECT deposit_id FROM bank_notification_events
+                                WHERE bank_notification_id = b.id AND deposit_id IS NOT NULL)
         AND iif(json_valid(details), json_extract(details, '$.matched_bank_notification_id'), 0) = b.id) > 0)
 """
 _CHAINS = """

@@ -1,10 +1,11 @@
-"""Bank notifications: receive, list, get, match."""
+"""Bank notifications: receive, list, get, match, dismiss, reopen."""
 
 from typing import Annotated, Any
 
 import msgspec
 from litestar import Response, Router, get, post
 from litestar.params import JSONBody, QueryParameter
+from msgspec import UNSET
 
 from service.api.auth import needs
 from service.api.params import (
@@ -28,9 +29,12 @@ from service.ledger.bank_lines import CONTROL_PADDING, DERIVED, trimmed
 from service.ledger.bank_messages import BankMessagePost, BankReport
 from service.ledger.bank_notifications import (
     BankNotification,
+    BankNotificationChanged,
+    BankNotificationDismiss,
     BankNotificationFilter,
     BankNotificationMatch,
     BankNotificationPage,
+    BankNotificationReopen,
     BankNotificationWritten,
 )
 from service.ledger.errors import BankNotificationNotFound, ErrorCode
@@ -38,6 +42,7 @@ from service.ledger.fields import BANK_NOTIFICATION_STATUS_PATTERN, QUEUE_CURSOR
 from service.ledger.policy import Policy
 from service.repository import bank_messages as messages_door
 from service.repository import bank_notifications as door
+from service.repository import bank_settling
 from service.storage import bank_notification_lists, bank_notifications
 from service.storage.sqlite import Connection
 
@@ -171,7 +176,7 @@ def _found(tx: Connection, notification_id: int, policy: Policy) -> BankNotifica
 @post(
     "/{bank_notification_id:str}/match",
     operation_id="matchBankNotification",
-    summary="Say which deposit the money is for",
+    summary="Say which deposit, or which user, the money is for",
     status_code=200,
     opt=needs(
         Scope.DEPOSITS_CONFIRM,
@@ -179,11 +184,14 @@ def _found(tx: Connection, notification_id: int, policy: Policy) -> BankNotifica
             ErrorCode.BANK_NOTIFICATION_NOT_FOUND,
             ErrorCode.BANK_NOTIFICATION_MATCHED,
             ErrorCode.BANK_NOTIFICATION_CLOSED,
+            ErrorCode.USER_NOT_FOUND,
             ErrorCode.DEPOSIT_NOT_FOUND,
+            ErrorCode.DEPOSIT_OF_OTHER_USER,
             ErrorCode.DEPOSIT_MATCHED,
             ErrorCode.DEPOSIT_AMOUNT_DIFFERS,
             ErrorCode.DEPOSIT_EXPIRED,
             ErrorCode.DEPOSIT_NOT_PENDING,
+            ErrorCode.BANK_AMOUNT_UNCREDITABLE,
             ErrorCode.BALANCE_LIMIT_EXCEEDED,
         ],
     ),
@@ -194,17 +202,84 @@ async def match(
     request: ApiRequest,
     idempotency_key: IdempotencyKey,
 ) -> Response[BankNotificationWritten]:
-    """Credits the deposit, or only links it when it was confirmed before; recorded as manual, with who did it."""
-    return await write(request, door.MATCH, data, idempotency_key, int(bank_notification_id))
+    """Credits the deposit, or only links it when it was confirmed before; recorded as manual, with who did it.
+
+    With telegram_id it makes the deposit itself, of what the bank received. No user is made: a mistyped id has none.
+    """
+    if data.deposit_id is UNSET and data.telegram_id is UNSET:
+        raise invalid("#/deposit_id", "is needed, or telegram_id is")
+    if data.deposit_id is not UNSET and data.telegram_id is not UNSET:
+        raise invalid("#/telegram_id", "is one of two; leave deposit_id out, or this")
+    if data.telegram_id is UNSET:
+        if data.cancel_deposit_id is not UNSET:
+            raise invalid("#/cancel_deposit_id", "goes with telegram_id alone")
+        return await write(request, door.MATCH, data, idempotency_key, int(bank_notification_id))
+    if data.late is not UNSET:
+        raise invalid("#/late", "goes with deposit_id alone")
+    return await write(request, bank_settling.CREDIT, data, idempotency_key, int(bank_notification_id))
+
+
+@post(
+    "/{bank_notification_id:str}/dismiss",
+    operation_id="dismissBankNotification",
+    summary="Say that the money is no top-up",
+    status_code=200,
+    opt=needs(
+        Scope.DEPOSITS_CONFIRM,
+        refusals=[
+            ErrorCode.BANK_NOTIFICATION_NOT_FOUND,
+            ErrorCode.BANK_NOTIFICATION_CLOSED,
+            ErrorCode.BANK_NOTIFICATION_MATCHED,
+        ],
+    ),
+)
+async def dismiss(
+    bank_notification_id: IdPath,
+    data: JSONBody[BankNotificationDismiss],
+    request: ApiRequest,
+    idempotency_key: IdempotencyKey,
+) -> Response[BankNotificationChanged]:
+    """Closes a notification that is open: it confirms nothing, and nothing waits for it. `reopen` undoes it."""
+    return await write(request, bank_settling.DISMISS, data, idempotency_key, int(bank_notification_id))
+
+
+@post(
+    "/{bank_notification_id:str}/reopen",
+    operation_id="reopenBankNotification",
+    summary="Undo a dismissal",
+    status_code=200,
+    opt=needs(
+        Scope.DEPOSITS_CONFIRM,
+        refusals=[
+            ErrorCode.BANK_NOTIFICATION_NOT_FOUND,
+            ErrorCode.BANK_NOTIFICATION_CLOSED,
+            ErrorCode.BANK_NOTIFICATION_MATCHED,
+            ErrorCode.BANK_NOTIFICATION_OPEN,
+        ],
+    ),
+)
+async def reopen(
+    bank_notification_id: IdPath,
+    data: JSONBody[BankNotificationReopen],
+    request: ApiRequest,
+    idempotency_key: IdempotencyKey,
+) -> Response[BankNotificationChanged]:
+    """Opens a notification that was dismissed, as it was before."""
+    return await write(request, bank_settling.REOPEN, data, idempotency_key, int(bank_notification_id))
 
 
 ROUTER = Router(
-    "/v1/bank-notifications", route_handlers=[receive, list_notifications, get_notification, match], tags=["bank"]
+    "/v1/bank-notifications",
+    route_handlers=[receive, list_notifications, get_notification, match, dismiss, reopen],
+    tags=["bank"],
 )
 BODIES: list[Any] = [
     BankReport,
     BankNotificationMatch,
+    BankNotificationDismiss,
+    BankNotificationReopen,
     BankNotification,
+    BankNotificationChanged,
     BankNotificationWritten,
     BankNotificationPage,
 ]

@@ -76,7 +76,8 @@ _TO_PURCHASE = {
     for name in ("getDomainPurchase", "completeDomainPurchase", "releaseDomainPurchase")
 }
 _TO_NOTIFICATION = {
-    name: {"bank_notification_id": "$response.body#/id"} for name in ("getBankNotification", "matchBankNotification")
+    name: {"bank_notification_id": "$response.body#/id"}
+    for name in ("getBankNotification", "matchBankNotification", "dismissBankNotification", "reopenBankNotification")
 }
 _TO_MESSAGE = {name: {"bank_message_id": "$response.body#/id"} for name in ("getBankMessage", "settleBankMessage")}
 _TO_AUDIT_LOG = {"getAuditLog": {"audit_log_id": "$response.body#/audit_log_id"}}
@@ -90,6 +91,8 @@ _LINKS: dict[tuple[str, str], dict[str, dict[str, str]]] = {
     ("postBankNotification", "200"): _TO_NOTIFICATION,
     ("postBankNotification", "202"): _TO_MESSAGE,
     ("settleBankMessage", "200"): {**_TO_MESSAGE, **_TO_AUDIT_LOG},
+    ("dismissBankNotification", "200"): {**_TO_NOTIFICATION, **_TO_AUDIT_LOG},
+    ("reopenBankNotification", "200"): {**_TO_NOTIFICATION, **_TO_AUDIT_LOG},
     ("matchBankNotification", "200"): {**_TO_NOTIFICATION, **_TO_USER, **_TO_AUDIT_LOG},
     ("postDebit", "201"): {**_TO_TRANSACTION, **_TO_USER, **_TO_AUDIT_LOG},
     ("makeDomainPurchase", "201"): {**_TO_PURCHASE, **_TO_USER, **_TO_AUDIT_LOG},

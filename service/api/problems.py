@@ -108,6 +108,15 @@ CATALOGUE: dict[ErrorCode, Kind] = {
     ErrorCode.BANK_NOTIFICATION_MATCHED: Kind(
         409, "The notification is matched already", "Look at `deposit_id`.", ("current_status", "deposit_id")
     ),
+    ErrorCode.BANK_NOTIFICATION_OPEN: Kind(
+        409, "The notification is not dismissed", "Settle it: it is open.", ("current_status",)
+    ),
+    ErrorCode.BANK_AMOUNT_UNCREDITABLE: Kind(
+        409, "No deposit can be of this amount", "Dismiss the notification.", ("received",)
+    ),
+    ErrorCode.DEPOSIT_OF_OTHER_USER: Kind(
+        409, "The deposit is another user's", "Name a pending deposit of the user, or leave `cancel_deposit_id` out."
+    ),
     ErrorCode.TRANSACTION_NOT_CONFIRMED: Kind(
         409, "The transaction moved no money", "Look at `current_status`.", ("current_status",)
     ),

@@ -16,14 +16,17 @@ DOMAIN_ACTIONS = ("domain_registered", "domain_held", "domain_released", "domain
 RECEIVED, MATCHED = "bank_notification_received", "bank_notification_matched"
 CANCELLED = "bank_notification_cancelled"
 MESSAGE_RECEIVED, MESSAGE_SETTLED = "bank_message_received", "bank_message_settled"
+BANK_EVENT_ACTIONS = tuple(
+    f"bank_notification_{kind}" for kind in ("told", "dismissed", "reopened", "cancelled", "freed")
+)
+"""One for each event of a bank notification."""
 OPENED = "opening_adjustment"
 """The takeover's; no actor is on record for it."""
 
 _RESOURCE_TYPES = {
     **dict.fromkeys(DEPOSIT_ACTIONS, "deposit_transaction"),
     **dict.fromkeys(DOMAIN_ACTIONS, "user_domains"),
-    **dict.fromkeys((RECEIVED, MATCHED), "bank_notification"),
-    CANCELLED: "bank_notification",
+    **dict.fromkeys((RECEIVED, MATCHED, *BANK_EVENT_ACTIONS), "bank_notification"),
     **dict.fromkeys((MESSAGE_RECEIVED, MESSAGE_SETTLED), "bank_message"),
     "user_created": "user",
     "user_erased": "user",

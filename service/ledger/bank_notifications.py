@@ -1,8 +1,11 @@
 """Bank notifications: what the bank says arrived, each matched with the one deposit that announced it.
 
-unmatched | ambiguous -> matched. A notification confirms a deposit by itself only when its printed name can mean one
-user alone (depositor_names.py): the same amount, announced within the policy's window, still pending, and nothing else
-that the money could be for. Everything else is listed for people to settle.
+unmatched | ambiguous -> matched | dismissed | cancelled. What is dismissed is opened again by a person, and what is
+matched when its deposit is reversed. The bank alone cancels, for good.
+
+A notification confirms a deposit by itself only when its printed name can mean one user alone (depositor_names.py): the
+same amount, announced within the policy's window, still pending, and nothing else that the money could be for. What was
+freed by a reversal never does so again. Everything else is listed for people to settle.
 """
 
 from collections.abc import Collection, Sequence
@@ -14,13 +17,18 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from service.ledger.bank_lines import BankFacts, spelled, trimmed
 from service.ledger.depositor_names import Meaning, PrintedName, could_be_meant, match_name
+from service.ledger.deposits import Deposit, check_cancellable
 from service.ledger.errors import (
+    BankAmountUncreditable,
     BankNotificationClosed,
     BankNotificationMatched,
+    BankNotificationOpen,
     DepositAmountDiffers,
+    DepositOfOtherUser,
     OccurredAhead,
 )
 from service.ledger.fields import (
+    AMOUNT_MAX,
     BALANCE_MAX,
     BANK_ACCOUNT_PATTERN,
     BANK_TRANSACTION_ID_PATTERN,
@@ -30,8 +38,10 @@ from service.ledger.fields import (
     TEXT_PATTERN,
     Amount,
     Instant,
+    Note,
     OptionalNote,
     ResourceId,
+    TelegramId,
     given,
 )
 from service.ledger.likeness import Likeness
@@ -39,6 +49,8 @@ from service.ledger.timestamps import parsed
 
 AHEAD_MAX_S = 300
 """How far the bank's clock may be ahead of ours."""
+NAMELESS = "(no name)"
+"""The depositor_name of a deposit that is made for a notification without a name."""
 CANDIDATES_MAX = 10
 """Most candidates that are listed for one notification."""
 DEPOSITS_READ_MAX = 500
@@ -49,7 +61,7 @@ NAMES_ASKED_MAX = 100
 
 class BankNotificationStatus(StrEnum):
     """unmatched: no deposit fits, or none that may be confirmed by itself; ambiguous: several do, or several
-    notifications fit one."""
+    notifications fit one; dismissed: a person says that the money is no top-up; cancelled: the bank took it back."""
 
     UNMATCHED = "unmatched"
     AMBIGUOUS = "ambiguous"
@@ -134,15 +146,40 @@ class BankNotificationPost(Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class BankNotificationMatch(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Says which deposit the money is for. `late` is needed, and only then, for a deposit that has expired.
+    """Says which deposit the money is for, or which user's it is: deposit_id or telegram_id, and not both.
 
-    remember: the printed name counts as one of the user's names from now on.
+    `late` is needed, and only then, for a deposit that has expired. With telegram_id a deposit of what the bank
+    received is made for the user, who must be there, and confirmed; cancel_deposit_id names a pending deposit of the
+    user that it takes the place of. remember: the printed name counts as one of the user's names from now on.
     """
 
-    deposit_id: ResourceId
+    deposit_id: ResourceId | UnsetType = UNSET
+    telegram_id: TelegramId | UnsetType = UNSET
+    cancel_deposit_id: ResourceId | UnsetType = UNSET
     late: bool | UnsetType = UNSET
     remember: bool | UnsetType = UNSET
     note: OptionalNote = UNSET
+
+
+class BankNotificationDismiss(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Says that the money is no top-up. `note` says what it is."""
+
+    note: Note
+
+
+class BankNotificationReopen(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Says that a dismissal was wrong."""
+
+    note: OptionalNote = UNSET
+
+
+class BankNotificationChanged(Struct, frozen=True, kw_only=True):
+    """Answer to a dismissal or its undoing: the id of the event that is on record, and the status from now on."""
+
+    id: int
+    status: BankNotificationStatus
+    event_id: int
+    audit_log_id: int
 
 
 class Candidate(Struct, frozen=True, kw_only=True):
@@ -337,6 +374,34 @@ def check_matchable(notification: BankNotification) -> None:
             current_status=notification.status,
             deposit_id=notification.matched_deposit_id or 0,
         )
+
+
+def check_dismissed(notification: BankNotification) -> None:
+    """Returns when `notification` is dismissed. Raises BankNotificationMatched, BankNotificationClosed,
+    BankNotificationOpen."""
+    if notification.status is BankNotificationStatus.DISMISSED:
+        return
+    check_matchable(notification)
+    raise BankNotificationOpen(
+        f"Bank notification {notification.id} is {notification.status}: nobody dismissed it.",
+        current_status=notification.status,
+    )
+
+
+def check_creditable_amount(notification: BankNotification) -> None:
+    """Returns when the money can be a deposit. Raises BankAmountUncreditable: the bot took any number."""
+    if not 1 <= notification.amount <= AMOUNT_MAX:
+        raise BankAmountUncreditable(
+            f"The bank notification is of {notification.amount} won; a deposit is of 1 to {AMOUNT_MAX}.",
+            received=notification.amount,
+        )
+
+
+def check_cancellable_for(telegram_id: str, deposit: Deposit) -> None:
+    """Returns when the pending `deposit` is the user's. Raises DepositOfOtherUser, DepositNotPending."""
+    if deposit.telegram_id != telegram_id:
+        raise DepositOfOtherUser(f"Deposit {deposit.id} is not of user {telegram_id}.")
+    check_cancellable(deposit.id, deposit.status)
 
 
 def check_same_amount(notification: BankNotification, deposit_id: int, amount: int) -> None:

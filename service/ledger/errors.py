@@ -41,6 +41,9 @@ class ErrorCode(StrEnum):
     BANK_TRANSACTION_REUSED = "bank_transaction_reused"
     OCCURRED_AHEAD = "occurred_ahead"
     BANK_NOTIFICATION_MATCHED = "bank_notification_matched"
+    BANK_NOTIFICATION_OPEN = "bank_notification_open"
+    BANK_AMOUNT_UNCREDITABLE = "bank_amount_uncreditable"
+    DEPOSIT_OF_OTHER_USER = "deposit_of_other_user"
     TRANSACTION_NOT_CONFIRMED = "transaction_not_confirmed"
     TRANSACTION_REVERSED = "transaction_reversed"
     PAYMENT_HELD = "payment_held"
@@ -161,6 +164,18 @@ class OccurredAhead(Refusal):
 
 class BankNotificationMatched(Refusal):
     code = ErrorCode.BANK_NOTIFICATION_MATCHED
+
+
+class BankNotificationOpen(Refusal):
+    code = ErrorCode.BANK_NOTIFICATION_OPEN
+
+
+class BankAmountUncreditable(Refusal):
+    code = ErrorCode.BANK_AMOUNT_UNCREDITABLE
+
+
+class DepositOfOtherUser(Refusal):
+    code = ErrorCode.DEPOSIT_OF_OTHER_USER
 
 
 class TransactionNotConfirmed(Refusal):

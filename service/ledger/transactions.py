@@ -73,7 +73,10 @@ class Transaction(Struct, frozen=True, kw_only=True):
 
 
 class ReversalWritten(Struct, frozen=True, kw_only=True):
-    """Answer to TransactionReverse: the reversal, and the user's balance (won) before and after it."""
+    """Answer to TransactionReverse: the reversal, and the user's balance (won) before and after it.
+
+    freed_bank_notification_id: the bank notification whose money it was, which is open again; null where there is none.
+    """
 
     id: int
     telegram_id: str
@@ -88,6 +91,7 @@ class ReversalWritten(Struct, frozen=True, kw_only=True):
     balance_after: int
     version: int
     audit_log_id: int
+    freed_bank_notification_id: int | None
 
 
 class TransactionPage(Struct, frozen=True, kw_only=True):

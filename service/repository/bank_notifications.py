@@ -115,7 +115,7 @@ def receive(work: UnitOfWork, facts: BankFacts) -> Answer:
     credited = None
     if deposit is not None and account is not None:
         credited = credit(work, deposit, account, note=None, found=Match(notification_id, MatchMethod.AUTOMATIC))
-    answer = _written(work, notification_id, account, credited, audit_log_id, found)
+    answer = written(work, notification_id, account, credited, audit_log_id, found)
     return created(answer, f"/v1/bank-notifications/{notification_id}")
 
 
@@ -142,7 +142,7 @@ def _told_again(work: UnitOfWork, known: KnownLine, facts: BankFacts) -> Answer:
                 "raw_message_sha256": _digest_of(said.raw_message),
             },
         )
-    return ok(msgspec.structs.replace(_written(work, known.id, account, None, audit_log_id), repeat=True))
+    return ok(msgspec.structs.replace(written(work, known.id, account, None, audit_log_id), repeat=True))
 
 
 def _digest_of(raw_message: str | None) -> str | None:
@@ -153,10 +153,12 @@ def _match(work: UnitOfWork, command: BankNotificationMatch, notification_id: in
     work.concerning(resource_id=notification_id)
     notification = _found(work, notification_id)
     check_matchable(notification)
-    deposit = deposits.find(work.tx, command.deposit_id)
+    asked = command.deposit_id
+    assert isinstance(asked, int)  # the edge asks for one of the two
+    deposit = deposits.find(work.tx, asked)
     account = users.find_account(work.tx, deposit.telegram_id) if deposit else None
     if deposit is None or account is None:
-        raise DepositNotFound(f"There is no deposit {command.deposit_id}.")
+        raise DepositNotFound(f"There is no deposit {asked}.")
     work.concerning_account(account)
     other = bank_notifications.find_of_deposit(work.tx, deposit.id)
     if other is not None:
@@ -164,7 +166,7 @@ def _match(work: UnitOfWork, command: BankNotificationMatch, notification_id: in
             f"Deposit {deposit.id} is matched with bank notification {other}.", bank_notification_id=other
         )
     check_same_amount(notification, deposit.id, deposit.amount)
-    credits_now = deposit.status != TransactionStatus.CONFIRMED
+    credits_now = deposit.status != TransactionStatus.CONFIRMED and not deposits.stands_again(work.tx, deposit.id)
     if credits_now:
         check_creditable(work, deposit, late=command.late is True)
         balance_after_credit(account, deposit.amount)
@@ -190,8 +192,8 @@ def _match(work: UnitOfWork, command: BankNotificationMatch, notification_id: in
     else:
         settle(work, found, deposit.id)
     learned = learn(work, notification, account) if command.remember is True else None
-    written = _written(work, notification_id, account, credited, audit_log_id)
-    return ok(msgspec.structs.replace(written, learned_name_id=learned))
+    answer = written(work, notification_id, account, credited, audit_log_id)
+    return ok(msgspec.structs.replace(answer, learned_name_id=learned))
 
 
 def _found(work: UnitOfWork, notification_id: int) -> BankNotification:
@@ -218,7 +220,7 @@ def account_of(work: UnitOfWork, deposit_id: int | None) -> Account | None:
     return users.find_account(work.tx, deposit.telegram_id) if deposit else None
 
 
-def _written(
+def written(
     work: UnitOfWork,
     notification_id: int,
     account: Account | None,

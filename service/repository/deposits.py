@@ -39,7 +39,16 @@ from service.ledger.transactions import TransactionStatus, balance_after_credit
 from service.ledger.users import Account
 from service.repository.unit_of_work import Operation, UnitOfWork, created, ok
 from service.repository.users import find_or_open
-from service.storage import bank_lines, bank_messages, bank_notifications, deposits, learned_names, reviews, users
+from service.storage import (
+    bank_lines,
+    bank_messages,
+    bank_notification_events,
+    bank_notifications,
+    deposits,
+    learned_names,
+    reviews,
+    users,
+)
 
 
 def _announce(work: UnitOfWork, command: DepositAnnounce, _target: int) -> Answer:
@@ -127,8 +136,10 @@ def _lines_of(
 
 def _means_it_alone(work: UnitOfWork, line: BankNotification, command: DepositAnnounce) -> bool:
     """Whether a line that waits confirms what is announced now, as it would had it come after. One that was ambiguous,
-    or whose money another line may have told of, is with people."""
+    or freed from a deposit, or whose money another line may have told of, is with people."""
     if line.status is not BankNotificationStatus.UNMATCHED or line.depositor_name is None:
+        return False
+    if bank_notification_events.was_freed(work.tx, line.id):
         return False
     if bank_lines.may_be_repeated(work.tx, facts_on_record(line), besides=line.id):
         return False

@@ -15,6 +15,7 @@ from service.ledger.transactions import (
     balance_after_debit,
     check_reversible,
 )
+from service.repository.bank_settling import free_line
 from service.repository.unit_of_work import Operation, UnitOfWork, created
 from service.storage import domain_purchases, transactions, users
 
@@ -64,6 +65,7 @@ def _reverse(work: UnitOfWork, command: TransactionReverse, transaction_id: int)
             **({"goodwill": True} if command.goodwill is True else {}),
         },
     )
+    freed = None if back_in else free_line(work, transactions.find_first_of_chain(work.tx, transaction_id), account)
     now = spoken(work.now)
     answer = ReversalWritten(
         id=reversal_id,
@@ -79,11 +81,12 @@ def _reverse(work: UnitOfWork, command: TransactionReverse, transaction_id: int)
         balance_after=balance_after,
         version=account.version + 1,
         audit_log_id=audit_log_id,
+        freed_bank_notification_id=freed,
     )
     return created(answer, f"/v1/transactions/{reversal_id}")
 
 
 REVERSE = Operation("transaction_reverse", DEPOSIT_TRANSACTION, _reverse)
-"""Moves the same money the other way, once. Refused, in this order, as TransactionNotFound, TransactionReversed,
-TransactionNotConfirmed, then of a debit PaymentHeld, PaymentRegistered, BalanceLimitExceeded, of a credit RefundFinal,
-InsufficientFunds."""
+"""Moves the same money the other way, once; the bank notification of a deposit is free again. Refused, in this order,
+as TransactionNotFound, TransactionReversed, TransactionNotConfirmed, then of a debit PaymentHeld, PaymentRegistered,
+BalanceLimitExceeded, of a credit RefundFinal, InsufficientFunds."""

@@ -570,7 +570,7 @@ def _run_all(
         session = Session(tx, now=now, policy=policy, careful=careful)
         session.read_ahead(
             [(work.context.actor, work.request.idempotency_key) for work in batch if work.request is not None],
-            [work.command.telegram_id for work in batch if hasattr(work.command, "telegram_id")],
+            [who for work in batch if isinstance(who := getattr(work.command, "telegram_id", None), str)],
         )
         for work in batch:
             began_ns = now_ns()

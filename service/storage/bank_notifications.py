@@ -36,6 +36,7 @@ from service.ledger.depositor_names import (
 from service.ledger.likeness import RULES, Likeness, Printed, likely_names, read, seen_in
 from service.ledger.timestamps import around, bound, spoken
 from service.storage import bank_lines, learned_names
+from service.storage.bank_notification_events import LOST_ITS_LINE
 from service.storage.sqlite import Connection
 
 _SELECT_OPEN = (
@@ -57,6 +58,7 @@ _FROM = " FROM deposit_transactions AS t INDEXED BY {index} JOIN users AS u ON u
 _SELECT_CANDIDATES = _CANDIDATE + _FROM
 _WITHOUT_LINE = (
     "NOT EXISTS (SELECT 1 FROM bank_notifications WHERE matched_transaction_id = t.id AND match_method IS NOT NULL)"
+    f" AND NOT {LOST_ITS_LINE.format(deposit='t.id')}"
 )
 _WHERE_NEAR = (
     " WHERE t.type = 'deposit' AND substr(t.created_at, 1, 10) IN ({days}) AND t.amount = :amount"
@@ -291,11 +293,11 @@ def match(tx: Connection, *, notification_id: int, deposit_id: int, method: Matc
     """Settles a notification with a confirmed deposit."""
     moved = tx.execute(
         "UPDATE bank_notifications SET status = 'matched', matched_transaction_id = ?, match_method = ?,"
-        " matched_by = ?, matched_at = ? WHERE id = ? AND status <> 'matched'",
+        " matched_by = ?, matched_at = ? WHERE id = ? AND status <> 'matched' AND closed_as IS NULL",
         (deposit_id, method, actor, now, notification_id),
     ).rowcount
     if moved != 1:
-        raise RuntimeError(f"bank notification {notification_id} is matched already")
+        raise RuntimeError(f"bank notification {notification_id} is not open")
 
 
 def find(tx: Connection, notification_id: int) -> BankNotification | None:
@@ -316,7 +318,7 @@ def find_of_deposit(tx: Connection, deposit_id: int) -> int | None:
 def with_candidates(
     tx: Connection, notification: BankNotification, *, window_s: int, field_width: int
 ) -> BankNotification:
-    """The notification with the deposits that its money may be for; none once it is matched."""
+    """The notification with the deposits that its money may be for; none unless it is open."""
     if notification.status not in {BankNotificationStatus.UNMATCHED, BankNotificationStatus.AMBIGUOUS}:
         return notification
     try:

@@ -67,6 +67,17 @@ def pays_in(tx: Connection, deposit_id: int) -> bool:
     return bool(tx.execute(sql, (deposit_id,)).fetchone()[0])
 
 
+def stands_again(tx: Connection, deposit_id: int) -> bool:
+    """Whether the deposit was reversed and that reversal was reversed itself, so that its money counts."""
+    length = tx.execute(
+        "WITH RECURSIVE chain(id, length) AS (SELECT ?, 0 UNION ALL SELECT r.id, chain.length + 1 FROM chain"
+        " JOIN deposit_transactions AS r INDEXED BY idx_transactions_reverses ON r.reverses_id = chain.id)"
+        " SELECT MAX(length) FROM chain",
+        (deposit_id,),
+    ).fetchone()[0]
+    return bool(length) and length % 2 == 0
+
+
 def find_due(tx: Connection, deposit_id: int, *, created_before: str) -> Deposit | None:
     """The deposit if it is pending and older than `created_before`, or None. Without a time it counts as older."""
     row = tx.execute(

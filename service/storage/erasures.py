@@ -90,6 +90,12 @@ def find_audit_logs(
     return sorted(found), last
 
 
+_OF_THE_USER = (
+    "(matched_transaction_id IN (SELECT id FROM deposit_transactions WHERE user_id = {user})"
+    " OR matched_transaction_id IS NULL AND id IN (SELECT e.bank_notification_id FROM deposit_transactions AS t"
+    " JOIN bank_notification_events AS e ON e.deposit_id = t.id WHERE t.user_id = {user}))"
+)
+"""SQL of the bank notifications whose money is a user's: matched with a deposit, or freed from one and open since."""
 _PERSONAL = (
     "EXISTS (SELECT 1 FROM audit_leaves AS l WHERE l.audit_log_id = a.id AND l.salt IS NOT NULL"
     " AND (a.telegram_id IS NOT NULL OR l.public_details IS NOT NULL))"
@@ -107,8 +113,7 @@ WITH mine(kind, id) AS (
   UNION ALL SELECT 'user_deposits', id FROM user_deposits WHERE user_id = :user
   UNION ALL SELECT 'user_domains', id FROM user_domains WHERE user_id = :user
   UNION ALL SELECT 'deposit_transaction', id FROM deposit_transactions WHERE user_id = :user
-  UNION ALL SELECT 'bank_notification', b.id FROM deposit_transactions AS t
-    JOIN bank_notifications AS b ON b.matched_transaction_id = t.id WHERE t.user_id = :user
+  UNION ALL SELECT 'bank_notification', id FROM bank_notifications WHERE {_OF_THE_USER.format(user=":user")}
   UNION ALL SELECT 'bank_message', m.id FROM bank_messages AS m WHERE {_LINE_OF_THE_USER.format(user=":user")})
 SELECT a.id FROM mine CROSS JOIN audit_logs AS a ON a.resource_type = mine.kind AND a.resource_id = mine.id
 WHERE (a.telegram_id IS NULL OR a.telegram_id = :telegram) AND {_PERSONAL}
@@ -187,7 +192,7 @@ def _ids_of(tx: Connection, user_id: int) -> dict[str, set[int]]:
             ("user_deposits", "SELECT id FROM user_deposits WHERE user_id = ?"),
             ("user_domains", "SELECT id FROM user_domains WHERE user_id = ?"),
             ("deposit_transactions", "SELECT id FROM deposit_transactions WHERE user_id = ?"),
-            ("bank_notifications", f"SELECT id FROM bank_notifications WHERE {_OF_THE_USER}"),
+            ("bank_notifications", f"SELECT id FROM bank_notifications WHERE {_OF_THE_USER.format(user='?1')}"),
             (
                 "bank_messages",
                 f"SELECT m.id FROM bank_messages AS m WHERE {_LINE_OF_THE_USER.format(user='?1')}",
@@ -195,9 +200,6 @@ def _ids_of(tx: Connection, user_id: int) -> dict[str, set[int]]:
             ("audit_logs", "SELECT audit_log_id FROM audit_erasures WHERE user_id = ?"),
         )
     }
-
-
-_OF_THE_USER = "matched_transaction_id IN (SELECT id FROM deposit_transactions WHERE user_id = ?)"
 
 
 def _tells_of(
@@ -266,14 +268,14 @@ def finish(tx: Connection, answers: set[int], *, user_id: int, telegram_id: str,
     ).rowcount
     notifications = tx.execute(
         "UPDATE bank_notifications SET depositor_name = NULL, raw_message = NULL,"
-        f" match_name = iif(match_name IS NULL, NULL, '') WHERE {_OF_THE_USER}"
+        f" match_name = iif(match_name IS NULL, NULL, '') WHERE {_OF_THE_USER.format(user='?1')}"
         " AND (depositor_name IS NOT NULL OR raw_message IS NOT NULL OR match_name <> '')",
         (user_id,),
     ).rowcount
     tx.execute(
         "UPDATE bank_notification_events SET depositor_name = NULL, raw_message = NULL, note = NULL"
-        " WHERE (depositor_name IS NOT NULL OR raw_message IS NOT NULL OR note IS NOT NULL) AND bank_notification_id IN"
-        f" (SELECT id FROM bank_notifications WHERE {_OF_THE_USER})",
+        " WHERE (depositor_name IS NOT NULL OR raw_message IS NOT NULL OR note IS NOT NULL)"
+        f" AND bank_notification_id IN (SELECT id FROM bank_notifications WHERE {_OF_THE_USER.format(user='?1')})",
         (user_id,),
     )
     messages = tx.execute(

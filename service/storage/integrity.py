@@ -87,7 +87,8 @@ _DOMAIN_TYPES = "('domain_purchase', 'domain_refund')"
 _MONEY_ACTIONS = str(audit_retention.MONEY_ACTIONS)
 _DEPOSIT_ACTIONS = str(audit_retention.DEPOSIT_ACTIONS)
 _DOMAIN_ACTIONS = str(audit_retention.DOMAIN_ACTIONS)
-_BANK_ACTIONS = str((audit_retention.RECEIVED, audit_retention.MATCHED))
+_BANK_EVENT_ACTIONS = str(audit_retention.BANK_EVENT_ACTIONS)
+_BANK_ACTIONS = str((audit_retention.RECEIVED, audit_retention.MATCHED, *audit_retention.BANK_EVENT_ACTIONS))
 _MESSAGE_ACTIONS = str((audit_retention.MESSAGE_RECEIVED, audit_retention.MESSAGE_SETTLED))
 _USER_ACTIONS = "('user_created', 'user_renamed')"
 _KEY_ACTIONS = "('api_key_created', 'api_key_scopes_changed', 'api_key_revoked')"
@@ -286,7 +287,9 @@ SELECT (SELECT telegram_id FROM users WHERE id = t.user_id), t.id, 'deposit_tran
   COUNT(*) FILTER (WHERE a.action = 'deposit_cancelled') + {_archived("deposit_cancelled", "t.id")} AS cancelled,
   COUNT(*) FILTER (WHERE a.action = 'deposit_expired') + {_archived("deposit_expired", "t.id")} AS expired,
   COUNT(*) FILTER (WHERE a.action = 'deposit_confirmed' AND {_BANK_ID} IS NOT NULL AND NOT EXISTS (
-    SELECT 1 FROM bank_notifications AS b WHERE b.id = {_BANK_ID} AND b.matched_transaction_id = t.id)) AS misnamed
+    SELECT 1 FROM bank_notifications AS b WHERE b.id = {_BANK_ID} AND b.matched_transaction_id = t.id) AND NOT EXISTS (
+    SELECT 1 FROM bank_notification_events AS e WHERE e.bank_notification_id = {_BANK_ID} AND e.deposit_id = t.id))
+    AS misnamed
 FROM deposit_transactions AS t
 LEFT JOIN audit_logs AS a ON a.resource_type = 'deposit_transaction' AND a.resource_id = t.id AND a.actor IS NOT NULL
 WHERE t.id BETWEEN :low AND :high
@@ -605,6 +608,21 @@ _AUDIT_LOGS = _Pass(
     ),
 )
 
+_ARCHIVED_EVENTS = f"({' + '.join(_archived(action, 'b.id') for action in audit_retention.BANK_EVENT_ACTIONS)})"
+_CLOSED_AS = """CASE
+  WHEN b.status = 'matched' THEN NULL
+  WHEN EXISTS (SELECT 1 FROM bank_notification_events WHERE bank_notification_id = b.id AND kind = 'cancelled')
+    THEN 'cancelled'
+  WHEN (SELECT kind FROM bank_notification_events WHERE bank_notification_id = b.id AND kind <> 'told'
+        ORDER BY id DESC LIMIT 1) = 'dismissed' THEN 'dismissed' END"""
+"""SQL of how the events of the notification `b` leave it."""
+_TELLS_EVENT = f"""(SELECT COUNT(*) FROM audit_logs AS a INDEXED BY idx_audit_logs_resource
+  WHERE a.resource_type = 'bank_notification' AND a.resource_id = e.bank_notification_id
+    AND a.action = 'bank_notification_' || e.kind AND a.actor = e.actor AND a.created_at = e.created_at
+    AND {_detail("deposit_id")} IS e.deposit_id
+    AND (COALESCE({_detail("event_id")}, e.id) = e.id AND {_detail("note")} IS e.note OR {_IS_ERASED}))"""
+"""SQL of how many audit rows tell of the event `e` what is so; of an erased one its kind, its author and its time."""
+
 _BANK_NOTIFICATIONS = _Pass(
     "bank_notifications",
     "id",
@@ -652,8 +670,13 @@ _BANK_NOTIFICATIONS = _Pass(
                   THEN 'Its audit row tells another bank transaction, name or amount.'
                 WHEN COUNT(*) FILTER (WHERE a.action = 'bank_notification_matched'
                        OR a.action = 'bank_notification_received' AND {_detail("status")} = 'matched')
-                     + {_archived("bank_notification_matched", "b.id")} <> (b.match_method IS NOT NULL)
-                  THEN 'The audit rows that tell of its match are not one for a matched one and none for another.'
+                     + {_archived("bank_notification_matched", "b.id")}
+                     <> (b.match_method IS NOT NULL) + (SELECT COUNT(*) FROM bank_notification_events
+                                                        WHERE bank_notification_id = b.id AND kind = 'freed')
+                  THEN 'The audit rows that tell of its matches are not one for each.'
+                WHEN COUNT(*) FILTER (WHERE a.action IN {_BANK_EVENT_ACTIONS}) + {_ARCHIVED_EVENTS}
+                     <> (SELECT COUNT(*) FROM bank_notification_events WHERE bank_notification_id = b.id)
+                  THEN 'The audit rows that tell of its events are not one for each.'
               END AS said
             FROM bank_notifications AS b
             LEFT JOIN audit_logs AS a
@@ -672,6 +695,47 @@ _BANK_NOTIFICATIONS = _Pass(
               AND NOT EXISTS (SELECT 1 FROM deposit_transactions WHERE id = b.matched_transaction_id)
             """,
             _says("foreign_keys"),
+        ),
+        _Statement(
+            f"""
+            SELECT NULL, b.matched_transaction_id, 'bank_notifications', b.id,
+              'It is ' || COALESCE(b.closed_as, b.status) || '; its events leave it '
+                || COALESCE({_CLOSED_AS}, 'as it came or matched') || '.'
+            FROM bank_notifications AS b
+            WHERE b.id BETWEEN :low AND :high AND b.closed_as IS NOT {_CLOSED_AS}
+            """,
+            _says("bank_notifications"),
+        ),
+        _Statement(
+            """
+            SELECT NULL, e.deposit_id, 'bank_notification_events', e.id,
+              CASE
+                WHEN b.id IS NULL THEN 'Bank notification ' || e.bank_notification_id || ' is not there.'
+                WHEN (e.deposit_id IS NOT NULL) <> (e.kind = 'freed')
+                  THEN 'It is ' || e.kind || ' and ' || iif(e.deposit_id IS NULL, 'names no', 'names a') || ' deposit.'
+                WHEN e.kind = 'freed' AND (t.id IS NULL OR t.type <> 'deposit' OR t.amount <> b.amount
+                    OR NOT EXISTS (SELECT 1 FROM deposit_transactions WHERE reverses_id = t.id))
+                  THEN 'Transaction ' || e.deposit_id || ', which it names, is no reversed deposit of its amount.'
+                WHEN e.kind = 'cancelled' AND EXISTS (
+                  SELECT 1 FROM bank_notification_events
+                  WHERE bank_notification_id = e.bank_notification_id AND kind = 'cancelled' AND id < e.id)
+                  THEN 'The bank took the money back before.'
+              END AS said
+            FROM bank_notification_events AS e LEFT JOIN bank_notifications AS b ON b.id = e.bank_notification_id
+            LEFT JOIN deposit_transactions AS t ON t.id = e.deposit_id
+            WHERE e.bank_notification_id BETWEEN :low AND :high AND said IS NOT NULL
+            """,
+            _says("bank_notifications"),
+        ),
+        _Statement(
+            f"""
+            SELECT NULL, e.deposit_id, 'bank_notification_events', e.id,
+              'No audit row tells of it as it is.'
+            FROM bank_notification_events AS e
+            WHERE e.bank_notification_id BETWEEN :low AND :high AND {_TELLS_EVENT} = 0
+              AND {_archived("bank_notification_' || e.kind || '", "e.bank_notification_id")} = 0
+            """,
+            _says("audit_of_bank_notifications"),
         ),
         *_agree(integrity_agreement.BANK_NOTIFICATIONS),
         *_agree(integrity_agreement.TOLD_LATER),

@@ -386,9 +386,14 @@ USERS: tuple[Agreement, ...] = (
     ),
 )
 
+_WAS_FREED = (
+    "EXISTS (SELECT 1 FROM bank_notification_events AS e WHERE e.bank_notification_id = b.id AND e.deposit_id = "
+    "json_extract(a.details, '$.matched_deposit_id'))"
+)
+"""SQL of whether the deposit that the audit row `a` tells of was the one of the bank notification `b` once."""
 _ARRIVAL = f"""(b.created_at IS a.created_at AND {_tells_always("bank_balance_after", "b.balance_after")}
   AND {_tells_always("account", "b.account")}
-  AND (b.status = 'matched' OR {_tells("status", "b.status")})
+  AND (b.status = 'matched' OR {_tells("status", "b.status")} OR {_WAS_FREED})
   AND {_tells("depositor_name", "b.depositor_name", personal=True)}
   AND {_tells("bank_name", "b.bank_name", personal=True)})"""
 _MATCH = f"""(b.matched_at IS a.created_at AND b.matched_by IS a.actor
@@ -401,7 +406,7 @@ BANK_NOTIFICATIONS: tuple[Agreement, ...] = (
         SELECT NULL, b.matched_transaction_id, 'bank_notifications', b.id,
           a.action = 'bank_notification_received' AND {_ARRIVAL} IS NOT 1 AS misarrived,
           (a.action = 'bank_notification_matched' OR json_extract(a.details, '$.status') = 'matched')
-            AND {_MATCH} IS NOT 1 AS mismatched,
+            AND {_MATCH} IS NOT 1 AND NOT {_WAS_FREED} AS mismatched,
           b.transaction_time, b.raw_message, json_extract(a.details, '$.occurred_at') AS occurred_at,
           json_extract(a.details, '$.raw_message_sha256') AS message,
           json_type(a.details, '$.raw_message_sha256') = 'null' AND b.raw_message IS NOT NULL AND NOT {_IS_FORGETTING}
@@ -474,6 +479,7 @@ TOLD_LATER: tuple[Agreement, ...] = (
     ),
 )
 """What a bank notification was told later is what its audit rows tell, until the user is erased."""
+
 
 def _message(raw_message: Any, raw_sha256: Any, occurred_at: Any, told_at: Any) -> Failures:
     if raw_message is not None and sha256(str(raw_message).encode()).digest() != raw_sha256:

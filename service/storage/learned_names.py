@@ -35,6 +35,15 @@ def find(tx: Connection, learned_name_id: int) -> LearnedName | None:
     return _learned_name(row) if row else None
 
 
+def list_taught_by(tx: Connection, notification_id: int, *, telegram_id: str) -> list[LearnedName]:
+    """What this bank notification taught of the user."""
+    rows = tx.execute(
+        f"{_SELECT} WHERE l.user_id = (SELECT id FROM users WHERE telegram_id = ?) AND l.bank_notification_id = ?",
+        (telegram_id, notification_id),
+    ).fetchall()
+    return [_learned_name(row) for row in rows]
+
+
 def list_newest(tx: Connection, *, telegram_id: str | None, before_id: int, limit: int) -> list[LearnedName]:
     """Up to `limit` learned names with an id below `before_id`, newest first, of one user or of all."""
     condition, values = ("", ()) if telegram_id is None else ("u.telegram_id = ? AND ", (telegram_id,))

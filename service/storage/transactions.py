@@ -70,6 +70,18 @@ def pending_row(
     return (*about, None, None, now, *nothing_yet)
 
 
+def find_first_of_chain(tx: Connection, transaction_id: int) -> int:
+    """What a chain of reversals began with; the transaction itself where it reverses nothing."""
+    found: int = tx.execute(
+        "WITH RECURSIVE chain(id, reverses_id) AS ("
+        " SELECT id, reverses_id FROM deposit_transactions WHERE id = ?"
+        " UNION ALL SELECT t.id, t.reverses_id FROM chain JOIN deposit_transactions AS t ON t.id = chain.reverses_id)"
+        " SELECT id FROM chain WHERE reverses_id IS NULL",
+        (transaction_id,),
+    ).fetchone()[0]
+    return found
+
+
 def insert_many(tx: Connection, rows: Sequence[Row]) -> None:
     """Writes the transactions. Triggers move the balances, in the order of the rows."""
     insert_rows(tx, _INSERT, rows)
