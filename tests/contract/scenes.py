@@ -181,6 +181,12 @@ class Scene:
         """A held purchase; its id."""
         return int(self.purchase(self.user(1000))["id"])
 
+    def dismissed(self) -> int:
+        """A line of which a person said that it is no top-up."""
+        line_id = self.line()
+        self.made(f"/v1/bank-notifications/{line_id}/dismiss", {"note": "n"})
+        return line_id
+
     def matchable(self, amount: int = 1000) -> tuple[int, int]:
         """A line that waits and a pending deposit of the amount."""
         return self.line(amount), self.deposit(amount=amount)
@@ -201,6 +207,14 @@ REQUESTS: dict[str, Callable[[Scene], tuple[str, dict[str, Any]]]] = {
     "/v1/balance-changes": lambda s: ("/v1/balance-changes", _changes(s)),
     "/v1/bank-notifications": lambda s: ("/v1/bank-notifications", s.line_body()),
     "/v1/bank-notifications/{bank_notification_id}/match": _match,
+    "/v1/bank-notifications/{bank_notification_id}/dismiss": lambda s: (
+        f"/v1/bank-notifications/{s.line()}/dismiss",
+        {"note": "n"},
+    ),
+    "/v1/bank-notifications/{bank_notification_id}/reopen": lambda s: (
+        f"/v1/bank-notifications/{s.dismissed()}/reopen",
+        {},
+    ),
     "/v1/bank-messages/{bank_message_id}/settle": lambda s: (
         f"/v1/bank-messages/{s.message(name=f'박{s.number()}')['id']}/settle",
         {"note": "n"},

@@ -17,6 +17,8 @@ from tests.stateful.served import CALLERS, user_agent_of
 
 CONFIRM, CANCEL = "/v1/deposits/{deposit_id}/confirm", "/v1/deposits/{deposit_id}/cancel"
 MATCH = "/v1/bank-notifications/{bank_notification_id}/match"
+DISMISS = "/v1/bank-notifications/{bank_notification_id}/dismiss"
+REOPEN = "/v1/bank-notifications/{bank_notification_id}/reopen"
 SETTLE = "/v1/bank-messages/{bank_message_id}/settle"
 REVERSE = "/v1/transactions/{transaction_id}/reverse"
 PURCHASE = "/v1/domain-purchases"
@@ -105,6 +107,23 @@ def _matched_line(scene: Scene) -> Refused:
 def _closed_line(scene: Scene) -> Refused:
     members = {"current_status": "cancelled"}
     return _verb(MATCH, scene.taken_back(), {"deposit_id": scene.deposit(), "note": "또"}, members=members)
+
+
+def _act_on_matched(scene: Scene, template: str, **body: Any) -> Refused:
+    line_id, deposit_id = scene.matchable()
+    scene.made(f"/v1/bank-notifications/{line_id}/match", {"deposit_id": deposit_id})
+    return _verb(template, line_id, body, members={"current_status": "matched", "deposit_id": deposit_id})
+
+
+def _credit_to_nobody(scene: Scene) -> Refused:
+    telegram_id = str(900_000_000 + scene.number())
+    return _verb(MATCH, scene.line(), {"telegram_id": telegram_id}, telegram_id=telegram_id)
+
+
+def _cancel_of_another(scene: Scene) -> Refused:
+    telegram_id = scene.user()
+    body = {"telegram_id": telegram_id, "cancel_deposit_id": scene.deposit()}
+    return _verb(MATCH, scene.line(), body, telegram_id=telegram_id)
 
 
 def _settled_message(scene: Scene) -> Refused:
@@ -253,6 +272,21 @@ CASES: dict[tuple[str, ErrorCode], Callable[[Scene], Refused]] = {
     (MATCH, Code.BANK_NOTIFICATION_NOT_FOUND): lambda s: _verb(MATCH, UNKNOWN_ID, {"deposit_id": s.deposit()}),
     (MATCH, Code.BANK_NOTIFICATION_MATCHED): _matched_line,
     (MATCH, Code.BANK_NOTIFICATION_CLOSED): _closed_line,
+    (MATCH, Code.USER_NOT_FOUND): _credit_to_nobody,
+    (MATCH, Code.DEPOSIT_OF_OTHER_USER): _cancel_of_another,
+    (DISMISS, Code.BANK_NOTIFICATION_NOT_FOUND): lambda s: _verb(DISMISS, UNKNOWN_ID, {"note": "n"}),
+    (DISMISS, Code.BANK_NOTIFICATION_MATCHED): lambda s: _act_on_matched(s, DISMISS, note="n"),
+    (DISMISS, Code.BANK_NOTIFICATION_CLOSED): lambda s: _verb(
+        DISMISS, s.dismissed(), {"note": "n"}, members={"current_status": "dismissed"}
+    ),
+    (REOPEN, Code.BANK_NOTIFICATION_NOT_FOUND): lambda s: _verb(REOPEN, UNKNOWN_ID, {}),
+    (REOPEN, Code.BANK_NOTIFICATION_MATCHED): lambda s: _act_on_matched(s, REOPEN),
+    (REOPEN, Code.BANK_NOTIFICATION_CLOSED): lambda s: _verb(
+        REOPEN, s.taken_back(), {}, members={"current_status": "cancelled"}
+    ),
+    (REOPEN, Code.BANK_NOTIFICATION_OPEN): lambda s: _verb(
+        REOPEN, s.line(), {}, members={"current_status": "unmatched"}
+    ),
     (SETTLE, Code.BANK_MESSAGE_NOT_FOUND): lambda _: _verb(SETTLE, UNKNOWN_ID, {"note": "n"}),
     (SETTLE, Code.BANK_MESSAGE_SETTLED): _settled_message,
     (SETTLE, Code.BANK_NOTIFICATION_NOT_FOUND): _message_of_nothing,

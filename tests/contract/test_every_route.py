@@ -42,6 +42,8 @@ CONTRACT = {
     "GET /v1/bank-notifications": "deposits:confirm",
     "GET /v1/bank-notifications/{bank_notification_id}": "deposits:confirm",
     "POST /v1/bank-notifications/{bank_notification_id}/match": "deposits:confirm",
+    "POST /v1/bank-notifications/{bank_notification_id}/dismiss": "deposits:confirm",
+    "POST /v1/bank-notifications/{bank_notification_id}/reopen": "deposits:confirm",
     "GET /v1/bank-messages": "deposits:confirm",
     "GET /v1/bank-messages/{bank_message_id}": "deposits:confirm",
     "POST /v1/bank-messages/{bank_message_id}/settle": "deposits:confirm",

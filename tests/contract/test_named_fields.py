@@ -22,6 +22,7 @@ BODIES: dict[str, dict[str, Any]] = {
         "occurred_at": "2026-01-01T00:00:00Z",
     },
     "matchBankNotification": {"deposit_id": 1},
+    "dismissBankNotification": {"note": "n"},
     "settleBankMessage": {"note": "n"},
     "postDebit": {"telegram_id": "1", "amount": 1, "reason": "named"},
     "postBalanceChanges": {"changes": [CHANGE]},
