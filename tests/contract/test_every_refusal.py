@@ -274,12 +274,12 @@ CASES: dict[tuple[str, ErrorCode], Callable[[Scene], Refused]] = {
     (MATCH, Code.BANK_NOTIFICATION_CLOSED): _closed_line,
     (MATCH, Code.USER_NOT_FOUND): _credit_to_nobody,
     (MATCH, Code.DEPOSIT_OF_OTHER_USER): _cancel_of_another,
-    (DISMISS, Code.BANK_NOTIFICATION_NOT_FOUND): lambda s: _verb(DISMISS, UNKNOWN_ID, {"note": "n"}),
+    (DISMISS, Code.BANK_NOTIFICATION_NOT_FOUND): lambda _: _verb(DISMISS, UNKNOWN_ID, {"note": "n"}),
     (DISMISS, Code.BANK_NOTIFICATION_MATCHED): lambda s: _act_on_matched(s, DISMISS, note="n"),
     (DISMISS, Code.BANK_NOTIFICATION_CLOSED): lambda s: _verb(
         DISMISS, s.dismissed(), {"note": "n"}, members={"current_status": "dismissed"}
     ),
-    (REOPEN, Code.BANK_NOTIFICATION_NOT_FOUND): lambda s: _verb(REOPEN, UNKNOWN_ID, {}),
+    (REOPEN, Code.BANK_NOTIFICATION_NOT_FOUND): lambda _: _verb(REOPEN, UNKNOWN_ID, {}),
     (REOPEN, Code.BANK_NOTIFICATION_MATCHED): lambda s: _act_on_matched(s, REOPEN),
     (REOPEN, Code.BANK_NOTIFICATION_CLOSED): lambda s: _verb(
         REOPEN, s.taken_back(), {}, members={"current_status": "cancelled"}
