@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from hashlib import sha256
@@ -12,6 +13,7 @@ import pytest
 from service.api.problems import CATALOGUE
 from service.api.problems import MEDIA_TYPE as PROBLEM
 from service.ledger.errors import ErrorCode
+from service.storage import sqlite
 from tests.contract.scenes import BALANCE_MAX, UNKNOWN_ID, Scene, routes
 from tests.stateful.served import CALLERS, user_agent_of
 
@@ -30,6 +32,8 @@ OPERATIONS = {
     DEBITS: ("debit", "deposit_transaction"),
     RECEIVE: ("bank_notification_receive", "bank_notification"),
     MATCH: ("bank_notification_match", "bank_notification"),
+    DISMISS: ("bank_notification_dismiss", "bank_notification"),
+    REOPEN: ("bank_notification_reopen", "bank_notification"),
     SETTLE: ("bank_message_settle", "bank_message"),
     CONFIRM: ("deposit_confirm", "deposit_transaction"),
     CANCEL: ("deposit_cancel", "deposit_transaction"),
@@ -118,6 +122,14 @@ def _act_on_matched(scene: Scene, template: str, **body: Any) -> Refused:
 def _credit_to_nobody(scene: Scene) -> Refused:
     telegram_id = str(900_000_000 + scene.number())
     return _verb(MATCH, scene.line(), {"telegram_id": telegram_id}, telegram_id=telegram_id)
+
+
+def _bots_line_of_nothing(scene: Scene) -> Refused:
+    """The bot took any amount."""
+    with closing(sqlite.driver.connect(scene.service.path)) as connection, connection:
+        made = connection.execute("INSERT INTO bank_notifications (amount) VALUES (0)").lastrowid
+    telegram_id = scene.user()
+    return _verb(MATCH, made, {"telegram_id": telegram_id}, telegram_id=telegram_id, members={"received": 0})
 
 
 def _cancel_of_another(scene: Scene) -> Refused:
@@ -274,6 +286,7 @@ CASES: dict[tuple[str, ErrorCode], Callable[[Scene], Refused]] = {
     (MATCH, Code.BANK_NOTIFICATION_CLOSED): _closed_line,
     (MATCH, Code.USER_NOT_FOUND): _credit_to_nobody,
     (MATCH, Code.DEPOSIT_OF_OTHER_USER): _cancel_of_another,
+    (MATCH, Code.BANK_AMOUNT_UNCREDITABLE): _bots_line_of_nothing,
     (DISMISS, Code.BANK_NOTIFICATION_NOT_FOUND): lambda _: _verb(DISMISS, UNKNOWN_ID, {"note": "n"}),
     (DISMISS, Code.BANK_NOTIFICATION_MATCHED): lambda s: _act_on_matched(s, DISMISS, note="n"),
     (DISMISS, Code.BANK_NOTIFICATION_CLOSED): lambda s: _verb(

@@ -11,7 +11,7 @@ from service.ledger.bank_notifications import (
     fitting,
 )
 from service.ledger.depositor_names import PrintedName, printed
-from service.ledger.errors import BankNotificationMatched, DepositAmountDiffers
+from service.ledger.errors import BankNotificationClosed, BankNotificationMatched, DepositAmountDiffers
 from service.ledger.likeness import Likeness
 
 
@@ -105,8 +105,13 @@ def test_a_line_is_matched_with_its_own_amount_alone(amount: int) -> None:
 @pytest.mark.parametrize("status", BankNotificationStatus)
 @pytest.mark.parametrize("deposit_id", [None, 9])
 def test_a_line_is_matched_once(status: BankNotificationStatus, deposit_id: int | None) -> None:
-    """Whatever matched it; the refusal names the deposit."""
+    """Whatever matched it; the refusal names the deposit. One that is closed is matched with none."""
     found = on_record(status=status, matched_deposit_id=deposit_id)
+    if status in {BankNotificationStatus.DISMISSED, BankNotificationStatus.CANCELLED}:
+        with pytest.raises(BankNotificationClosed) as closed:
+            check_matchable(found)
+        assert closed.value.members == {"current_status": status}
+        return
     if status is not BankNotificationStatus.MATCHED:
         check_matchable(found)
         return

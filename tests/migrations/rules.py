@@ -61,7 +61,8 @@ INSERT INTO deposit_transactions
   (33, 1, 'gift', 'credit', 70, NULL, 'why', NULL, NULL, 'pending', NULL, NULL, NULL, NULL, {T}),
   (34, 1, 'bonus', 'credit', 150, NULL, 'why', NULL, NULL, 'confirmed', 1000, 1150, 2, {T}, {T});
 INSERT INTO bank_notifications (id, account, bank_name, depositor_name, amount, balance_after, transaction_time,
-  raw_message, matched_transaction_id, created_at, bank_transaction_id, match_name, status, match_method, matched_by, matched_at)
+  raw_message, matched_transaction_id, created_at, bank_transaction_id, match_name, status,
+  match_method, matched_by, matched_at)
 VALUES
   (41, '1', 'KB', 'kim', 1000, 5, {T}, 'text', 21, {T}, 'b1', 'kim', 'matched', 'automatic', 'bot', {T}),
   (42, '1', 'KB', 'park', 1000, 5, {T}, 'text', NULL, {T}, 'b2', 'park', 'unmatched', NULL, NULL, NULL),
@@ -787,7 +788,8 @@ TRIGGERS = {
                 f"{_FREED} {ERASING} UPDATE bank_notifications SET {_FORGET_LINE} WHERE id = {line}"
                 for line in (42, 45)
             ),
-            f"{_FREED} {_NEW} (1, 'deposit', 'credit', 700, 'confirmed', 1150, 1850, 3); {_MATCH} {_LATEST} WHERE id = 44;"
+            f"{_FREED} {_NEW} (1, 'deposit', 'credit', 700, 'confirmed', 1150, 1850, 3); {_MATCH}"
+            f" {_LATEST} WHERE id = 44;"
             f" {ERASING} UPDATE bank_notifications SET {_FORGET_LINE} WHERE id = 44",
         ],
         [
@@ -802,7 +804,8 @@ TRIGGERS = {
             f" UPDATE bank_notifications SET {_FORGET_LINE} WHERE amount = 5",
             f"{_FREED} {ERASING} UPDATE bank_notifications SET {_FORGET_LINE} WHERE id = 44",
             f"{_FREED} {_DISMISSED_44} {ERASING} UPDATE bank_notifications SET {_FORGET_LINE} WHERE id = 44",
-            f"{_EVENT} (42, 'dismissed', NULL, 'ops', 'x'); UPDATE bank_notifications SET closed_as = 'dismissed' WHERE id = 42",
+            f"{_EVENT} (42, 'dismissed', NULL, 'ops', 'x'); UPDATE bank_notifications SET closed_as ="
+            f" 'dismissed' WHERE id = 42",
         ],
     ),
     "bank_notifications_match_once": Rule(
@@ -857,7 +860,8 @@ TRIGGERS = {
             # Freed.
             f"{_FREE_44}",
             f"{_REVERSED} {_FREE_44}",
-            f"{_FREED} {_NEW} (1, 'deposit', 'credit', 700, 'confirmed', 1150, 1850, 3); {_MATCH} {_LATEST} WHERE id = 44;"
+            f"{_FREED} {_NEW} (1, 'deposit', 'credit', 700, 'confirmed', 1150, 1850, 3); {_MATCH}"
+            f" {_LATEST} WHERE id = 44;"
             f" {_FREE_44}",
             f"{_FREED} INSERT INTO deposit_transactions (id, {_TRANSACTION})"
             " VALUES (20, 1, 'deposit', 'credit', 700, 'confirmed', 1150, 1850, 3);"
@@ -865,7 +869,8 @@ TRIGGERS = {
             f"{_REVERSED} {_EVENT_FREED}; {_UNMATCH}, closed_as = 'cancelled' WHERE id = 44",
             f"{_REVERSED} {_EVENT_FREED}; {_UNMATCH}, closed_as = 'dismissed' WHERE id = 44",
             f"{_EVENT} (44, 'cancelled'{_BY}; {_REVERSED} {_EVENT_FREED}; {_FREE_44}",
-            f"{_REVERSED} {_EVENT_FREED}; {_EVENT} (44, 'cancelled'{_BY}; {_UNMATCH}, closed_as = 'cancelled' WHERE id = 44",
+            f"{_REVERSED} {_EVENT_FREED}; {_EVENT} (44, 'cancelled'{_BY}; {_UNMATCH}, closed_as ="
+            f" 'cancelled' WHERE id = 44",
             *(
                 f"{_REVERSED} {_EVENT_FREED}; UPDATE bank_notifications SET {change} WHERE id = 44"
                 for change in (
@@ -901,8 +906,10 @@ TRIGGERS = {
             f"{_EVENT} (42, 'dismissed'{_BY}; {_EVENT} (41, 'cancelled'{_BY}; {_CLOSED} 'dismissed' WHERE id = 42",
             *(f"{_REVERSED} {_EVENT_FREED}; {_EVENT} ({other}, 'cancelled'{_BY}; {_FREE_44}" for other in (42, 46)),
             f"{_REVERSED} {_EVENT_FREED}; {_EVENT} (44, 'told'{_BY}; {_FREE_44}",
-            f"{_EVENT} (44, 'cancelled'{_BY}; {_REVERSED} {_EVENT_FREED}; {_UNMATCH}, closed_as = 'cancelled' WHERE id = 44",
-            f"{_FREED} {_NEW} (1, 'deposit', 'credit', 700, 'confirmed', 1150, 1850, 3); {_MATCH} {_LATEST} WHERE id = 44",
+            f"{_EVENT} (44, 'cancelled'{_BY}; {_REVERSED} {_EVENT_FREED}; {_UNMATCH}, closed_as ="
+            f" 'cancelled' WHERE id = 44",
+            f"{_FREED} {_NEW} (1, 'deposit', 'credit', 700, 'confirmed', 1150, 1850, 3); {_MATCH}"
+            f" {_LATEST} WHERE id = 44",
             f"{ERASING} UPDATE bank_notifications SET {_FORGET_LINE} WHERE id = 44",
         ],
     ),
@@ -944,7 +951,8 @@ TRIGGERS = {
             f"{_REVERSED} {_EVENT} (41, 'freed', 27, 'x', 'x')",
             f"{_REVERSED} {_EVENT} (41, 'freed', 21, 'x', 'x')",
             f"{_REVERSED} {_EVENT} (42, 'freed', 27, 'x', 'x')",
-            f"{_REVERSAL} (9, 'reversal', 'debit', 50, 'confirmed', 50, 0, 1, 90); {_EVENT} (90, 'freed', 90, 'x', 'x')",
+            f"{_REVERSAL} (9, 'reversal', 'debit', 50, 'confirmed', 50, 0, 1, 90); {_EVENT} (90,"
+            f" 'freed', 90, 'x', 'x')",
             f"{_FREED} {_EVENT_FREED}",
         ],
         [
@@ -969,7 +977,8 @@ TRIGGERS = {
                 "bank_notification_events",
                 "bank_notification_id = 44 AND kind = 'told'",
                 f"{_TOLD} {ERASING}",
-                "id = 139; bank_notification_id = 41; kind = 'reopened'; transaction_time = 'x'; transaction_time = NULL;"
+                "id = 139; bank_notification_id = 41; kind = 'reopened'; transaction_time = 'x';"
+                " transaction_time = NULL;"
                 " bank_name = 'x'; bank_name = NULL; account = 'x'; account = NULL; balance_after = 6;"
                 " balance_after = NULL; deposit_id = 27; actor = 'x'; created_at = 'z'",
                 beside=_FORGET_EVENT,
@@ -985,7 +994,8 @@ TRIGGERS = {
                 "bank_notification_events",
                 "bank_notification_id = 44",
                 f"{_TOLD} {ERASING}",
-                "depositor_name = NULL, raw_message = NULL; depositor_name = NULL, note = NULL; raw_message = NULL, note = NULL;"
+                "depositor_name = NULL, raw_message = NULL; depositor_name = NULL, note = NULL;"
+                " raw_message = NULL, note = NULL;"
                 " depositor_name = 'x'; raw_message = 'x'; note = 'x'",
             ),
             f"{_TOLD} UPDATE bank_notification_events SET {_FORGET_EVENT}",
@@ -995,11 +1005,13 @@ TRIGGERS = {
             f"{_TOLD} {ERASING} {FINISHED} UPDATE bank_notification_events SET {_FORGET_EVENT}",
             f"{_TOLD} {ERASING_BOTS} UPDATE bank_notification_events SET {_FORGET_EVENT}",
             f"{_FREED} {ERASING_BOTS} UPDATE bank_notification_events SET {_FORGET_EVENT}",
-            f"{_FREED} {_DISMISSED} {ERASING} UPDATE bank_notification_events SET {_FORGET_EVENT} WHERE bank_notification_id = 42",
+            f"{_FREED} {_DISMISSED} {ERASING} UPDATE bank_notification_events SET {_FORGET_EVENT}"
+            f" WHERE bank_notification_id = 42",
         ],
         [
             f"{_TOLD} {ERASING} UPDATE bank_notification_events SET {_FORGET_EVENT} WHERE bank_notification_id = 44",
-            f"{_FREED} {_TOLD} {ERASING} UPDATE bank_notification_events SET {_FORGET_EVENT} WHERE bank_notification_id = 44",
+            f"{_FREED} {_TOLD} {ERASING} UPDATE bank_notification_events SET {_FORGET_EVENT} WHERE"
+            f" bank_notification_id = 44",
         ],
     ),
     "bank_notification_events_refuse_delete": Rule(
@@ -1010,11 +1022,13 @@ TRIGGERS = {
     "bank_notification_events_refuse_replace": Rule(
         "events of bank notifications are never replaced",
         [
-            f"{_TOLD} INSERT OR REPLACE INTO bank_notification_events (id, bank_notification_id, kind, actor, created_at)"
+            f"{_TOLD} INSERT OR REPLACE INTO bank_notification_events (id, bank_notification_id,"
+            f" kind, actor, created_at)"
             " SELECT id, 44, 'told', 'x', 'x' FROM bank_notification_events",
         ],
         [
-            f"{_TOLD} INSERT OR REPLACE INTO bank_notification_events (id, bank_notification_id, kind, actor, created_at)"
+            f"{_TOLD} INSERT OR REPLACE INTO bank_notification_events (id, bank_notification_id,"
+            f" kind, actor, created_at)"
             f" SELECT id {step}, 44, 'told', 'x', 'x' FROM bank_notification_events"
             for step in ("+ 1", "- 1")
         ],
