@@ -565,9 +565,9 @@ def test_no_look_up_reads_a_whole_table(tx: sqlite.Connection, statement: str) -
     )
     parameters = dict.fromkeys(re.findall(r":(\w+)", sql), "1")
     plan = [row[3] for row in tx.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)]
-    assert not [
-        step for step in plan if step.startswith("SCAN") and "json_each" not in step and "CONSTANT" not in step
-    ], plan
+    # A chain of reversals is the rows that were found for it, of one deposit that lost its line.
+    bounded = ("json_each", "CONSTANT", "SCAN chain")
+    assert not [step for step in plan if step.startswith("SCAN") and not any(word in step for word in bounded)], plan
     of_deposits = [step for step in plan if "idx_transactions_match" in step]
     assert of_deposits
     wanted = re.compile(
