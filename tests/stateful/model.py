@@ -72,6 +72,13 @@ class Transaction(Thing):
     reverses: "Transaction | None" = None
     reversed_by: "Transaction | None" = None
     line: "Line | None" = None
+    freed: bool = False
+    """Whether it had a line that its reversal freed."""
+
+    @property
+    def chain_length(self) -> int:
+        """How many reversals follow it, each of the one before."""
+        return 1 + self.reversed_by.chain_length if self.reversed_by else 0
 
     @property
     def shown_status(self) -> str:
@@ -83,7 +90,8 @@ class Transaction(Thing):
 class Line(Thing):
     """What the bank said arrived. `full`: the name fills the bank's field, so that it may have been cut.
 
-    derived: its id is made of what it says; told: what was said of it since, member by member.
+    derived: its id is made of what it says; told: what was said of it since, member by member. freed: a deposit that it
+    was matched with was taken back. taught: the names that it taught of that deposit's user.
     """
 
     bank_transaction_id: str
@@ -101,6 +109,8 @@ class Line(Thing):
     matched_at: datetime | None = None
     derived: bool = False
     told: list[dict[str, Any]] = field(default_factory=list)
+    freed: bool = False
+    taught: "list[tuple[Thing, str]]" = field(default_factory=list)
 
     def said(self, member: str) -> list[Any]:
         """All that was said of it under this name, the first first."""
@@ -396,6 +406,7 @@ class Model:
         fits = (
             len(lines) == 1
             and lines[0].status == "unmatched"
+            and not lines[0].freed
             and not any(lines[0].may_repeat(other) for other in self.lines if other is not lines[0])
             and self._judge(lines[0], deposit)[1] is deposit
         )
@@ -547,7 +558,9 @@ class Model:
             raise Refused("deposit_matched", bank_notification_id=deposit.line)
         if deposit.amount != line.amount:
             raise Refused("deposit_amount_differs", amount=deposit.amount, received=line.amount)
-        credits_now = deposit.shown_status != "confirmed"
+        credits_now = deposit.shown_status != "confirmed" and (
+            deposit.chain_length == 0 or deposit.chain_length % 2 == 1
+        )
         if credits_now:
             _check_confirmable(deposit, late=body.get("late", False))
             _check_room(user, deposit.amount)
@@ -575,6 +588,7 @@ class Model:
             return None
         user.learned.add(line.folded)
         learned = Thing()
+        line.taught.append((learned, line.folded))
         told = {"id": learned, "depositor_name": line.depositor_name, "bank_notification_id": line}
         self._log("user_name_learned", "user", user, user.telegram_id, told)
         return learned
@@ -598,7 +612,12 @@ class Model:
             if deposit.amount == amount
             and (
                 (deposit.status in {"pending", "expired"} and abs(deposit.created_at - at) <= MATCH_WINDOW)
-                or (deposit.status == "confirmed" and deposit.line is None and _may_have_come(deposit, at))
+                or (
+                    deposit.status == "confirmed"
+                    and deposit.line is None
+                    and not (deposit.freed and deposit.chain_length % 2 == 1)
+                    and _may_have_come(deposit, at)
+                )
             )
         ]
 
@@ -774,8 +793,34 @@ class Model:
         reversal = self._move(user, "reversal", direction, amount, description=body.get("note"), reverses=taken_back)
         told = _told_of(reversal, note=body.get("note"), goodwill=body.get("goodwill", False))
         log = self._log("transaction_reversed", "deposit_transaction", reversal, user.telegram_id, told)
+        freed = self._free(taken_back) if direction == "debit" else None
         written = {"id": reversal, "type": "reversal", "direction": direction, "amount": amount, "audit_log_id": log}
+        written["freed_bank_notification_id"] = freed
         return Expected(201, {**written, "reverses_id": taken_back, "status": "confirmed", **_moved(reversal)})
+
+    def _free(self, taken_back: Transaction) -> Line | None:
+        """The line whose money went with the deposit that a chain of reversals began with: it is for people again."""
+        deposit = taken_back
+        while deposit.reverses is not None:
+            deposit = deposit.reverses
+        line, user = deposit.line, deposit.user
+        if line is None:
+            return None
+        for learned, folded in line.taught:
+            user.learned.discard(folded)
+            told = {"id": learned, "depositor_name": line.depositor_name, "bank_notification_id": line}
+            self._log("user_name_forgotten", "user", user, user.telegram_id, told)
+        told = {
+            "event_id": Thing(),
+            "deposit_id": deposit,
+            "amount": line.amount,
+            "status": "unmatched",
+            "forgotten_learned_name_ids": [learned for learned, _ in line.taught],
+        }
+        line.status, line.deposit, line.method, line.matched_by, line.matched_at = "unmatched", None, None, None, None
+        line.freed, line.taught, deposit.line, deposit.freed = True, [], None, True
+        self._log("bank_notification_freed", "bank_notification", line, user.telegram_id, told)
+        return line
 
     def reverse_as_before(self, taken_back: Transaction, caller: str) -> Transaction:
         """Gives back what a held name stands on, which only an earlier Passbook did, and had room for."""

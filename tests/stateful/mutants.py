@@ -39,7 +39,7 @@ from service.repository import (
 from service.repository.session import Session
 from service.repository.unit_of_work import UnitOfWork
 from service.storage import balance_changes as references_taken
-from service.storage import bank_lines, idempotency, learned_names, users
+from service.storage import bank_lines, bank_notification_events, idempotency, learned_names, users
 from service.storage import bank_notifications as lines
 from service.storage import domain_purchases as names
 from service.storage.bank_notifications import Meant
@@ -296,6 +296,22 @@ def _a_line_with_an_id_credits_what_one_without_may_have_credited(breaker: Break
         return False
 
     breaker.replace(bank_lines, "may_be_repeated", broken)
+
+
+@_found_as(r"answer\.(?:status is 'confirmed', not 'pending'|collision is None)")
+def _a_freed_line_confirms_by_itself(breaker: Breaker) -> None:
+    def broken(tx: Connection, notification_id: int) -> bool:
+        return False
+
+    breaker.replace(bank_notification_events, "was_freed", broken)
+
+
+@_found_as(r"freed_bank_notification_id is None, not \d")
+def _a_reversal_frees_no_line(breaker: Breaker) -> None:
+    def broken(work: UnitOfWork, deposit_id: int, account: Account) -> int | None:
+        return None
+
+    breaker.replace(transactions, "free_line", broken)
 
 
 @_found_as(r"answer\.status is 'ambiguous', not '(?:un)?matched'")
