@@ -63,6 +63,8 @@ def _add_newer_kinds(live: LiveService, client: Client) -> None:
     for telegram_id in ("778", "780"):
         deposited(telegram_id, 6004, "둘")
     assert received(4, 6004, "둘")["status"] == "ambiguous"
+    dismissed = f"/v1/bank-notifications/{received(5, 6007, '이자')['id']}/dismiss"
+    assert _done(client, dismissed, {"note": "interest"})["status"] == "dismissed"
     _done(client, "/v1/bank-notifications", {"raw_message": "안녕하세요"})
     _done(client, f"/v1/deposits/{deposited('778', 6005, '취소')}/cancel", {"note": "no money"})
     for name, verb in (("kept", ""), ("taken", "complete"), ("given-up", "release")):
