@@ -252,9 +252,9 @@ def _meant_but(breaker: Breaker, left_out: Callable[[Candidate], bool]) -> None:
     breaker.replace(lines, "meant", broken)
 
 
-@_found_as(r"\Aanswer\.(?:status is '\w+', not '(?:ambiguous|pending)'|collision is None)")
+@_found_as(r"\Aanswer\.(?:status is '\w+', not '(?:ambiguous|pending|matched)'|collision is None)")
 def _a_longer_name_is_no_rival(breaker: Breaker) -> None:
-    _meant_but(breaker, lambda one: one.likeness != "same_name")
+    _meant_but(breaker, lambda one: one.likeness == "truncated_name")
 
 
 @_found_as(r"\Aanswer\.(?:status is '\w+', not '(?:ambiguous|pending)'|collision is None)")

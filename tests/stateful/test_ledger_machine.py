@@ -44,7 +44,7 @@ OF_WHAT_PEOPLE_SETTLE = {
 }
 """The machine knows lines that are matched and freed; tests/api asks for messages and for lines that are closed."""
 REACHED_MIN = 5
-MUTANT_EXAMPLES = 60
+MUTANT_EXAMPLES = 300
 pytestmark = pytest.mark.long
 
 
