@@ -115,7 +115,7 @@ CATALOGUE: dict[ErrorCode, Kind] = {
         409, "No deposit can be of this amount", "Dismiss the notification.", ("received",)
     ),
     ErrorCode.DEPOSIT_OF_OTHER_USER: Kind(
-        409, "The deposit is another user's", "Name a pending deposit of the user, or leave `cancel_deposit_id` out."
+        409, "The deposit is another user's", "Name a pending deposit of the user, or none."
     ),
     ErrorCode.TRANSACTION_NOT_CONFIRMED: Kind(
         409, "The transaction moved no money", "Look at `current_status`.", ("current_status",)

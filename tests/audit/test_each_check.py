@@ -214,7 +214,7 @@ def rows_by_edit() -> dict[str, list[list[Any]]]:
         "a telegram id in an erased row": (2, 1 + log.TELEGRAM_ID, "1"),
         "more in the details of an erased row": (5, 1 + log.DETAILS, '{"amount":6}'),
         "other details of an erased row": (5, 1 + log.DETAILS, None),
-        "an unknown rule": (3, RULE, 3),
+        "an unknown rule": (3, RULE, 255),
         "a number for an action": (3, 8, 5),
     }
     found = {}

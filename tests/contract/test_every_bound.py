@@ -52,6 +52,9 @@ class Member:
         for step in self.place[:-1]:
             holder = holder[step]
         holder[self.place[-1]] = value
+        if self.template.endswith("/match") and self.place[-1] in {"telegram_id", "cancel_deposit_id"}:
+            del holder["deposit_id"]  # one of the two is named
+            holder.setdefault("telegram_id", "1")
         if isinstance(value, int) and self.template in {"/v1/debits", "/v1/domain-purchases"}:
             holder["telegram_id"] = scene.user(value)
         return path, body
@@ -64,7 +67,7 @@ def _members() -> Iterator[Member]:
     def walk(schema: dict[str, Any], place: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
         while "$ref" in schema:
             schema = schemas[schema["$ref"].rpartition("/")[2]]
-        for one in schema.get("anyOf", ()):
+        for one in () if "properties" in schema else schema.get("anyOf", ()):  # shapes only say what is needed
             yield from walk(one, place)
         for name, one in schema.get("properties", {}).items():
             yield from walk(one, (*place, name))

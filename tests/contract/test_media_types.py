@@ -34,6 +34,7 @@ def client(service: LiveService) -> Client:
     client.credit("1", 1000)
     line = {"bank_transaction_id": "1", "depositor_name": "홍길동", "amount": 1, "occurred_at": "2026-01-01T00:00:00Z"}
     assert client.write("/v1/bank-notifications", line).status_code == 201
+    assert client.write("/v1/bank-notifications", {"raw_message": "?"}).status_code == 202
     bought = client.write("/v1/domain-purchases", {"telegram_id": "1", "domain": "head.kr", "price": 1})
     assert bought.json()["id"] == 1
     return client

@@ -39,6 +39,7 @@ def purchase(status: str, *, transaction_id: int | None = 7) -> DomainPurchase:
         transaction_id=transaction_id,
         created_at=None,
         registered_at=None,
+        expires_at=None,
         payment_reversed=False,
     )
 

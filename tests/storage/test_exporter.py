@@ -193,7 +193,10 @@ def test_every_kind_of_row_comes_back(tmp_path: Path) -> None:
     }
     assert held["deposit_transactions"] >= {status.value for status in TransactionStatus} - {"reversed"}
     assert held["user_domains"] >= {status.value for status in DomainPurchaseStatus}
-    assert held["bank_notifications"] == {status.value for status in BankNotificationStatus}
+    assert held["bank_notifications"] == {status.value for status in BankNotificationStatus} - {
+        "dismissed",  # is said in a column of its own, as the next one
+        "cancelled",
+    }
     assert read(database, "SELECT COUNT(*) FROM import_archive") != [(0,)]
     for table, columns in some(bots_columns().items()):
         for column in some(columns):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from service.ledger.deposits import DepositFilter
 from service.ledger.transactions import Direction
 from service.storage import deposits, import_words, sqlite
 from service.storage.import_findings import Findings
@@ -76,7 +77,7 @@ def test_a_rejected_deposit_is_listed_and_never_counts(tmp_path: Path) -> None:
     """It has its own status and its place in the list of that status; nobody can say that it means something else."""
     take_over(SEED, tmp_path / "p.db")
     with closing(sqlite.connect_reader(tmp_path / "p.db", busy_timeout_ms=0)) as tx:
-        found = deposits.list_newest(tx, status="rejected", telegram_id=None, before_id=2**53, limit=9)
+        found = deposits.list_newest(tx, DepositFilter(status="rejected"), before_id=2**53, limit=9).items
     assert [(one.id, one.telegram_id, one.amount, one.status) for one in found] == [(3, "123456", 5000, "rejected")]
 
 
