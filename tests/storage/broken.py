@@ -94,6 +94,7 @@ def _learn(client: Client) -> None:
     newest = client.get("/v1/learned-names").json()["items"][0]["id"]
     gone = client.request("DELETE", f"/v1/learned-names/{newest}", headers={"Idempotency-Key": "forget"})
     assert gone.status_code == 200, gone.text
+    assert client.write("/v1/bank-notifications", {"raw_message": "?"}).status_code == 202
 
 
 def _audit(hand: sqlite.Connection, action: str, kind: str, row_id: int, details: Mapping[str, object]) -> None:
