@@ -6,7 +6,7 @@
 import contextlib
 import shutil
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -156,7 +156,6 @@ def _use(service: LiveService) -> tuple[dict[int, bytes], str]:
     _run("keys", "scopes", key.rpartition("_")[0], "--role", "bot", "--database", str(service.database))
     bot = service.client(key)
     write("/v1/deposits", {"telegram_id": "100", "amount": 77, "depositor_name": "홍길동"}, by=bot)
-    write("/v1/audit-logs", {**event, "action": "basket_emptied"})
     texts = (
         "안녕하세요",
         "하나,01/16,12:39\n427******27104\n출금5원\n홍길동",
@@ -164,9 +163,27 @@ def _use(service: LiveService) -> tuple[dict[int, bytes], str]:
     )
     unreadable, *_ = [write("/v1/bank-notifications", {"raw_message": text}, status=202)["id"] for text in texts]
     write(f"/v1/bank-messages/{unreadable}/settle", {"note": "a greeting"}, status=200)
+    _settle_lines(write, received)
+    write("/v1/audit-logs", {**event, "action": "basket_emptied"})
     checkpoint = client.get("/v1/audit-logs/checkpoint")
     assert checkpoint.status_code == 200, checkpoint.text
     return receipts, checkpoint.text
+
+
+def _settle_lines(write: Callable[..., dict[str, object]], received: Callable[[int, int, str], object]) -> None:
+    """Lines with an event of each kind: one told better and dismissed, one reopened, one freed, one cancelled."""
+    told = "하나,01/16,12:40\n427******27104\n입금{}원\n홍길동"
+    line = write("/v1/bank-notifications", {"raw_message": told.format(6)})["id"]
+    write("/v1/bank-notifications", {"raw_message": told.format(6) + "\n잔액106원"}, status=200)
+    write(f"/v1/bank-notifications/{line}/dismiss", {"note": "interest"}, status=200)
+    line = received(4, 604, "모름")
+    write(f"/v1/bank-notifications/{line}/dismiss", {"note": "a loan"}, status=200)
+    write(f"/v1/bank-notifications/{line}/reopen", {"note": "none"}, status=200)
+    line = received(5, 605, "모름")
+    matched = write(f"/v1/bank-notifications/{line}/match", {"telegram_id": "400"}, status=200)
+    write(f"/v1/transactions/{matched['matched_deposit_id']}/reverse", {"note": "of another"})
+    write("/v1/bank-notifications", {"raw_message": told.format(7)})
+    write("/v1/bank-notifications", {"raw_message": told.format(7).replace("입금", "입금취소")}, status=202)
 
 
 def _movement(telegram_id: str, version: int) -> str:
@@ -202,6 +219,10 @@ _NAMES = {
     "matched": "SELECT id FROM bank_notifications WHERE bank_transaction_id = 'bank-1'",
     "by_hand": "SELECT id FROM bank_notifications WHERE bank_transaction_id = 'bank-2'",
     "open": "SELECT id FROM bank_notifications WHERE bank_transaction_id = 'bank-3'",
+    "told": "SELECT id FROM bank_notification_events WHERE kind = 'told'",
+    "dismissed": "SELECT MIN(id) FROM bank_notification_events WHERE kind = 'dismissed'",
+    "freed": "SELECT id FROM bank_notification_events WHERE kind = 'freed'",
+    "taken_back": "SELECT id FROM bank_notification_events WHERE kind = 'cancelled'",
     "bot_key": "SELECT id FROM api_keys WHERE name = 'bot'",
     "admin_key": "SELECT MIN(id) FROM api_keys",
     "gone_key": "SELECT id FROM api_keys WHERE name = 'gone'",
