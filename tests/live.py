@@ -149,7 +149,8 @@ class LiveService:
 
     def kill(self) -> int:
         """SIGKILL to each of its processes, as a power cut would; the exit code."""
-        self.signal_all(signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+            self.signal_all(signal.SIGKILL)
         return self._end()
 
     def kill_alone(self) -> int:

@@ -6,7 +6,7 @@ import random
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -196,7 +196,8 @@ def _signal_over_and_over(live: LiveService, number: signal.Signals) -> int:
     assert process is not None
 
     def has_ended() -> bool:
-        live.signal_all(number)
+        with suppress(ProcessLookupError):  # it ended while it was waited for
+            live.signal_all(number)
         try:
             process.wait(0.005)
         except subprocess.TimeoutExpired:
