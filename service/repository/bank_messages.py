@@ -23,11 +23,11 @@ from service.ledger.bank_messages import (
 from service.ledger.errors import BankMessageNotFound, BankNotificationNotFound
 from service.ledger.fields import given
 from service.ledger.idempotency import Answer
-from service.ledger.timestamps import around, bound, parsed, spoken, stored
+from service.ledger.timestamps import around, parsed, spoken, stored
 from service.ledger.users import Account
 from service.repository import bank_notifications
 from service.repository.unit_of_work import Operation, UnitOfWork, ok
-from service.storage import bank_messages
+from service.storage import bank_messages, bank_notification_events
 
 _DAY_S = 86_400
 
@@ -37,7 +37,7 @@ def _receive(work: UnitOfWork, command: BankMessagePost, _target: int) -> Answer
     if said is not None and said.kind is MessageKind.DEPOSIT:
         return bank_notifications.receive(work, _facts(said, command))
     digest = sha256(command.raw_message.encode()).digest()
-    since = around(bound(spoken(work.now)), SAME_TEXT_DAYS * _DAY_S)[0]
+    since = around(work.now, SAME_TEXT_DAYS * _DAY_S)[0]
     known = bank_messages.find_same_text(work.tx, digest, since=since)
     if known is not None:
         return _accepted(_written(work, known, None, repeat=True))
@@ -45,8 +45,10 @@ def _receive(work: UnitOfWork, command: BankMessagePost, _target: int) -> Answer
     cancels = said is not None and kind is BankMessageKind.DEPOSIT_CANCELLED
     line = taken_back(bank_messages.lines_meant(work.tx, said)) if said is not None and cancels else None
     status = BankMessageStatus.KEPT
-    if said is None or (cancels and line is None):
-        status = BankMessageStatus.UNREADABLE if said is None else BankMessageStatus.WAITING
+    if said is None:
+        status = BankMessageStatus.UNREADABLE
+    elif cancels and line is None:
+        status = BankMessageStatus.WAITING
     # After this point the posting must succeed.
     message_id = bank_messages.insert(
         work.tx,
@@ -85,7 +87,7 @@ def _settle(work: UnitOfWork, command: BankMessageSettle, message_id: int) -> An
     work.concerning(resource_id=message_id)
     message = _found(work, message_id)
     check_can_be_settled(message)
-    named = None if isinstance(command.bank_notification_id, msgspec.UnsetType) else command.bank_notification_id
+    named = given(command.bank_notification_id)
     line = bank_messages.find_line(work.tx, named) if named is not None else None
     if named is not None and line is None:
         raise BankNotificationNotFound(f"There is no bank notification {named}.")
@@ -112,7 +114,9 @@ def _settle(work: UnitOfWork, command: BankMessageSettle, message_id: int) -> An
 def _cancel(work: UnitOfWork, line: CancelledLine, message_id: int) -> Account | None:
     """Takes a notification back; the account that its money went to, if it did."""
     account = bank_notifications.account_of(work, line.deposit_id)
-    bank_messages.cancel_line(work.tx, line, actor=work.context.actor, now=work.now)
+    bank_notification_events.cancel(
+        work.tx, line.id, is_matched=line.deposit_id is not None, actor=work.context.actor, now=work.now
+    )
     work.audit(
         "bank_notification_cancelled",
         BANK_NOTIFICATION,

@@ -70,14 +70,7 @@ def receive(work: UnitOfWork, facts: BankFacts) -> Answer:
     erased = bank_notifications.has_erased_rival(work.tx, **key)
     learned_of = learned_names.users_of(work.tx, name)
     status, fits = fitting(name, meant.deposits, others_open=others or erased, in_time=in_time, learned_of=learned_of)
-    taken_back = bank_messages.may_be_taken_back(
-        work.tx,
-        amount=facts.amount,
-        depositor_name=facts.depositor_name,
-        occurred_at=occurred_at,
-        account=facts.account,
-    )
-    if taken_back or bank_lines.may_be_repeated(work.tx, facts):
+    if bank_messages.may_be_taken_back(work.tx, facts) or bank_lines.may_be_repeated(work.tx, facts):
         status, fits = BankNotificationStatus.AMBIGUOUS, None
     deposit = deposits.find(work.tx, fits.deposit_id) if fits else None
     account = users.find_account(work.tx, deposit.telegram_id) if deposit else None
@@ -122,7 +115,7 @@ def receive(work: UnitOfWork, facts: BankFacts) -> Answer:
 def _told_again(work: UnitOfWork, known: KnownLine, facts: BankFacts) -> Answer:
     """What stands, of a line that is on record; what it did not say yet is kept beside it. Nothing is credited."""
     work.concerning(resource_id=known.id)
-    notification = _found(work, known.id)
+    notification = found_line(work, known.id)
     account = account_of(work, notification.matched_deposit_id)
     said, audit_log_id = addition(facts, known), None
     if said is not None:
@@ -151,7 +144,7 @@ def _digest_of(raw_message: str | None) -> str | None:
 
 def _match(work: UnitOfWork, command: BankNotificationMatch, notification_id: int) -> Answer:
     work.concerning(resource_id=notification_id)
-    notification = _found(work, notification_id)
+    notification = found_line(work, notification_id)
     check_matchable(notification)
     asked = command.deposit_id
     assert isinstance(asked, int)  # the edge asks for one of the two
@@ -196,7 +189,7 @@ def _match(work: UnitOfWork, command: BankNotificationMatch, notification_id: in
     return ok(msgspec.structs.replace(answer, learned_name_id=learned))
 
 
-def _found(work: UnitOfWork, notification_id: int) -> BankNotification:
+def found_line(work: UnitOfWork, notification_id: int) -> BankNotification:
     """The notification, without candidates. Raises BankNotificationNotFound."""
     found = bank_notifications.find(work.tx, notification_id)
     if found is None:
@@ -206,7 +199,7 @@ def _found(work: UnitOfWork, notification_id: int) -> BankNotification:
 
 def _listed(work: UnitOfWork, notification_id: int, candidates: Candidates | None) -> BankNotification:
     """The notification with its candidates, which are looked for unless they are given."""
-    found = _found(work, notification_id)
+    found = found_line(work, notification_id)
     if candidates is not None:
         return bank_notifications.listing(found, candidates)
     return bank_notifications.with_candidates(

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from service.ledger.audit_logs import BANK_NOTIFICATION, DEPOSIT_TRANSACTION, Details
+from service.ledger.audit_logs import BANK_NOTIFICATION, Details
 from service.ledger.bank_notifications import (
     NAMELESS,
     BankNotification,
@@ -18,38 +18,32 @@ from service.ledger.bank_notifications import (
 )
 from service.ledger.depositor_names import announced
 from service.ledger.deposits import Deposit
-from service.ledger.errors import BankNotificationNotFound, DepositNotFound, UserNotFound
+from service.ledger.errors import DepositNotFound, UserNotFound
 from service.ledger.fields import given
 from service.ledger.idempotency import Answer
 from service.ledger.transactions import balance_after_credit
 from service.ledger.users import Account
-from service.repository.bank_notifications import written
-from service.repository.deposits import Match, credit
+from service.repository.bank_notifications import found_line, written
+from service.repository.deposits import Match, credit, put_on_record, withdraw
 from service.repository.learned_names import forget_taught_by, learn
 from service.repository.unit_of_work import Operation, UnitOfWork, ok
 from service.storage import bank_notification_events, bank_notifications, deposits
 
 
-def _found(work: UnitOfWork, notification_id: int) -> BankNotification:
-    work.concerning(resource_id=notification_id)
-    found = bank_notifications.find(work.tx, notification_id)
-    if found is None:
-        raise BankNotificationNotFound(f"There is no bank notification {notification_id}.")
-    return found
-
-
 def _dismiss(work: UnitOfWork, command: BankNotificationDismiss, notification_id: int) -> Answer:
-    notification = _found(work, notification_id)
+    work.concerning(resource_id=notification_id)
+    notification = found_line(work, notification_id)
     check_matchable(notification)
     # After this point the change must succeed.
-    event_id = bank_notification_events.close(
-        work.tx, notification_id, kind="dismissed", note=command.note, actor=work.context.actor, now=work.now
+    event_id = bank_notification_events.dismiss(
+        work.tx, notification_id, note=command.note, actor=work.context.actor, now=work.now
     )
     return _closed(work, notification, event_id, "dismissed", command.note)
 
 
 def _reopen(work: UnitOfWork, command: BankNotificationReopen, notification_id: int) -> Answer:
-    notification = _found(work, notification_id)
+    work.concerning(resource_id=notification_id)
+    notification = found_line(work, notification_id)
     check_dismissed(notification)
     # After this point the change must succeed.
     note = given(command.note)
@@ -68,7 +62,8 @@ def _closed(work: UnitOfWork, before: BankNotification, event_id: int, kind: str
 
 
 def _credit_user(work: UnitOfWork, command: BankNotificationMatch, notification_id: int) -> Answer:
-    notification = _found(work, notification_id)
+    work.concerning(resource_id=notification_id)
+    notification = found_line(work, notification_id)
     check_matchable(notification)
     telegram_id = command.telegram_id
     assert isinstance(telegram_id, str)  # the edge asks for one of the two
@@ -83,9 +78,7 @@ def _credit_user(work: UnitOfWork, command: BankNotificationMatch, notification_
     # After this point the posting must succeed.
     note = given(command.note)
     if replaced is not None:
-        deposits.cancel(work.tx, replaced)
-        told: Details = {"amount": replaced.amount, "depositor_name": replaced.depositor_name, "note": note}
-        work.audit("deposit_cancelled", DEPOSIT_TRANSACTION, replaced.id, account, told)
+        withdraw(work, replaced, account, note=note)
     deposit = _announced(work, notification, account)
     audit_log_id = work.audit(
         "bank_notification_matched",
@@ -124,14 +117,8 @@ def _replaced(work: UnitOfWork, command: BankNotificationMatch, account: Account
 def _announced(work: UnitOfWork, notification: BankNotification, account: Account) -> Deposit:
     """A pending deposit of what the bank received, under the name that the bank printed."""
     name = notification.depositor_name or NAMELESS
-    deposit_id = work.session.announce(
-        account,
-        amount=notification.amount,
-        depositor_name=name,
-        name=announced(name, field_width=work.policy.bank_name_width),
-    )
-    told: Details = {"amount": notification.amount, "depositor_name": name}
-    work.audit("deposit_announced", DEPOSIT_TRANSACTION, deposit_id, account, told)
+    folded = announced(name, field_width=work.policy.bank_name_width)
+    deposit_id, _ = put_on_record(work, account, amount=notification.amount, depositor_name=name, name=folded)
     deposit = deposits.find(work.tx, deposit_id)
     assert deposit is not None  # written in this unit of work
     return deposit

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from service.ledger.audit_logs import BANK_NOTIFICATION, DEPOSIT_TRANSACTION
+from service.ledger.audit_logs import BANK_NOTIFICATION, DEPOSIT_TRANSACTION, Details
 from service.ledger.bank_notifications import (
     BankNotification,
     BankNotificationStatus,
@@ -55,13 +55,8 @@ def _announce(work: UnitOfWork, command: DepositAnnounce, _target: int) -> Answe
     name = announced(command.depositor_name, field_width=work.policy.bank_name_width)
     waiting, collision, in_review = _looked_for(work, command, name)
     account = find_or_open(work, command.telegram_id)
-    deposit_id = work.session.announce(account, amount=command.amount, depositor_name=command.depositor_name, name=name)
-    audit_log_id = work.audit(
-        "deposit_announced",
-        DEPOSIT_TRANSACTION,
-        deposit_id,
-        account,
-        {"amount": command.amount, "depositor_name": command.depositor_name},
+    deposit_id, audit_log_id = put_on_record(
+        work, account, amount=command.amount, depositor_name=command.depositor_name, name=name
     )
     created_at = spoken(work.now)
     answer = DepositAnnounced(
@@ -141,20 +136,13 @@ def _means_it_alone(work: UnitOfWork, line: BankNotification, command: DepositAn
         return False
     if bank_notification_events.was_freed(work.tx, line.id):
         return False
-    if bank_lines.may_be_repeated(work.tx, facts_on_record(line), besides=line.id):
+    facts = facts_on_record(line)
+    if bank_lines.may_be_repeated(work.tx, facts, besides=line.id) or bank_messages.may_be_taken_back(work.tx, facts):
         return False
     name = printed(line.depositor_name, field_width=work.policy.bank_name_width)
-    occurred_at = bound(line.occurred_at or line.created_at or "")
+    occurred_at = bound(facts.occurred_at)
     since, until = around(occurred_at, work.policy.match_window_s)
     open_since = around(occurred_at, work.policy.deposit_expiry_s)[0]
-    if bank_messages.may_be_taken_back(
-        work.tx,
-        amount=line.amount,
-        depositor_name=line.depositor_name,
-        occurred_at=occurred_at,
-        account=line.account,
-    ):
-        return False
     meant = bank_notifications.meant(
         work.tx, name, amount=line.amount, since=since, until=until, occurred_at=occurred_at, open_since=open_since
     )
@@ -273,18 +261,27 @@ def has_room(account: Account, amount: int) -> bool:
     return True
 
 
+def put_on_record(
+    work: UnitOfWork, account: Account, *, amount: int, depositor_name: str, name: AnnouncedName
+) -> tuple[int, int]:
+    """Writes a pending deposit; its id, and that of its audit row."""
+    deposit_id = work.session.announce(account, amount=amount, depositor_name=depositor_name, name=name)
+    told: Details = {"amount": amount, "depositor_name": depositor_name}
+    return deposit_id, work.audit("deposit_announced", DEPOSIT_TRANSACTION, deposit_id, account, told)
+
+
+def withdraw(work: UnitOfWork, deposit: Deposit, account: Account, *, note: str | None) -> int:
+    """Cancels a deposit; the id of its audit row. The caller has checked that it may."""
+    deposits.cancel(work.tx, deposit)
+    told: Details = {"amount": deposit.amount, "depositor_name": deposit.depositor_name, "note": note}
+    return work.audit("deposit_cancelled", DEPOSIT_TRANSACTION, deposit.id, account, told)
+
+
 def _cancel(work: UnitOfWork, command: DepositCancel, deposit_id: int) -> Answer:
     deposit, account = _find(work, deposit_id)
     check_cancellable(deposit_id, deposit.status)
     # After this point the change must succeed.
-    deposits.cancel(work.tx, deposit)
-    audit_log_id = work.audit(
-        "deposit_cancelled",
-        DEPOSIT_TRANSACTION,
-        deposit_id,
-        account,
-        {"amount": deposit.amount, "depositor_name": deposit.depositor_name, "note": given(command.note)},
-    )
+    audit_log_id = withdraw(work, deposit, account, note=given(command.note))
     return ok(
         _written(
             deposit,

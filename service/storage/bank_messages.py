@@ -3,6 +3,7 @@
 from typing import Any
 
 from service.ledger.bank_formats import ReadMessage
+from service.ledger.bank_lines import BankFacts, minute_of
 from service.ledger.bank_messages import (
     CANCELLED_WITHIN_HOURS,
     BankMessage,
@@ -25,7 +26,7 @@ _SELECT = (
 _LINE = (
     "SELECT b.id, b.amount, b.matched_transaction_id, EXISTS (SELECT 1 FROM bank_notification_events"
     " WHERE bank_notification_id = b.id AND kind = 'cancelled'),"
-    " b.depositor_name IS NULL AND b.bank_transaction_id IS NOT NULL, b.account FROM bank_notifications AS b"
+    " b.depositor_name IS NULL AND b.bank_transaction_id IS NOT NULL FROM bank_notifications AS b"
 )
 # Two stand for more. Of one that names no payer, all of the amount that came to the account are asked about.
 _MEANT = (
@@ -114,40 +115,29 @@ def lines_meant(tx: Connection, read: ReadMessage) -> list[CancelledLine]:
     """The notifications that a cancellation may mean: of its amount, payer and account, and not cancelled; two stand
     for more."""
     name = match_name(read.depositor_name)
-    until = stored(read.occurred_at)[:16] + ";"  # a semicolon follows the colon: to the minute's end
-    since = around(bound(spoken(stored(read.occurred_at))), CANCELLED_WITHIN_HOURS * 3600)[0]
+    occurred_at = stored(read.occurred_at)
+    until = minute_of(occurred_at) + ";"  # a semicolon follows the colon: to the minute's end
+    since = around(occurred_at, CANCELLED_WITHIN_HOURS * 3600)[0]
     sql = (_OF_THE_NAME if name else _OF_THE_ACCOUNT).format(account=_DIGITS)
     parameters: dict[str, Any] = {"amount": read.amount, "name": name, "since": since, "until": until}
     rows = tx.execute(sql, {**parameters, "account": read.account.replace("-", "")}).fetchall()
     return [_line(row) for row in rows]
 
 
-def may_be_taken_back(
-    tx: Connection, *, amount: int, depositor_name: str, occurred_at: str, account: str | None
-) -> bool:
-    """Whether a cancellation waits that may mean such a notification; `occurred_at` is stored text."""
+def may_be_taken_back(tx: Connection, facts: BankFacts) -> bool:
+    """Whether a cancellation waits that may mean a notification of these facts."""
+    occurred_at = bound(facts.occurred_at)
     until = around(occurred_at, CANCELLED_WITHIN_HOURS * 3600)[1]
-    name, digits = match_name(depositor_name), account and account.replace("-", "")
-    rows = tx.execute(_WAITING, (amount, occurred_at[:16], until)).fetchall()
+    name, digits = match_name(facts.depositor_name), facts.account and facts.account.replace("-", "")
+    rows = tx.execute(_WAITING, (facts.amount, minute_of(occurred_at), until)).fetchall()
     return any(
         (not name or not printed or match_name(printed) == name) and digits in {None, of.replace("-", "")}
         for printed, of in rows
     )
 
 
-def cancel_line(tx: Connection, line: CancelledLine, *, actor: str, now: str) -> None:
-    """Puts on record that the bank took a notification back, and closes it unless it is matched."""
-    tx.execute(
-        "INSERT INTO bank_notification_events (bank_notification_id, kind, actor, created_at)"
-        " VALUES (?, 'cancelled', ?, ?)",
-        (line.id, actor, now),
-    )
-    if line.deposit_id is None:
-        tx.execute("UPDATE bank_notifications SET closed_as = 'cancelled' WHERE id = ?", (line.id,))
-
-
 def _line(row: tuple[Any, ...]) -> CancelledLine:
-    notification_id, amount, deposit_id, is_cancelled, is_erased, _account = row
+    notification_id, amount, deposit_id, is_cancelled, is_erased = row
     return CancelledLine(
         id=notification_id,
         amount=amount,

@@ -15,17 +15,24 @@ LOST_ITS_LINE = (
 """SQL of whether the deposit of the id `deposit` is taken back and its notification was freed: no money is for it."""
 
 
-def close(tx: Connection, notification_id: int, *, kind: str, note: str | None, actor: str, now: str) -> int:
-    """Writes that a notification is dismissed or cancelled, and closes it; returns the event's id."""
-    event_id = _insert(tx, notification_id, kind=kind, deposit_id=None, note=note, actor=actor, now=now)
-    _one(tx.execute("UPDATE bank_notifications SET closed_as = ? WHERE id = ?", (kind, notification_id)).rowcount)
+def dismiss(tx: Connection, notification_id: int, *, note: str, actor: str, now: str) -> int:
+    """Writes that a notification is dismissed, and closes it; returns the event's id."""
+    event_id = _insert(tx, notification_id, kind="dismissed", deposit_id=None, note=note, actor=actor, now=now)
+    _close(tx, notification_id, "dismissed")
     return event_id
+
+
+def cancel(tx: Connection, notification_id: int, *, is_matched: bool, actor: str, now: str) -> None:
+    """Writes that the bank took the money of a notification back, and closes it unless it is matched."""
+    _insert(tx, notification_id, kind="cancelled", deposit_id=None, note=None, actor=actor, now=now)
+    if not is_matched:
+        _close(tx, notification_id, "cancelled")
 
 
 def reopen(tx: Connection, notification_id: int, *, note: str | None, actor: str, now: str) -> int:
     """Writes that a dismissal is undone, and opens the notification; returns the event's id."""
     event_id = _insert(tx, notification_id, kind="reopened", deposit_id=None, note=note, actor=actor, now=now)
-    _one(tx.execute("UPDATE bank_notifications SET closed_as = NULL WHERE id = ?", (notification_id,)).rowcount)
+    _close(tx, notification_id, None)
     return event_id
 
 
@@ -49,12 +56,6 @@ def was_freed(tx: Connection, notification_id: int) -> bool:
     return bool(tx.execute(f"SELECT {FREED.format(line='?')}", (notification_id,)).fetchone()[0])
 
 
-def has_lost_its_line(tx: Connection, deposit_id: int) -> bool:
-    """Whether the deposit is taken back and its notification was freed."""
-    condition = LOST_ITS_LINE.format(deposit=":deposit")
-    return bool(tx.execute(f"SELECT {condition}", {"deposit": deposit_id}).fetchone()[0])
-
-
 def _insert(
     tx: Connection, notification_id: int, *, kind: str, deposit_id: int | None, note: str | None, actor: str, now: str
 ) -> int:
@@ -65,6 +66,10 @@ def _insert(
     ).lastrowid
     assert event_id is not None
     return event_id
+
+
+def _close(tx: Connection, notification_id: int, closed_as: str | None) -> None:
+    _one(tx.execute("UPDATE bank_notifications SET closed_as = ? WHERE id = ?", (closed_as, notification_id)).rowcount)
 
 
 def _one(moved: int) -> None:

@@ -119,15 +119,11 @@ def _counted(tx: Connection, conditions: str, values: lists.Values, ids: list[in
 
 def _walk(tx: Connection, wanted: BankNotificationFilter, conditions: str, values: lists.Values) -> lists.Walk:
     """In the order of ids, along the index of those that are open, or of the status, or of all."""
-    path, order, end_sign = _FROM_ALL, "DESC", ">="
+    path, order, until_end, endless = _FROM_ALL, "DESC", "id >= :end", 0
     if wanted.open is True:
-        path, order, end_sign = _FROM_OPEN, "ASC", "<="
+        path, order, until_end, endless = _FROM_OPEN, "ASC", "id <= :end", 2**63 - 1
     elif wanted.status is not None:
         path = _FROM_STATUS
-    end = tx.execute(f"SELECT id FROM {path} ORDER BY id {order} LIMIT 1 OFFSET :last", values).fetchone()
-    until_end = f" AND id {end_sign} :end" if end else ""
-    sql = f"SELECT id FROM {path}{until_end}{conditions} ORDER BY id {order} LIMIT :limit"
-    ids = [row[0] for row in tx.execute(sql, {**values, "end": end[0] if end else None}).fetchall()]
-    if len(ids) == values["limit"]:
-        return lists.Walk(ids, ids[-1])
-    return lists.Walk(ids, end[0] if end else None)
+    end = f"SELECT id FROM {path} ORDER BY id {order} LIMIT 1 OFFSET :last"
+    rows = f"SELECT id FROM {path} AND {until_end}{conditions} ORDER BY id {order} LIMIT :limit"
+    return lists.walk(tx, end=end, rows=rows, values=values, endless=endless)

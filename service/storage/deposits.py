@@ -10,7 +10,7 @@ from service.ledger.expiry import Due
 from service.ledger.timestamps import spoken
 from service.ledger.transactions import TransactionStatus
 from service.ledger.users import Account
-from service.storage import lists
+from service.storage import lists, transactions
 from service.storage.sqlite import Connection
 
 _SELECT = (
@@ -69,13 +69,11 @@ def pays_in(tx: Connection, deposit_id: int) -> bool:
 
 def stands_again(tx: Connection, deposit_id: int) -> bool:
     """Whether the deposit was reversed and that reversal was reversed itself, so that its money counts."""
-    length = tx.execute(
-        "WITH RECURSIVE chain(id, length) AS (SELECT ?, 0 UNION ALL SELECT r.id, chain.length + 1 FROM chain"
-        " JOIN deposit_transactions AS r INDEXED BY idx_transactions_reverses ON r.reverses_id = chain.id)"
-        " SELECT MAX(length) FROM chain",
-        (deposit_id,),
-    ).fetchone()[0]
-    return bool(length) and length % 2 == 0
+    sql = (
+        "SELECT EXISTS (SELECT 1 FROM deposit_transactions WHERE reverses_id = ?1)"
+        f" AND NOT {transactions.sql_of_taken_back('?1')}"
+    )
+    return bool(tx.execute(sql, (deposit_id,)).fetchone()[0])
 
 
 def find_due(tx: Connection, deposit_id: int, *, created_before: str) -> Deposit | None:
@@ -269,12 +267,8 @@ _REVERSED = _Path(
 
 def _walk(tx: Connection, path: _Path, conditions: str, values: lists.Values) -> lists.Walk:
     """Where only the status is asked for, each row counts but the reversed ones, and the walk ends with the page."""
-    end = tx.execute(path.end, values).fetchone()
-    sql = path.rows.replace("{conditions}", conditions)
-    ids = [row[0] for row in tx.execute(sql, {**values, "end": end[0] if end else 0}).fetchall()]
-    if len(ids) == values["limit"]:
-        return lists.Walk(ids, ids[-1])
-    return lists.Walk(ids, end[0] if end else None)
+    rows = path.rows.replace("{conditions}", conditions)
+    return lists.walk(tx, end=path.end, rows=rows, values=values, endless=0)
 
 
 def _statuses(tx: Connection) -> list[str]:

@@ -44,6 +44,15 @@ def few(tx: Connection, sql: str, values: Values) -> list[int] | None:
     return [row[0] for row in rows] if len(rows) <= READ_MAX else None
 
 
+def walk(tx: Connection, *, end: str, rows: str, values: Values, endless: int) -> Walk:
+    """One walk along an index. `end` finds the id at which it stops at the latest, which `rows` has as :end; where the
+    index has no more than that, it is `endless`. It ends with the page, of :limit ids."""
+    stop = tx.execute(end, values).fetchone()
+    last = stop[0] if stop else None
+    ids = [row[0] for row in tx.execute(rows, {**values, "end": endless if last is None else last}).fetchall()]
+    return Walk(ids, ids[-1] if len(ids) == values["limit"] else last)
+
+
 def page_of(
     ids: Iterable[int], counted: Callable[[list[int]], Iterable[int]], *, after: int, oldest_first: bool, limit: int
 ) -> tuple[list[int], int | None]:

@@ -9,25 +9,20 @@ from service.ledger.deposits import Deposit, is_open
 from service.ledger.timestamps import around, bound
 from service.storage.sqlite import Connection
 
-_WAITING = (
-    "SELECT {what} FROM bank_notifications AS b INDEXED BY idx_bank_notifications_waiting"
+_THOSE_THAT_WAIT = (
+    "bank_notifications AS b INDEXED BY idx_bank_notifications_waiting"
     " WHERE b.status <> 'matched' AND b.closed_as IS NULL AND b.bank_transaction_id IS NOT NULL AND b.amount = {amount}"
 )
+_EXISTS = f"EXISTS (SELECT 1 FROM {_THOSE_THAT_WAIT}{{of_name}})"
 _ANY_OF_AMOUNT = (
-    f"SELECT asked.value FROM json_each(?) AS asked WHERE EXISTS ({_WAITING.format(what='1', amount='asked.value')})"
+    f"SELECT asked.value FROM json_each(?) AS asked WHERE {_EXISTS.format(amount='asked.value', of_name='')}"
 )
 _AMOUNT, _SINCE, _UNTIL = (f"json_extract(asked.value, '$[{place}]')" for place in (0, 2, 3))
 _OF_NAME = f" AND b.match_name = name.value AND b.transaction_time BETWEEN {_SINCE} AND {_UNTIL}"
 _ASKED = "FROM json_each(?1) AS asked CROSS JOIN json_each(asked.value, '$[1]') AS name"
 # Whether there is one is a search for each name that a bank may print; how many there are does not matter.
-_NAMES_PRINTED = (
-    f"SELECT asked.key, name.value {_ASKED} WHERE EXISTS ({_WAITING.format(what='1', amount=_AMOUNT)}{_OF_NAME})"
-)
-_LINES = (
-    f"SELECT b.id {_ASKED} CROSS JOIN bank_notifications AS b INDEXED BY idx_bank_notifications_waiting"
-    f" WHERE b.status <> 'matched' AND b.closed_as IS NULL AND b.bank_transaction_id IS NOT NULL"
-    f" AND b.amount = {_AMOUNT}{_OF_NAME} LIMIT ?2"
-)
+_NAMES_PRINTED = f"SELECT asked.key, name.value {_ASKED} WHERE {_EXISTS.format(amount=_AMOUNT, of_name=_OF_NAME)}"
+_LINES = f"SELECT b.id {_ASKED} CROSS JOIN {_THOSE_THAT_WAIT.format(amount=_AMOUNT)}{_OF_NAME} LIMIT ?2"
 _LEARNED = (
     "SELECT u.telegram_id, l.match_name FROM json_each(?) AS asked CROSS JOIN users AS u ON u.telegram_id = asked.value"
     " CROSS JOIN learned_names AS l INDEXED BY idx_learned_names_user ON l.user_id = u.id"

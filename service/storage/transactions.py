@@ -75,7 +75,7 @@ def find_first_of_chain(tx: Connection, transaction_id: int) -> int:
     found: int = tx.execute(
         "WITH RECURSIVE chain(id, reverses_id) AS ("
         " SELECT id, reverses_id FROM deposit_transactions WHERE id = ?"
-        " UNION ALL SELECT t.id, t.reverses_id FROM chain JOIN deposit_transactions AS t ON t.id = chain.reverses_id)"
+        " UNION SELECT t.id, t.reverses_id FROM chain JOIN deposit_transactions AS t ON t.id = chain.reverses_id)"
         " SELECT id FROM chain WHERE reverses_id IS NULL",
         (transaction_id,),
     ).fetchone()[0]
