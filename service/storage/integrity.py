@@ -713,6 +713,9 @@ _BANK_NOTIFICATIONS = _Pass(
                 WHEN b.id IS NULL THEN 'Bank notification ' || e.bank_notification_id || ' is not there.'
                 WHEN (e.deposit_id IS NOT NULL) <> (e.kind = 'freed')
                   THEN 'It is ' || e.kind || ' and ' || iif(e.deposit_id IS NULL, 'names no', 'names a') || ' deposit.'
+                WHEN e.kind <> 'told' AND COALESCE(e.transaction_time, e.bank_name, e.depositor_name, e.account,
+                    e.balance_after, e.raw_message) IS NOT NULL
+                  THEN 'It is ' || e.kind || ' and says what only a line that is told again says.'
                 WHEN e.kind = 'freed' AND (t.id IS NULL OR t.type <> 'deposit' OR t.amount <> b.amount
                     OR NOT EXISTS (SELECT 1 FROM deposit_transactions WHERE reverses_id = t.id))
                   THEN 'Transaction ' || e.deposit_id || ', which it names, is no reversed deposit of its amount.'
